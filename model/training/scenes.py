@@ -1,0 +1,292 @@
+"""Scenes with exact truth: cut-out things pasted over photographs and textures, each scene made from its seed alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco
+
+from model.training import looks
+from model.training.art import Catalog, Drawing
+from model.training.looks import UNKNOWN
+from model.training.texts import Neighbour, Truth
+
+SPLITS = ("train", "val", "test", "transfer")
+"""train and val show drawings that training uses, val over held-out backgrounds; test shows the held-out drawings and
+transfer the held-out style, both over held-out backgrounds."""
+
+Picture = NDArray[np.uint8]
+_COUNTS = (0.28, 0.3, 0.24, 0.12, 0.06)  # how often a scene has 1, 2, … 5 things
+_UNKNOWN_SHARE = 0.2  # things outside the class table
+_PAINTS = {"red": (2, 0.85, 0.85), "orange": (28, 0.9, 0.95), "yellow": (54, 0.85, 0.97), "green": (125, 0.7, 0.7),
+           "blue": (218, 0.75, 0.85), "purple": (275, 0.65, 0.75), "pink": (333, 0.45, 0.97), "brown": (25, 0.65, 0.5),
+           "black": (0, 0.0, 0.2), "grey": (0, 0.03, 0.6), "white": (0, 0.02, 1.0)}  # hue 0–360, saturation, value
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One thing of a scene: its truth and its visible H×W mask; `source` is the drawing's file or how it was made."""
+
+    truth: Truth
+    mask: NDArray[np.bool_]
+    source: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture (H×W×3 uint8 RGB) and its things, the lowest first."""
+
+    picture: Picture
+    things: tuple[Thing, ...]
+
+
+class Painter:
+    """Makes the scenes of one split; the same catalogue, split, seed and number always give the same scene."""
+
+    def __init__(self, catalog: Catalog, split: str, seed: int) -> None:
+        """Raises ValueError for an unknown split or one without drawings."""
+        if split not in SPLITS:
+            raise ValueError(f"split is {split!r}, not one of {', '.join(SPLITS)}")
+        self.catalog, self.split, self.seed = catalog, split, seed
+        wanted = "train" if split == "val" else split
+        drawings = [d for d in catalog.drawings if d.split == wanted]
+        self.known: dict[str, list[Drawing]] = {}
+        for drawing in drawings:
+            if drawing.label is not None:
+                self.known.setdefault(drawing.label, []).append(drawing)
+        if not self.known:
+            raise ValueError(f"the art folder {catalog.root} has no drawings for split {split}")
+        self.names = sorted(self.known)
+        self.strange = [d for d in drawings if d.label is None]
+        self.backgrounds = catalog.backgrounds["train" if split == "train" else "test"]
+
+    def scene(self, number: int, size: tuple[int, int] | None = None) -> Scene:
+        """Scene `number` (0, 1, …); `size` is (width, height), by default one of several picture shapes."""
+        rng = np.random.default_rng([self.seed, SPLITS.index(self.split), number])
+        width, height = size or ((320, 240), (240, 320), (288, 288), (352, 224), (272, 256))[rng.integers(5)]
+        canvas = self._background(rng, width, height).astype(np.float32)
+        count = int(rng.choice(len(_COUNTS), p=_COUNTS)) + 1
+        whole: list[NDArray[np.bool_]] = []
+        owner = np.full((height, width), -1, np.int16)
+        chosen: list[tuple[str, str]] = []
+        for _ in range(count):
+            kind, source, cut = self._thing(rng)
+            layer = _place(rng, cut, width, height, count, owner, whole)
+            if layer is None:
+                continue
+            colour, alpha = layer
+            if rng.random() < 0.45:
+                canvas = _shade(rng, canvas, alpha)
+            canvas = canvas * (1 - alpha[..., None]) + colour * alpha[..., None]
+            mask = alpha > 0.5
+            owner[mask] = len(whole)
+            whole.append(mask)
+            chosen.append((kind, source))
+        picture = _develop(rng, canvas)
+        return Scene(picture, tuple(_things(picture, owner, whole, chosen)))
+
+    def _background(self, rng: Generator, width: int, height: int) -> Picture:
+        if not self.backgrounds or rng.random() < 0.12:
+            return _texture(rng, width, height)
+        source = _photograph(str(self.catalog.root / self.backgrounds[rng.integers(len(self.backgrounds))]))
+        return _crop(rng, source, width, height)
+
+    def _thing(self, rng: Generator) -> tuple[str, str, Picture]:
+        """Kind, source and RGBA picture of the next thing."""
+        if rng.random() < _UNKNOWN_SHARE:
+            if self.strange and rng.random() < 0.6:
+                drawing = self.strange[rng.integers(len(self.strange))]
+                return UNKNOWN, drawing.file, _recolour(rng, _drawing(str(self.catalog.root / drawing.file)))
+            return UNKNOWN, "blob", self._blob(rng)
+        kind = self.names[rng.integers(len(self.names))]
+        drawing = self.known[kind][rng.integers(len(self.known[kind]))]
+        return kind, drawing.file, _recolour(rng, _drawing(str(self.catalog.root / drawing.file)))
+
+    def _blob(self, rng: Generator) -> Picture:
+        """A smooth random shape cut out of a photograph or a texture."""
+        side = 160
+        turn = np.arctan2(*np.mgrid[-1:1:side * 1j, -1:1:side * 1j])
+        reach = np.hypot(*np.mgrid[-1:1:side * 1j, -1:1:side * 1j])
+        edge = 0.62 + sum(rng.uniform(0, 0.22 / k) * np.cos(k * turn + rng.uniform(0, 6.3)) for k in range(1, 6))
+        alpha = np.clip((edge - reach) * side / 4, 0, 1)
+        skin = _texture(rng, side, side) if rng.random() < 0.4 else self._background(rng, side, side)
+        return _trim(np.dstack([skin, (alpha * 255).astype(np.uint8)]))
+
+
+def export(painter: Painter, count: int, folder: Path) -> Path:
+    """Write `count` scenes as PNG files and truth.json (class, mask as COCO RLE, box, colour, place, size) to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(count):
+        scene = painter.scene(number)
+        name = f"{painter.split}-{painter.seed}-{number:05d}.png"
+        Image.fromarray(scene.picture).save(folder / name)
+        things = []
+        for thing in scene.things:
+            code = coco.encode(np.asfortranarray(thing.mask.astype(np.uint8)))
+            rle = {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
+            things.append({"class": thing.truth.kind, "mask": rle, "box": looks.box_of(thing.mask), "colour": thing.truth.colour,
+                           "place": thing.truth.place, "size": thing.truth.size, "source": thing.source,
+                           "neighbour": asdict(thing.truth.neighbour) if thing.truth.neighbour else None})
+        height, width = scene.picture.shape[:2]
+        rows.append({"file": name, "width": width, "height": height, "things": things})
+    target = folder / "truth.json"
+    target.write_text(json.dumps({"split": painter.split, "seed": painter.seed, "scenes": rows}, indent=1), encoding="utf-8")
+    return target
+
+
+@lru_cache(maxsize=8000)
+def _drawing(file: str) -> Picture:
+    return np.asarray(Image.open(file).convert("RGBA"))
+
+
+@lru_cache(maxsize=400)
+def _photograph(file: str) -> Picture:
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def _trim(cut: Picture) -> Picture:
+    left, top, right, bottom = looks.box_of(cut[..., 3] > 100)
+    return np.ascontiguousarray(cut[top:bottom, left:right])
+
+
+def _crop(rng: Generator, source: Picture, width: int, height: int) -> Picture:
+    """A random part of a photograph, at a random zoom, as width × height pixels."""
+    high, wide = source.shape[:2]
+    span = min(wide / width, high / height) * rng.uniform(0.35, 1.0)
+    part_w, part_h = max(8, int(width * span)), max(8, int(height * span))
+    left, top = rng.integers(wide - part_w + 1), rng.integers(high - part_h + 1)
+    part = cv2.resize(source[top:top + part_h, left:left + part_w], (width, height), interpolation=cv2.INTER_AREA)
+    return part[:, ::-1] if rng.random() < 0.5 else part
+
+
+def _texture(rng: Generator, width: int, height: int) -> Picture:
+    """Two colours mixed by smooth noise, stripes or a slope, with a little grain."""
+    first, second = rng.uniform(20, 240, (2, 3))
+    kind = rng.integers(3)
+    if kind == 0:
+        mix = cv2.resize(rng.random((rng.integers(2, 20), rng.integers(2, 20))), (width, height), interpolation=cv2.INTER_CUBIC)
+    else:
+        turn = rng.uniform(0, np.pi)
+        rows, columns = np.mgrid[0:height, 0:width] / max(width, height)
+        along = rows * np.sin(turn) + columns * np.cos(turn)
+        mix = along if kind == 1 else 0.5 + 0.5 * np.sin(along * rng.uniform(10, 90))
+    flat = first + np.clip(mix, 0, 1)[..., None] * (second - first) + rng.normal(0, rng.uniform(0, 10), (height, width, 1))
+    return np.clip(flat, 0, 255).astype(np.uint8)
+
+
+def _recolour(rng: Generator, cut: Picture) -> Picture:
+    """Small changes of tone; things without a clear colour, and some others, are painted over in one."""
+    hsv = cv2.cvtColor(cut[..., :3], cv2.COLOR_RGB2HSV).astype(np.float32)
+    shares = np.sort(looks.colour_shares(cut[..., :3][cut[..., 3] > 128]))
+    clear = shares[-1] > 0.5 and shares[-1] - shares[-2] > 0.2
+    if rng.random() < (0.1 if clear else 0.45):
+        hue, saturation, value = _PAINTS[list(_PAINTS)[rng.integers(len(_PAINTS))]]
+        light = hsv[..., 2] / 255
+        hsv[..., 0] = hue / 2
+        hsv[..., 1] = saturation * 255 * (0.8 + 0.2 * hsv[..., 1] / 255)
+        hsv[..., 2] = 255 * np.clip(value * (0.72 + 0.4 * light), 0, 1)
+        hsv[..., 2] *= np.where(light < 0.15, 0.55, 1)  # outlines stay dark
+    else:
+        hsv[..., 0] = (hsv[..., 0] + rng.normal(0, 4)) % 180
+        hsv[..., 1] *= rng.uniform(0.75, 1.25)
+        hsv[..., 2] *= rng.uniform(0.8, 1.15)
+    hsv[..., 0] = hsv[..., 0] % 180
+    colour = cv2.cvtColor(np.clip(hsv, 0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB)
+    return np.dstack([colour, cut[..., 3]])
+
+
+def _place(
+    rng: Generator, cut: Picture, width: int, height: int, count: int, owner: NDArray[np.int16], whole: list[NDArray[np.bool_]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Turn, scale and put the cut-out somewhere: colour H×W×3 and alpha H×W in 0…1; None when it would hide too much."""
+    for _ in range(8):
+        low, high = (0.34, 0.8) if count == 1 else (0.28, 0.64) if count == 2 else (0.24, 0.54)
+        side = rng.uniform(low, high) * min(width, height)
+        scale = side / max(cut.shape[:2])
+        stretch = np.exp(rng.normal(0, 0.06))
+        turn = rng.normal(0, 12) if rng.random() < 0.9 else rng.uniform(-180, 180)
+        flip = -1.0 if rng.random() < 0.5 else 1.0
+        column = (rng.integers(3) + rng.uniform(0.1, 0.9)) / 3 * width
+        row = (rng.integers(3) + rng.uniform(0.1, 0.9)) / 3 * height
+        column = float(np.clip(column, 0.42 * side, width - 0.42 * side))
+        row = float(np.clip(row, 0.42 * side, height - 0.42 * side))
+        cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+        matrix = np.array([[cos, -sin], [sin, cos]]) @ np.diag([flip * scale * stretch, scale / stretch])
+        centre = matrix @ (np.array([cut.shape[1], cut.shape[0]]) / 2)
+        affine = np.column_stack([matrix, [column - centre[0], row - centre[1]]])
+        source = cut.astype(np.float32)
+        source[..., :3] *= source[..., 3:] / 255  # premultiplied, so that no dark rim appears
+        if scale < 0.6:  # cv2.warpAffine does not smooth when it shrinks
+            source = cv2.GaussianBlur(source, (0, 0), 0.35 / scale)
+        warped = cv2.warpAffine(source, affine, (width, height), flags=cv2.INTER_LINEAR)
+        alpha = np.clip(warped[..., 3] / 255, 0, 1)
+        mask = alpha > 0.5
+        if mask.sum() < max(60, 0.003 * mask.size):
+            continue
+        if any((mask & (owner == i)).sum() > 0.55 * other.sum() or ((owner == i) & ~mask).sum() < 0.4 * other.sum()
+               for i, other in enumerate(whole)):
+            continue
+        return warped[..., :3] / np.maximum(alpha, 1e-3)[..., None], alpha
+    return None
+
+
+def _shade(rng: Generator, canvas: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The canvas with the soft shadow of a thing that is about to be pasted."""
+    shift = np.array([[1, 0, rng.uniform(-8, 8)], [0, 1, rng.uniform(1, 9)]])
+    shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, shift, alpha.shape[::-1]), (0, 0), rng.uniform(1.5, 5))
+    return canvas * (1 - rng.uniform(0.2, 0.55) * shadow[..., None])
+
+
+def _develop(rng: Generator, canvas: NDArray[np.float32]) -> Picture:
+    """Light, tint, blur, noise and JPEG loss over the whole picture."""
+    canvas = canvas * rng.uniform(0.85, 1.12) * rng.uniform(0.96, 1.04, 3) + rng.uniform(-8, 8)
+    if rng.random() < 0.3:
+        canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.4, 1.1))
+    if rng.random() < 0.4:
+        canvas = canvas + rng.normal(0, rng.uniform(1, 9), canvas.shape)
+    picture = np.clip(canvas, 0, 255).astype(np.uint8)
+    if rng.random() < 0.3:
+        _, code = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 95))])
+        picture = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    return picture
+
+
+def _things(
+    picture: Picture, owner: NDArray[np.int16], whole: list[NDArray[np.bool_]], chosen: list[tuple[str, str]]
+) -> list[Thing]:
+    masks = [owner == number for number in range(len(whole))]
+    colours = [looks.colour_of(picture[mask]) for mask in masks]
+    things = []
+    for number, mask in enumerate(masks):
+        truth = Truth(chosen[number][0], colours[number], looks.place_of(mask), looks.size_of(mask),
+                      _neighbour(number, masks, whole, [kind for kind, _ in chosen], colours))
+        things.append(Thing(truth, mask, chosen[number][1]))
+    return things
+
+
+def _neighbour(
+    number: int, masks: list[NDArray[np.bool_]], whole: list[NDArray[np.bool_]], names: list[str], colours: list[str]
+) -> Neighbour | None:
+    """What covers the thing most, else what it covers most, else what is nearest within a fifth of the picture."""
+    own = whole[number]
+    above = [(int((own & masks[i]).sum()), i) for i in range(number + 1, len(masks))]
+    below = [(int((whole[i] & masks[number]).sum()), i) for i in range(number)]
+    for relation, pairs in (("covered", above), ("front", below)):
+        if pairs and max(pairs)[0] > 0.06 * own.sum():
+            other = max(pairs)[1]
+            return Neighbour(relation, names[other], colours[other])
+    away = cv2.distanceTransform((~masks[number]).astype(np.uint8), cv2.DIST_L2, 3)
+    gaps = [(float(away[mask].min()), i) for i, mask in enumerate(masks) if i != number]
+    if gaps and min(gaps)[0] < 0.2 * max(own.shape):
+        other = min(gaps)[1]
+        return Neighbour("beside", names[other], colours[other])
+    return None
