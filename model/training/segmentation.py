@@ -1,0 +1,292 @@
+"""First stage: SAM 2 learns to cut out what a prompt points at.
+
+Small heads for class, colour and place hang on the decoder's tokens and on the features meanwhile, and are thrown away
+afterwards: the second stage reads SAM 2 frozen, so what its features do not tell can never be said.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.training import clicks
+from model.training.art import kinds
+from model.training.looks import COLOURS, PLACES, UNKNOWN
+from model.training.pool import Pool, Sample
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+NAMES = [UNKNOWN, *kinds()]
+_PLANS = (("click", 0.3), ("box", 0.22), ("clicks", 0.3), ("box and click", 0.08), ("mask", 0.1))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B pictures with P regions each, R = B·P.
+
+    pictures: (B, 3, S, S) float32, normalised. masks: (R, S, S) bool array. targets: (R, 1, S/4, S/4) float32 in 0…1.
+    kind, colour, place: (R,) int64. cells: (B, S/16, S/16) int64, class of each cell + 1, 0 ground, −1 mixed.
+    """
+
+    pictures: Tensor
+    masks: np.ndarray
+    targets: Tensor
+    kind: Tensor
+    colour: Tensor
+    place: Tensor
+    cells: Tensor
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Decoder outputs for R regions: logits (R, 4, S/4, S/4), ious (R, 4), tokens (R, 4, 256), score (R, 1) and the
+    image side of its transformer (R, 256, S/16, S/16)."""
+
+    logits: Tensor
+    ious: Tensor
+    tokens: Tensor
+    score: Tensor
+    image: Tensor
+
+
+class Heads(nn.Module):
+    """The throw-away classifiers."""
+
+    def __init__(self, width: int = 256) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.kind = nn.Linear(width, len(NAMES))
+        self.colour = nn.Linear(width, len(COLOURS))
+        self.place = nn.Linear(width, len(PLACES))
+        self.pooled = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(NAMES)))
+        self.cells = nn.Conv2d(width, len(NAMES) + 1, 1)
+
+
+class Learner:
+    """SAM 2, its throw-away heads, the optimiser and the running average that is kept at the end."""
+
+    def __init__(self, sam: SAM2Base, rate: float, steps: int, decay: float = 0.998) -> None:
+        self.sam, self.heads = sam, Heads()
+        self.average = copy.deepcopy(sam)
+        self.average_heads = copy.deepcopy(self.heads)
+        self.decay, self.steps, self.step, self.rate = decay, steps, 0, rate
+        parameters = [*sam.parameters(), *self.heads.parameters()]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+
+    def update(self, loss: Tensor, share: float) -> None:
+        """One optimiser step; `share` 0…1 is how much of the planned time has gone."""
+        rate = self.rate * min(1.0, (self.step + 1) / 100) * max(0.02, 0.5 * (1 + np.cos(np.pi * min(share, 1.0))))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([*self.sam.parameters(), *self.heads.parameters()], 1.0)
+        self.optimizer.step()
+        self.step += 1
+        keep = min(self.decay, (1 + self.step) / (20 + self.step))
+        with torch.no_grad():
+            for old, new in ((self.average, self.sam), (self.average_heads, self.heads)):
+                for slow, fast in zip(old.parameters(), new.parameters(), strict=True):
+                    slow.lerp_(fast, 1 - keep)
+
+    def save(self, file: Path) -> None:
+        """Write everything that resuming needs."""
+        state = {"sam": self.sam.state_dict(), "heads": self.heads.state_dict(), "average": self.average.state_dict(),
+                 "average_heads": self.average_heads.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        torch.save(state, file.with_suffix(".part"))
+        file.with_suffix(".part").replace(file)
+
+    def load(self, file: Path) -> None:
+        """Go on where `save` was."""
+        state = torch.load(file, weights_only=True)
+        self.sam.load_state_dict(state["sam"])
+        self.heads.load_state_dict(state["heads"])
+        self.average.load_state_dict(state["average"])
+        self.average_heads.load_state_dict(state["average_heads"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+
+def at_size(sam: SAM2Base, side: int) -> None:
+    """Let SAM 2 take side × side pictures (a multiple of 64); its weights do not depend on the size."""
+    sam.image_size = side
+    cells = side // sam.backbone_stride
+    sam.sam_image_embedding_size = cells
+    sam.sam_prompt_encoder.image_embedding_size = (cells, cells)
+    sam.sam_prompt_encoder.input_image_size = (side, side)
+    sam.sam_prompt_encoder.mask_input_size = (4 * cells, 4 * cells)
+
+
+def batch_of(rng: Generator, pool: Pool, pictures: int, regions: int, side: int) -> Batch:
+    """A random batch at `side` pixels, with `regions` things of each picture (some twice where there are fewer)."""
+    chosen: list[Sample] = []
+    while len(chosen) < pictures:
+        sample = pool[int(rng.integers(len(pool)))]
+        if sample.truths and all((sample.owner == i + 1).sum() >= 40 for i in range(len(sample.truths))):
+            chosen.append(sample)
+    masks, kind, colour, place, inputs, cells = [], [], [], [], [], []
+    for sample in chosen:
+        flip = rng.random() < 0.5
+        picture, owner = sample.picture, sample.owner
+        truths = [t.mirror() for t in sample.truths] if flip else list(sample.truths)
+        if flip:
+            picture, owner = picture[:, ::-1], owner[:, ::-1]
+        image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
+        whole = torch.from_numpy(np.ascontiguousarray(owner))
+        if side != picture.shape[0]:
+            image = functional.interpolate(image[None], (side, side), mode="bilinear", antialias=True)[0]
+            whole = functional.interpolate(whole[None, None].float(), (side, side), mode="nearest-exact")[0, 0].byte()
+        inputs.append((image - MEAN[:, None, None]) / STD[:, None, None])
+        codes = torch.tensor([0, *[NAMES.index(t.kind) + 1 for t in truths]])
+        blocks = codes[whole.long()].view(side // 16, 16, side // 16, 16).permute(0, 2, 1, 3).flatten(2)
+        best = blocks.mode(-1).values
+        cells.append(torch.where((blocks == best[..., None]).float().mean(-1) > 0.55, best, -1))
+        order = [*rng.permutation(len(truths))]
+        for index in (order * regions)[:regions]:
+            masks.append(whole.numpy() == index + 1)
+            kind.append(NAMES.index(truths[index].kind))
+            colour.append(list(COLOURS).index(truths[index].colour))
+            place.append(list(PLACES).index(truths[index].place))
+    stack = np.stack(masks)
+    targets = functional.avg_pool2d(torch.from_numpy(stack)[:, None].float(), 4)
+    return Batch(torch.stack(inputs), stack, targets, torch.tensor(kind), torch.tensor(colour), torch.tensor(place), torch.stack(cells))
+
+
+def encode(sam: SAM2Base, pictures: Tensor) -> list[Tensor]:
+    """Feature levels, finest first; the last has SAM 2's `no_mem_embed` added, as the image path does."""
+    levels = list(sam.forward_image(pictures)["backbone_fpn"])
+    levels[-1] = levels[-1] + sam.no_mem_embed.view(1, -1, 1, 1)
+    return levels
+
+
+def decode(sam: SAM2Base, levels: list[Tensor], coords: Tensor, labels: Tensor, dense: Tensor | None = None) -> Decoded:
+    """Decode prompts coords (R, N, 2) in input pixels with labels (R, N) on levels that have R rows."""
+    caught: list[Tensor] = []
+    hook = sam.sam_mask_decoder.transformer.register_forward_hook(lambda _m, _i, out: caught.append(out[1]))
+    try:
+        sparse, ground = sam.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=dense)
+        logits, ious, tokens, score = sam.sam_mask_decoder.predict_masks(
+            image_embeddings=levels[-1], image_pe=sam.sam_prompt_encoder.get_dense_pe(), sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=ground, repeat_image=False, high_res_features=levels[:-1])
+    finally:
+        hook.remove()
+    side = levels[-1].shape[-1]
+    return Decoded(logits, ious, tokens, score, caught[0].transpose(1, 2).reshape(len(coords), -1, side, side))
+
+
+def prompt(rng: Generator, sam: SAM2Base, levels: list[Tensor], masks: np.ndarray, plan: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Coordinates, labels and dense prompt for every mask under one of the plans."""
+    dense = None
+    if plan in ("box", "box and click", "mask"):
+        given = [clicks.rough(rng, m) for m in masks] if plan == "mask" else list(masks)
+        boxes = [clicks.box_of(m) if plan == "mask" else clicks.box(rng, m) for m in given]
+        points = [[(b[0], b[1], 2), (b[2], b[3], 3)] for b in boxes]
+        if plan == "box and click":
+            points = [[*p, clicks.inside(rng, m)] for p, m in zip(points, masks, strict=True)]
+        if plan == "mask":
+            dense = functional.avg_pool2d(torch.from_numpy(np.stack(given))[:, None].float(), 4) * 20 - 10
+    else:
+        points = [[clicks.inside(rng, m)] for m in masks]
+        for _ in range(int(rng.integers(1, 4)) if plan == "clicks" else 0):
+            with torch.no_grad():
+                logits = decode(sam, levels, *_tensors(points)).logits[:, :1]
+            guesses = (functional.interpolate(logits, masks.shape[-2:], mode="bilinear") > 0)[:, 0].numpy()
+            points = [[*p, clicks.correction(m, g)] for p, m, g in zip(points, masks, guesses, strict=True)]
+    return *_tensors(points), dense
+
+
+def _tensors(points: list[list[clicks.Point]]) -> tuple[Tensor, Tensor]:
+    table = torch.tensor(points, dtype=torch.float32)
+    return table[..., :2].contiguous(), table[..., 2].int()
+
+
+def losses(learner: Learner, batch: Batch, rng: Generator) -> dict[str, Tensor]:
+    """All losses of one batch, by name."""
+    sam, heads = learner.sam, learner.heads
+    levels = encode(sam, batch.pictures)
+    regions = len(batch.masks) // len(batch.pictures)
+    wide = [level.repeat_interleave(regions, 0) for level in levels]
+    groups = np.array_split(rng.permutation(len(batch.masks)), 2)
+    names, weights = zip(*_PLANS, strict=True)
+    total: dict[str, Tensor] = {"cells": functional.cross_entropy(heads.cells(levels[-1]), batch.cells, ignore_index=-1)}
+    for rows, plan in zip(groups, rng.choice(names, 2, replace=False, p=weights), strict=True):
+        part = [level[rows] for level in wide]
+        with torch.no_grad():
+            still = [level.detach() for level in part]
+        out = decode(sam, part, *prompt(rng, sam, still, batch.masks[rows], str(plan)))
+        for name, value in _region_losses(heads, out, batch, torch.from_numpy(rows)).items():
+            total[name] = total.get(name, torch.zeros(())) + 0.5 * value
+    return total
+
+
+def _region_losses(heads: Heads, out: Decoded, batch: Batch, rows: Tensor) -> dict[str, Tensor]:
+    target, kind = batch.targets[rows], batch.kind[rows]
+    logit = out.logits[:, :1]
+    chance = logit.sigmoid()
+    over = (1, 2, 3)
+    dice = 1 - (2 * (chance * target).sum(over) + 1) / (chance.sum(over) + target.sum(over) + 1)
+    bce = functional.binary_cross_entropy_with_logits(logit, target, reduction="none").mean(over)
+    hard, truth = logit > 0, target > 0.5
+    actual = (hard & truth).sum(over) / (hard | truth).sum(over).clamp(min=1)
+    tokens = heads.norm(out.tokens)
+    share = functional.avg_pool2d(target, 4)
+    pooled = (out.image * share).sum((2, 3)) / share.sum((2, 3)).clamp(min=1e-3)
+    return {
+        "dice": dice.mean(),
+        "bce": bce.mean(),
+        "iou": functional.mse_loss(out.ious[:, 0], actual.detach()),
+        "score": functional.binary_cross_entropy_with_logits(out.score, torch.ones_like(out.score)),
+        "kind": functional.cross_entropy(heads.kind(tokens).flatten(0, 1), kind.repeat_interleave(4), label_smoothing=0.05),
+        "pooled": functional.cross_entropy(heads.pooled(pooled), kind, label_smoothing=0.05),
+        "colour": functional.cross_entropy(heads.colour(tokens[:, 0]), batch.colour[rows]),
+        "place": functional.cross_entropy(heads.place(tokens[:, 0]), batch.place[rows]),
+        "mean IoU": actual.mean().detach(),
+        "top-1": (heads.kind(tokens[:, 0]).argmax(-1) == kind).float().mean().detach(),
+        "colour right": (heads.colour(tokens[:, 0]).argmax(-1) == batch.colour[rows]).float().mean().detach(),
+    }
+
+
+WEIGHTS = {"dice": 1.0, "bce": 4.0, "iou": 0.5, "score": 0.02, "kind": 0.5, "pooled": 0.25, "colour": 0.2, "place": 0.1, "cells": 0.4}
+"""How much each loss counts."""
+
+
+def total(parts: dict[str, Tensor]) -> Tensor:
+    """The weighted sum of the losses."""
+    return sum((weight * parts[name] for name, weight in WEIGHTS.items()), torch.zeros(()))
+
+
+@torch.no_grad()
+def probe(learner: Learner, pool: Pool, pictures: int, side: int) -> dict[str, float]:
+    """IoU for a click and a box, and class top-1, of the running average on the first scenes of a pool."""
+    sam, heads = learner.average.eval(), learner.average_heads.eval()
+    at_size(sam, side)
+    rng = np.random.default_rng(0)
+    sums = {"click": 0.0, "box": 0.0, "top-1": 0.0, "top-1 pooled": 0.0, "colour": 0.0, "place": 0.0}
+    count = 0
+    for _ in range(pictures // 16):
+        batch = batch_of(rng, pool, 16, 2, side)
+        wide = [level.repeat_interleave(2, 0) for level in encode(sam, batch.pictures)]
+        for plan in ("click", "box"):
+            out = decode(sam, wide, *prompt(rng, sam, wide, batch.masks, plan))
+            guess = (functional.interpolate(out.logits[:, :1], (side, side), mode="bilinear") > 0)[:, 0].numpy()
+            sums[plan] += sum(clicks.iou(m, g) for m, g in zip(batch.masks, guess, strict=True))
+        tokens = heads.norm(out.tokens[:, 0])
+        share = functional.avg_pool2d(batch.targets, 4)
+        pooled = (out.image * share).sum((2, 3)) / share.sum((2, 3)).clamp(min=1e-3)
+        sums["top-1"] += float((heads.kind(tokens).argmax(-1) == batch.kind).sum())
+        sums["top-1 pooled"] += float((heads.pooled(pooled).argmax(-1) == batch.kind).sum())
+        sums["colour"] += float((heads.colour(tokens).argmax(-1) == batch.colour).sum())
+        sums["place"] += float((heads.place(tokens).argmax(-1) == batch.place).sum())
+        count += len(batch.masks)
+    return {name: value / count for name, value in sums.items()}
