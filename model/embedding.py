@@ -1,0 +1,38 @@
+"""What SAM 2's image encoder knows of one picture: computed once, used by every prompt on that picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """The image features of one picture; n = the model's image_size / 16 (64 for the published weights).
+
+    Attributes:
+        width: width of the original picture, pixels (EXIF orientation applied).
+        height: height of the original picture, pixels.
+        features: (1, 256, n, n), the encoder's top level, before SAM 2's `no_mem_embed` is added.
+        high_resolution: (1, 32, 4n, 4n) and (1, 64, 2n, 2n), the decoder's finer levels.
+    """
+
+    width: int
+    height: int
+    features: torch.Tensor
+    high_resolution: tuple[torch.Tensor, torch.Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the features take on their device (an upper bound of what dropping this object frees)."""
+        return sum(t.numel() * t.element_size() for t in (self.features, *self.high_resolution))
+
+    @property
+    def device(self) -> torch.device:
+        return self.features.device
+
+    def to(self, device: torch.device | str) -> Embedding:
+        """The same features on another device."""
+        fine, finer = (t.to(device) for t in self.high_resolution)
+        return Embedding(self.width, self.height, self.features.to(device), (fine, finer))

@@ -1,0 +1,25 @@
+"""Everything that `model/` can refuse, as exception types whose messages say what to do."""
+
+
+class ModelError(Exception):
+    """Base class of the errors that `model/` raises on purpose."""
+
+
+class PromptError(ModelError, ValueError):
+    """A prompt that cannot be used: no content, not finite, outside the picture, an empty box or mask."""
+
+
+class PictureError(ModelError, ValueError):
+    """A picture that cannot be used: not a picture, truncated, no pixels, an unknown shape or dtype."""
+
+
+class PictureTooLargeError(PictureError):
+    """A picture with more pixels or bytes than the limit allows."""
+
+
+class CheckpointError(ModelError):
+    """Weights or configuration that cannot be loaded: the message names the file and the fix."""
+
+
+class DeviceError(ModelError, ValueError):
+    """A device or dtype that this machine does not have."""

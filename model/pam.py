@@ -1,0 +1,191 @@
+"""The façade: Perceive Anything (PAM, arXiv 2506.05302) for pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from model.checkpoint import Checkpoint
+from model.device import pick_device, pick_dtype
+from model.embedding import Embedding
+from model.image import as_rgb
+from model.language import Language, Sampling
+from model.perceiver import Vision
+from model.prompt import Prompt
+from model.region import Perception, Region, Text, Texts
+from model.task import Task, instruction
+from model.tower import Tower
+
+ROWS_PER_BATCH = 16
+"""Regions × tasks that go through the language model together; bounds the memory of one step."""
+
+
+class PerceiveAnything:
+    """Segment, recognize, explain and caption regions of pictures.
+
+    Make one with `from_pretrained`. The methods may be called from several threads; each call is complete in itself.
+
+    Attributes:
+        name: the name or folder it was loaded from.
+        version: `<name>@<fingerprint>`, changes only when configuration or weights change.
+    """
+
+    def __init__(self, tower: Tower, vision: Vision, language: Language, name: str = "pam", version: str = "") -> None:
+        self.tower = tower
+        self.vision = vision
+        self.language = language
+        self.name = name
+        self.version = version or name
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_id: str | Path,
+        sam2_checkpoint: str | Path | None = None,
+        sam2_config: str | Path | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+    ) -> PerceiveAnything:
+        """Load a published checkpoint, or one in the same layout.
+
+        Args:
+            folder_or_id: a folder, a name of `model.hub.KNOWN` or of a bundled checkpoint, or a Hugging Face hub id.
+            sam2_checkpoint: SAM 2's weights; None takes those in the folder, else facebook/sam2.1-hiera-large.
+            sam2_config: the Hydra YAML that fits them, a path or a name of the `sam2` package; None finds it.
+            device: "auto" (cuda, mps, cpu in this order), "cuda", "cuda:1", "mps", "cpu".
+            dtype: "auto" (bfloat16 on GPUs that have it, float16 on others, float32 on the CPU), or one of these.
+
+        Raises:
+            CheckpointError: something is missing, damaged or does not fit; the message names the file and the fix.
+            DeviceError: the machine has no such device, or it cannot do this dtype.
+        """
+        place = pick_device(device)
+        kind = pick_dtype(dtype, place)
+        checkpoint = Checkpoint.find(folder_or_id, sam2_checkpoint, sam2_config)
+        vision, language = checkpoint.load_language(place, kind)
+        tower = Tower(checkpoint.load_sam2(place), kind)
+        name = Path(folder_or_id).name
+        return cls(tower, vision, language, name, f"{name}@{checkpoint.fingerprint()}")
+
+    @property
+    def device(self) -> torch.device:
+        return self.tower.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the language model and the perceiver; SAM 2's weights are float32 (see `model.tower`)."""
+        return self.vision.dtype
+
+    def encode(self, image: Image.Image | np.ndarray) -> Embedding:
+        """Encode a picture once for any number of prompts.
+
+        Args:
+            image: a PIL picture (its EXIF orientation is applied), or an upright array (H, W, 3) uint8 RGB.
+
+        Raises:
+            PictureError: it is neither.
+        """
+        return self.tower.encode(as_rgb(image))
+
+    def segment(self, embedding: Embedding, prompts: Sequence[Prompt], refine_masks: bool = False) -> list[Region]:
+        """One region for each prompt, in their order.
+
+        Args:
+            embedding: from `encode` of this model.
+            prompts: points, boxes or masks, in pixels of the original picture.
+            refine_masks: regions of mask prompts carry SAM 2's refined mask instead of the given one.
+
+        Raises:
+            PromptError: a prompt does not lie on the picture.
+        """
+        for prompt in prompts:
+            prompt.check_inside(embedding.width, embedding.height)
+        if embedding.device != self.device:
+            embedding = embedding.to(self.device)
+        return self.tower.segment(embedding, prompts, refine_masks)
+
+    def describe(
+        self,
+        regions: Sequence[Region],
+        tasks: Sequence[Task | str] = (Task.RECOGNIZE, Task.BRIEF),
+        language: str = "en",
+        temperature: float = 0.0,
+        max_new_tokens: int = 64,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+    ) -> list[Texts]:
+        """The texts of each region by task, regions and tasks in their order.
+
+        Args:
+            regions: from `segment` of this model.
+            tasks: `Task`s (or their values); any other string is asked as it stands.
+            language: "en" or "zh".
+            temperature: 0 is greedy.
+            max_new_tokens: of each text, the end token included.
+            repetition_penalty: None takes the checkpoint's generation_config.json.
+            seed: for temperature > 0.
+
+        Raises:
+            ValueError: an unknown language, an empty instruction, or a number out of its range.
+        """
+        sampling = Sampling(temperature, max_new_tokens, repetition_penalty, seed)
+        wanted = [_task(task) for task in tasks]
+        instructions = {task: instruction(task, language) for task in wanted}
+        texts: list[Texts] = [{} for _ in regions]
+        pending = [(i, task) for i in range(len(regions)) for task in instructions]
+        for start in range(0, len(pending), ROWS_PER_BATCH):
+            rows = pending[start : start + ROWS_PER_BATCH]
+            members = sorted({i for i, _ in rows})
+            blocks = dict(zip(members, self.image_blocks([regions[i] for i in members]), strict=True))
+            prompts = [self.language.embed(blocks[i], instructions[task]) for i, task in rows]
+            for (i, task), answer in zip(rows, self.language.generate(prompts, sampling), strict=True):
+                texts[i][task] = Text(
+                    task, language, answer.string, answer.token_ids, answer.mean_logprob, answer.finished
+                )
+        return texts
+
+    def perceive(
+        self,
+        image_or_embedding: Image.Image | np.ndarray | Embedding,
+        prompts: Sequence[Prompt],
+        tasks: Sequence[Task | str] = (Task.RECOGNIZE, Task.BRIEF),
+        language: str = "en",
+        temperature: float = 0.0,
+        max_new_tokens: int = 64,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        refine_masks: bool = False,
+    ) -> Perception:
+        """Encode (unless an embedding is given), segment and describe in one call; arguments as in the three verbs."""
+        begin = time.perf_counter()
+        given = isinstance(image_or_embedding, Embedding)
+        embedding = image_or_embedding if isinstance(image_or_embedding, Embedding) else self.encode(image_or_embedding)
+        encoded = time.perf_counter()
+        regions = self.segment(embedding, prompts, refine_masks)
+        segmented = time.perf_counter()
+        texts = self.describe(regions, tasks, language, temperature, max_new_tokens, repetition_penalty, seed)
+        seconds = {
+            "encode": 0.0 if given else encoded - begin,
+            "segment": segmented - encoded,
+            "describe": time.perf_counter() - segmented,
+        }
+        return Perception(embedding, regions, texts, seconds)
+
+    @torch.no_grad()
+    def image_blocks(self, regions: Sequence[Region]) -> torch.Tensor:
+        """The vectors that stand for each region in the language model's prompt: (R, K, hidden), K = (n/2)² + 18."""
+        image = torch.stack([region.features.image for region in regions])
+        tokens = torch.stack([region.features.mask_tokens for region in regions])
+        return self.vision(image, tokens)
+
+
+def _task(task: Task | str) -> Task | str:
+    try:
+        return Task(task)
+    except ValueError:
+        return task

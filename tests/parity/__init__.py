@@ -1,0 +1,1 @@
+"""Parity with the reference code of PAM: see README.md in this folder."""

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from model import PerceiveAnything
+from tests.parity.goldens import FOLDER
+from tests.parity.weights import write_checkpoint
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The goldens' checkpoint: the folder's own weights, or those made from its spec and recipe."""
+    if (FOLDER / "pam" / "model.safetensors").is_file() or (FOLDER / "pam" / "model.safetensors.index.json").is_file():
+        return FOLDER
+    target = tmp_path_factory.mktemp("parity")
+    write_checkpoint(FOLDER, target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def pam(checkpoint: Path) -> PerceiveAnything:
+    (weights,) = checkpoint.glob("*.pt")
+    (config,) = checkpoint.glob("*.yaml")
+    return PerceiveAnything.from_pretrained(checkpoint / "pam", weights, config, device="cpu", dtype="float32")
