@@ -7,6 +7,7 @@ afterwards: the second stage reads SAM 2 frozen, so what its features do not tel
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from model.training import clicks
 from model.training.art import kinds
 from model.training.looks import COLOURS, PLACES, UNKNOWN
 from model.training.pool import Pool, Sample
+from model.training.texts import Truth
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 NAMES = [UNKNOWN, *kinds()]
@@ -33,6 +35,7 @@ class Batch:
 
     pictures: (B, 3, S, S) float32, normalised. masks: (R, S, S) bool array. targets: (R, 1, S/4, S/4) float32 in 0…1.
     kind, colour, place: (R,) int64. cells: (B, S/16, S/16) int64, class of each cell + 1, 0 ground, −1 mixed.
+    truths: of the R regions.
     """
 
     pictures: Tensor
@@ -42,6 +45,7 @@ class Batch:
     colour: Tensor
     place: Tensor
     cells: Tensor
+    truths: tuple[Truth, ...]
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Learner:
 
     def update(self, loss: Tensor, share: float) -> None:
         """One optimiser step; `share` 0…1 is how much of the planned time has gone."""
-        rate = self.rate * min(1.0, (self.step + 1) / 100) * max(0.02, 0.5 * (1 + np.cos(np.pi * min(share, 1.0))))
+        rate = self.rate * schedule(self.step, share)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -118,6 +122,11 @@ class Learner:
         self.step = state["step"]
 
 
+def schedule(step: int, share: float, warm: int = 100) -> float:
+    """The learning rate's factor: up over `warm` steps, then down a cosine; `share` 0…1 of the planned time has gone."""
+    return float(min(1.0, (step + 1) / warm) * max(0.02, 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))))
+
+
 def at_size(sam: SAM2Base, side: int) -> None:
     """Let SAM 2 take side × side pictures (a multiple of 64); its weights do not depend on the size."""
     sam.image_size = side
@@ -135,7 +144,10 @@ def batch_of(rng: Generator, pool: Pool, pictures: int, regions: int, side: int)
         sample = pool[int(rng.integers(len(pool)))]
         if sample.truths and all((sample.owner == i + 1).sum() >= 40 for i in range(len(sample.truths))):
             chosen.append(sample)
-    masks, kind, colour, place, inputs, cells = [], [], [], [], [], []
+    masks: list[np.ndarray] = []
+    told: list[Truth] = []
+    inputs: list[Tensor] = []
+    cells: list[Tensor] = []
     for sample in chosen:
         flip = rng.random() < 0.5
         picture, owner = sample.picture, sample.owner
@@ -155,12 +167,15 @@ def batch_of(rng: Generator, pool: Pool, pictures: int, regions: int, side: int)
         order = [*rng.permutation(len(truths))]
         for index in (order * regions)[:regions]:
             masks.append(whole.numpy() == index + 1)
-            kind.append(NAMES.index(truths[index].kind))
-            colour.append(list(COLOURS).index(truths[index].colour))
-            place.append(list(PLACES).index(truths[index].place))
+            told.append(truths[index])
     stack = np.stack(masks)
     targets = functional.avg_pool2d(torch.from_numpy(stack)[:, None].float(), 4)
-    return Batch(torch.stack(inputs), stack, targets, torch.tensor(kind), torch.tensor(colour), torch.tensor(place), torch.stack(cells))
+    return Batch(
+        torch.stack(inputs), stack, targets,
+        torch.tensor([NAMES.index(t.kind) for t in told]),
+        torch.tensor([list(COLOURS).index(t.colour) for t in told]),
+        torch.tensor([list(PLACES).index(t.place) for t in told]),
+        torch.stack(cells), tuple(told))
 
 
 def encode(sam: SAM2Base, pictures: Tensor) -> list[Tensor]:

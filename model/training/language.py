@@ -1,0 +1,140 @@
+"""Second stage: SAM 2 frozen, the Semantic Perceiver, the projectors and Qwen2 learn to say what the region is.
+
+The answers of one region share its prompt: they lie behind it one after the other, each sees the prompt and itself
+only, and each counts its positions from the end of the prompt, exactly as if it stood there alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2TokenizerFast
+
+from model.embedding import Embedding
+from model.language import Language
+from model.perceiver import Vision
+from model.task import LANGUAGES, instruction
+from model.tower import Decoded, Tower
+from model.training import segmentation
+from model.training.segmentation import NAMES, Batch
+from model.training.texts import Truth, write
+
+_ASKED = {"recognize": 0.2, "brief": 0.35, "detailed": 0.25, "explain": 0.2}
+_PLANS = {"click": 0.4, "box": 0.35, "clicks": 0.15, "mask": 0.1}
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Answers of R regions behind their prompts: ids, targets and positions (R, T) int64, group (R, T) (0 prompt, n the
+    n-th answer, −1 padding); `slots` says where the image block goes."""
+
+    ids: Tensor
+    targets: Tensor
+    positions: Tensor
+    group: Tensor
+    slots: slice
+
+
+class Speaker(nn.Module):
+    """Perceiver, projectors and language model, with a throw-away classifier on the semantic tokens."""
+
+    def __init__(self, config: Qwen2Config) -> None:
+        super().__init__()
+        self.vision = Vision(config.hidden_size)
+        for name in ("image_newline", "semT_newline", "frame_newline"):
+            nn.init.normal_(getattr(self.vision, name), std=0.02)
+        self.qwen = Qwen2ForCausalLM(config)
+        self.kind = nn.Linear(config.hidden_size, len(NAMES))
+
+    def forward(self, image: Tensor, mask_tokens: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+        """Logits (R, T, V), and class logits (R, classes) from the semantic tokens."""
+        block = self.vision(image, mask_tokens)
+        vectors = self.qwen.get_input_embeddings()(packed.ids)
+        vectors = torch.cat([vectors[:, : packed.slots.start], block, vectors[:, packed.slots.stop :]], dim=1)
+        group = packed.group
+        same = (group[:, :, None] == group[:, None, :]) | (group[:, None, :] == 0)
+        order = torch.arange(group.shape[1])
+        seen = same & (order[:, None] >= order[None, :])
+        seen |= torch.eye(group.shape[1], dtype=torch.bool)  # padding sees itself, or softmax would have nothing
+        mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+        out = self.qwen(inputs_embeds=vectors, attention_mask=mask, position_ids=packed.positions, use_cache=False)
+        return out.logits, self.kind(block[:, -17:-1].mean(1))
+
+
+class Packer:
+    """Lays out prompts and answers as token ids."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, block: int) -> None:
+        """`block` is the number of vectors that stand for the region."""
+        self.tokenizer, self.block = tokenizer, block
+        parts = Language.__new__(Language)  # only its prompt layout is wanted
+        parts.tokenizer = tokenizer
+        self.before = parts.prompt_ids("")[0]
+        self.after = {
+            (task, language): parts.prompt_ids(instruction(task, language))[1] for task, language in product(_ASKED, LANGUAGES)
+        }
+
+    def pack(self, rng: Generator, truths: list[Truth], answers: int) -> Packed:
+        """`answers` different tasks and languages for each region."""
+        asked = list(product(_ASKED, LANGUAGES))
+        chances = np.array([_ASKED[task] for task, _ in asked]) / len(LANGUAGES)
+        rows = []
+        for truth in truths:
+            pad = self.tokenizer.pad_token_id
+            ids = [*self.before, *[pad] * self.block]
+            targets, positions, group = [_IGNORED] * len(ids), list(range(len(ids))), [0] * len(ids)
+            start = len(ids)
+            for number, pick in enumerate(rng.choice(len(asked), answers, replace=False, p=chances)):
+                after = self.after[asked[pick]]
+                text = self.tokenizer(write(asked[pick][0], truth, asked[pick][1]), add_special_tokens=False)["input_ids"]
+                text = [*text, self.tokenizer.eos_token_id]
+                ids += [*after, *text]
+                targets += [*[_IGNORED] * (len(after) - 1), *text, _IGNORED]  # the last prompt token foretells the first word
+                positions += range(start, start + len(after) + len(text))
+                group += [number + 1] * (len(after) + len(text))
+            rows.append((ids, targets, positions, group))
+        longest = max(len(ids) for ids, *_ in rows)
+        fill = (self.tokenizer.pad_token_id, _IGNORED, 0, -1)
+        tensors = [
+            torch.tensor([[*row[i], *[fill[i]] * (longest - len(row[i]))] for row in rows]) for i in range(4)
+        ]
+        return Packed(*tensors, slice(len(self.before), len(self.before) + self.block))
+
+
+def loss(logits: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+    """Cross-entropy, each answer counting the same but for the square root of its length; and share of right tokens."""
+    known = packed.targets != _IGNORED
+    each = functional.cross_entropy(logits[known], packed.targets[known])
+    starts = known & (packed.targets.roll(1, 1) == _IGNORED)
+    right = (logits[known].argmax(-1) == packed.targets[known]).float().mean()
+    return each + 0.3 * functional.cross_entropy(logits[starts], packed.targets[starts]), right
+
+
+@torch.no_grad()
+def regions(rng: Generator, tower: Tower, batch: Batch) -> Decoded:
+    """The frozen SAM 2's answer to a random prompt for each region of a batch, through the same tower that serves."""
+    sam, count = tower.sam, len(batch.masks) // len(batch.pictures)
+    plan = str(rng.choice(list(_PLANS), p=list(_PLANS.values())))
+    levels = list(sam.forward_image(batch.pictures)["backbone_fpn"])
+    wide = [level.repeat_interleave(count, 0) for level in levels]
+    ready = [*wide[:-1], wide[-1] + sam.no_mem_embed.view(1, -1, 1, 1)]
+    coords, labels, dense = segmentation.prompt(rng, sam, ready, batch.masks, plan)
+    side = tower.image_size
+    return tower.decode(Embedding(side, side, wide[-1], (wide[0], wide[1])), coords, labels, dense)
+
+
+def qwen_config(folder: Path, sizes: dict[str, int]) -> Qwen2Config:
+    """Qwen2 of the given sizes for the tokenizer in `folder`."""
+    tokenizer = Qwen2TokenizerFast.from_pretrained(folder)
+    config = Qwen2Config(vocab_size=len(tokenizer), tie_word_embeddings=True, rope_theta=1e6, max_position_embeddings=32768,
+                         use_sliding_window=False, bos_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, **sizes)
+    config._attn_implementation = "sdpa"
+    return config

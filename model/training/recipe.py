@@ -1,0 +1,67 @@
+"""The one configuration of a training, checked once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+DEFAULT = Path(__file__).with_name("recipe.yaml")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rates(_Strict):
+    """Peak learning rates of the stages."""
+
+    crops: PositiveFloat
+    segment: PositiveFloat
+    speak: PositiveFloat
+
+
+class Crops(_Strict):
+    """The image encoder's first lesson; 0 minutes leave it out (as when fine-tuning)."""
+
+    minutes: float = Field(ge=0)
+    side: int = Field(ge=64, multiple_of=64)
+    batch: PositiveInt
+
+
+class Lesson(_Strict):
+    """A stretch of the SAM 2 stage at one picture size."""
+
+    side: int = Field(ge=64, multiple_of=64)
+    pictures: PositiveInt
+    regions: PositiveInt
+    minutes: PositiveFloat
+
+
+class Speak(_Strict):
+    """The language stage."""
+
+    pictures: PositiveInt
+    regions: PositiveInt
+    answers: int = Field(ge=1, le=8)
+    minutes: PositiveFloat
+
+
+class Recipe(_Strict):
+    """recipe.yaml; minutes are those of the machine at hand, a GPU simply gets further in them."""
+
+    seed: int
+    side: int = Field(ge=64, multiple_of=64)
+    shards: PositiveInt
+    rates: Rates
+    crops: Crops
+    segment: tuple[Lesson, ...]
+    speak: Speak
+    vocabulary: int = Field(ge=300)
+    language_model: dict[str, int]
+
+
+def read(file: Path = DEFAULT) -> Recipe:
+    """The recipe in a YAML file. Raises pydantic.ValidationError, which names what is wrong."""
+    return Recipe.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
