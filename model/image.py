@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from model.errors import PictureError, PictureTooLargeError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Decoders that may run: the formats that browsers and cameras give, no others."""
 
 MAX_PIXELS = 100_000_000
@@ -51,7 +51,7 @@ def open_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Im
     except Image.DecompressionBombError as error:
         raise PictureTooLargeError(f"the picture is too large: {error}") from None
     except UnidentifiedImageError:
-        raise PictureError(f"the file is not a picture of a known format ({', '.join(FORMATS[:-1])})") from None
+        raise PictureError(f"the file is not a picture of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # decoders raise whatever they like on damaged files: OSError, SyntaxError, struct.error
         raise PictureError(f"the picture is truncated or damaged ({error}): upload it again") from None
 
