@@ -53,7 +53,7 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(64 << 20, ge=1 << 10, description="largest request body")
     max_picture_bytes: int = Field(50 << 20, ge=1, description="largest encoded picture")
-    max_picture_pixels: int = Field(100_000_000, ge=1, description="largest width × height")
+    max_picture_pixels: int = Field(100_000_000, ge=1, le=178_956_970, description="largest width × height")
     max_prompts: int = Field(64, ge=1, description="most regions asked in one request")
     max_waiting: int = Field(256, ge=1, description="most requests in a queue before new ones are refused")
     embedding_cache_bytes: int = Field(512 << 20, ge=0, description="image features a worker keeps, in bytes")

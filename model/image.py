@@ -27,7 +27,8 @@ def open_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Im
 
     Args:
         source: a path, or the encoded bytes.
-        max_pixels: the largest width × height that is decoded; the header is checked before any pixel.
+        max_pixels: the largest width × height that is decoded; the header is checked before any pixel. Pillow itself
+            refuses more than 178,956,970.
 
     Raises:
         PictureTooLargeError: more pixels than max_pixels.
