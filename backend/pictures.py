@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import time
 import urllib.parse
 from pathlib import Path
 
 import redis
 import requests
+import urllib3
 
 from backend.errors import BadRequest, PictureError, PictureForbidden, PictureNotFound, PictureTooLarge
 from backend.errors import PictureUnreachable as Unreachable
@@ -59,7 +61,10 @@ class PictureStore:
         Raises:
             PictureNotFound, PictureForbidden, PictureUnreachable, PictureTooLarge, PictureError, BadRequest.
         """
-        scheme = urllib.parse.urlsplit(reference).scheme.lower()
+        try:
+            scheme = urllib.parse.urlsplit(reference).scheme.lower()
+        except ValueError as error:
+            raise BadRequest(f"the picture's address cannot be read ({error}): correct the task's data") from None
         if scheme == "blob":
             return self._parked(reference)
         if scheme in ("http", "https"):
@@ -89,18 +94,26 @@ class PictureStore:
                 self._check_status(answer, where)
                 if int(answer.headers.get("Content-Length") or 0) > limit:
                     raise PictureTooLarge(f"the picture {where} is larger than {limit:,} bytes: make it smaller")
-                data = bytearray()
-                for chunk in answer.iter_content(_CHUNK):
-                    data += chunk
-                    if len(data) > limit:
-                        raise PictureTooLarge(f"the picture {where} is larger than {limit:,} bytes: make it smaller")
-                return bytes(data)
+                return self._receive(answer, where)
         except requests.Timeout:
             raise Unreachable(f"{where} did not answer within {settings.fetch_timeout_s:g} s: is its host up?") from None
-        except (requests.RequestException, ValueError, UnicodeError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, UnicodeError) as error:
             raise Unreachable(
                 f"{where} cannot be reached ({type(error).__name__}): is the address right, as seen from the worker?"
             ) from None
+
+    def _receive(self, answer: requests.Response, where: str) -> bytes:
+        limit, patience_s = self._settings.max_picture_bytes, self._settings.fetch_timeout_s
+        until = time.monotonic() + patience_s
+        data = bytearray()
+        # read1 returns with what is there: a host that trickles cannot hold the worker beyond the limit
+        while chunk := answer.raw.read1(_CHUNK, decode_content=True):
+            data += chunk
+            if len(data) > limit:
+                raise PictureTooLarge(f"the picture {where} is larger than {limit:,} bytes: make it smaller")
+            if time.monotonic() > until:
+                raise Unreachable(f"{where} did not send the picture within {patience_s:g} s: is its host slow?")
+        return bytes(data)
 
     def _check_status(self, answer: requests.Response, where: str) -> None:
         code = answer.status_code

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import redis
-import waitress
-from waitress.server import BaseWSGIServer, MultiSocketServer
 
 from backend import presence, redis_server
 from backend.app import create_app
@@ -23,6 +21,7 @@ from backend.errors import BackendError
 from backend.queues import Janitor, abandon
 from backend.redis_server import connect
 from backend.settings import Settings
+from backend.wsgi import make_server, port_of
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +58,7 @@ def front_running(settings: Settings) -> Iterator[str]:
         StartError: the address cannot be listened on.
     """
     try:
-        server = waitress.create_server(
-            create_app(settings),
-            host=settings.host,
-            port=settings.port,
-            threads=settings.threads,
-            max_request_body_size=settings.max_body_bytes + (1 << 20),
-            channel_timeout=120,
-            ident=None,
-        )
+        server = make_server(create_app(settings), settings)
     except (OSError, ValueError) as error:
         raise StartError(
             f"cannot listen on {settings.host}:{settings.port} ({error}): is another program there? give --port"
@@ -78,17 +69,11 @@ def front_running(settings: Settings) -> Iterator[str]:
     thread.start()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        yield f"http://{host}:{_port(server)}"
+        yield f"http://{host}:{port_of(server)}"
     finally:
         janitor.stop()
         server.close()
         thread.join(2)
-
-
-def _port(server: BaseWSGIServer | MultiSocketServer) -> int:
-    if isinstance(server, MultiSocketServer):
-        return int(server.effective_listen[0][1])
-    return int(server.effective_port)
 
 
 class WorkerProcess:
