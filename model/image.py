@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from model.errors import PictureError, PictureTooLargeError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Decoders that may run: the formats that browsers and cameras give, no others."""
 
 MAX_PIXELS = 100_000_000
@@ -27,7 +27,8 @@ def open_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Im
 
     Args:
         source: a path, or the encoded bytes.
-        max_pixels: the largest width × height that is decoded; the header is checked before any pixel.
+        max_pixels: the largest width × height that is decoded; the header is checked before any pixel. Pillow itself
+            refuses more than 178,956,970.
 
     Raises:
         PictureTooLargeError: more pixels than max_pixels.
@@ -51,7 +52,7 @@ def open_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Im
     except Image.DecompressionBombError as error:
         raise PictureTooLargeError(f"the picture is too large: {error}") from None
     except UnidentifiedImageError:
-        raise PictureError(f"the file is not a picture of a known format ({', '.join(FORMATS[:-1])})") from None
+        raise PictureError(f"the file is not a picture of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # decoders raise whatever they like on damaged files: OSError, SyntaxError, struct.error
         raise PictureError(f"the picture is truncated or damaged ({error}): upload it again") from None
 

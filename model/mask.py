@@ -28,4 +28,4 @@ def from_coco_rle(rle: dict[str, object]) -> np.ndarray:
     """The boolean mask (H, W) of a COCO compressed RLE made by `to_coco_rle`."""
     counts = rle["counts"]
     assert isinstance(counts, str)
-    return coco.decode({"size": rle["size"], "counts": counts.encode("ascii")}).astype(bool)
+    return np.asarray(coco.decode({"size": rle["size"], "counts": counts.encode("ascii")}), dtype=bool)

@@ -1,0 +1,91 @@
+"""python -m backend serve | front | worker | check"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from backend.errors import BackendError
+from backend.settings import Settings
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m backend", description="Perceive Anything for Label Studio.")
+    commands = top.add_subparsers(dest="command", required=True)
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--model", help="a bundled checkpoint, PAM-1.5B, PAM-3B, a folder, or a hub id")
+    model.add_argument("--sam2", dest="sam2_checkpoint", help="SAM 2 weights, where the model's folder has none")
+    model.add_argument("--sam2-config", help="the Hydra config of those weights")
+    model.add_argument("--device", help="auto, cpu, cuda, cuda:N, mps")
+    model.add_argument("--dtype", help="auto, float32, bfloat16, float16")
+    model.add_argument("--log-level", help="DEBUG, INFO, WARNING, ERROR")
+    address = argparse.ArgumentParser(add_help=False)
+    address.add_argument("--host", help="address to listen on (127.0.0.1)")
+    address.add_argument("--port", type=int, help="port to listen on (9090)")
+    serve = commands.add_parser(
+        "serve", parents=[model, address], help="front, queue and workers of this machine in one command"
+    )
+    serve.add_argument("--workers", type=int, help="how many workers (1)")
+    worker = commands.add_parser("worker", parents=[model], help="one worker alone")
+    worker.add_argument("--name", help=argparse.SUPPRESS)
+    commands.add_parser("front", parents=[model, address], help="the front alone")
+    commands.add_parser("check", parents=[model], help="what is set, what works, what to do about what does not")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = vars(parser().parse_args(argv))
+    command, name = options.pop("command"), options.pop("name", None)
+    try:
+        settings = Settings(**{key: value for key, value in options.items() if value is not None})
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_input=False):
+            field = ".".join(str(part) for part in fault["loc"])
+            print(f"setting {field or '(together)'}: {fault['msg']}", file=sys.stderr)
+        return 2
+    logging.basicConfig(
+        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    try:
+        return _run(command, settings, name)
+    except BackendError as error:
+        print(f"{error.type}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(command: str, settings: Settings, name: str | None) -> int:
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if command == "check":
+        from backend.check import check
+
+        return check(settings, Console())
+    if command == "worker":
+        return _worker(settings, name)
+    from backend.serve import run_front, serve
+
+    return serve(settings, say) if command == "serve" else run_front(settings, say)
+
+
+def _worker(settings: Settings, name: str | None) -> int:
+    from backend.redis_server import running
+    from backend.worker import run_worker
+    from model.errors import ModelError
+
+    try:
+        with running(settings):
+            return run_worker(settings, name)
+    except ModelError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

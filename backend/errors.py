@@ -1,0 +1,156 @@
+"""Every error that leaves the plug-in: its type, its HTTP code, and whether asking again later can help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BackendError(Exception):
+    """Base class; the message says what is wrong and what to do, and is safe to show to anybody."""
+
+    status = 500
+    retry_after_s: int | None = None
+
+    @property
+    def type(self) -> str:
+        return type(self).__name__
+
+    def to_wire(self) -> dict[str, Any]:
+        """The error as JSON values, for an HTTP answer or a job's reply."""
+        return {"type": self.type, "message": str(self)}
+
+
+class BadRequest(BackendError):
+    """Broken JSON, a missing or wrong field."""
+
+    status = 400
+
+
+class ConfigError(BackendError):
+    """A labelling config that cannot be worked with: broken XML, no image, no usable control, unknown names."""
+
+    status = 400
+
+
+class PromptError(BackendError):
+    """A click or a box that cannot be used: outside the picture, not finite, empty, inverted."""
+
+    status = 400
+
+
+class PictureForbidden(BackendError):
+    """The picture's host wants a token that we lack, or a local file lies outside the allowed roots."""
+
+    status = 403
+
+
+class NotFound(BackendError):
+    """No such page."""
+
+    status = 404
+
+
+class PictureNotFound(BackendError):
+    """The picture's host, or the disk, does not have it."""
+
+    status = 404
+
+
+class MethodNotAllowed(BackendError):
+    """The page exists, the HTTP method does not."""
+
+    status = 405
+
+
+class BodyTooLarge(BackendError):
+    """A request body over the limit."""
+
+    status = 413
+
+
+class PictureTooLarge(BackendError):
+    """More bytes or pixels than the limits allow."""
+
+    status = 413
+
+
+class PictureError(BackendError):
+    """Not a picture, truncated, 0 bytes."""
+
+    status = 422
+
+
+class WorkerError(BackendError):
+    """The worker failed in a way nobody foresaw; the log has the traceback under the request's id."""
+
+    status = 500
+
+
+class PictureUnreachable(BackendError):
+    """The picture's host does not answer, or answers with a fault of its own."""
+
+    status = 502
+
+
+class QueueDown(BackendError):
+    """Redis cannot be reached."""
+
+    status = 503
+    retry_after_s = 5
+
+
+class QueueFull(BackendError):
+    """More requests wait than the limit allows."""
+
+    status = 503
+    retry_after_s = 10
+
+
+class NoWorker(BackendError):
+    """No worker is running."""
+
+    status = 503
+    retry_after_s = 10
+
+
+class ModelLoading(BackendError):
+    """The workers are still loading the model."""
+
+    status = 503
+    retry_after_s = 10
+
+
+class WorkerDied(BackendError):
+    """The worker went away during the job."""
+
+    status = 503
+    retry_after_s = 5
+
+
+class JobTimeout(BackendError):
+    """The job took longer than its limit, or its turn did not come in time."""
+
+    status = 504
+
+
+_BY_NAME = {cls.__name__: cls for cls in BackendError.__subclasses__()}
+
+_FROM_MODEL = {
+    "PromptError": PromptError,
+    "PictureError": PictureError,
+    "PictureTooLargeError": PictureTooLarge,
+}
+
+
+def from_wire(error: dict[str, Any]) -> BackendError:
+    """The exception that a worker put into its reply."""
+    cls = _BY_NAME.get(str(error.get("type")), WorkerError)
+    return cls(str(error.get("message", "the worker gave no reason")))
+
+
+def from_model(error: Exception) -> BackendError | None:
+    """The counterpart of an error of `model/` that a request can cause; None for all others."""
+    for cls in type(error).__mro__:
+        if cls.__name__ in _FROM_MODEL:
+            return _FROM_MODEL[cls.__name__](str(error))
+    return None

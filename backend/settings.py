@@ -1,0 +1,127 @@
+"""The one settings object: built once by the program that starts, passed down to everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LABEL_STUDIO_LIMIT_S = 100
+"""Label Studio 1.23 gives a /predict this long (ML_TIMEOUT_PREDICT)."""
+
+
+class Settings(BaseSettings):
+    """Read from the environment, prefix PALLAS_ (and Label Studio's and Redis' customary names where shown)."""
+
+    model_config = SettingsConfigDict(env_prefix="PALLAS_", populate_by_name=True, extra="ignore")
+
+    model: str = Field("tiny", description="a bundled checkpoint, PAM-1.5B, PAM-3B, a folder, or a hub id")
+    sam2_checkpoint: Path | None = Field(None, description="SAM 2 weights, where the model's folder has none")
+    sam2_config: str | None = Field(None, description="the Hydra config of those weights")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N, mps")
+    dtype: str = Field("auto", description="auto, float32, bfloat16, float16")
+    language: str = Field("en", description="language of the texts: en or zh")
+    max_new_tokens: int = Field(64, ge=1, le=1024, description="longest text, in tokens")
+
+    host: str = Field("127.0.0.1", description="address the front listens on")
+    port: int = Field(9090, ge=0, le=65535, description="port the front listens on")
+    threads: int = Field(32, ge=1, le=512, description="requests served at once")
+    workers: int = Field(1, ge=0, le=64, description="workers that `serve` starts")
+
+    redis_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("PALLAS_REDIS_URL", "REDIS_URL"),
+        description="an own Redis; unset: an embedded one, with its data in state_dir",
+    )
+    state_dir: Path = Field(Path(".pallas"), description="where the embedded Redis keeps its data")
+
+    label_studio_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("PALLAS_LABEL_STUDIO_URL", "LABEL_STUDIO_URL"),
+        description="where uploads (/data/...) are fetched",
+    )
+    label_studio_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("PALLAS_LABEL_STUDIO_API_KEY", "LABEL_STUDIO_API_KEY"),
+        description="a legacy token or a personal access token; sent to label_studio_url only",
+    )
+    local_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="folders that local pictures may come from, separated by commas; none by default"
+    )
+
+    max_body_bytes: int = Field(64 << 20, ge=1 << 10, description="largest request body")
+    max_picture_bytes: int = Field(50 << 20, ge=1, description="largest encoded picture")
+    max_picture_pixels: int = Field(100_000_000, ge=1, le=178_956_970, description="largest width × height")
+    max_prompts: int = Field(64, ge=1, description="most regions asked in one request")
+    max_waiting: int = Field(256, ge=1, description="most requests in a queue before new ones are refused")
+    embedding_cache_bytes: int = Field(512 << 20, ge=0, description="image features a worker keeps, in bytes")
+
+    fetch_timeout_s: float = Field(15, gt=0, description="for one picture")
+    job_timeout_s: int = Field(60, ge=1, description="for one job in the worker")
+    wait_s: int = Field(80, ge=1, description="how long the front waits for a job, queueing included")
+    heartbeat_s: float = Field(2, gt=0, description="a worker's sign of life; missing five counts as dead")
+
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING, ERROR")
+
+    @field_validator("local_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _with_scheme(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        # people write `label-studio:8080`; a host without a scheme means http
+        return (value if "://" in value else f"http://{value}").rstrip("/")
+
+    @field_validator("language")
+    @classmethod
+    def _known_language(cls, value: str) -> str:
+        from model.task import LANGUAGES
+
+        if value not in LANGUAGES:
+            raise ValueError(f"give one of {', '.join(LANGUAGES)}")
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ValueError("give DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @model_validator(mode="after")
+    def _chain_of_limits(self) -> Settings:
+        if not self.fetch_timeout_s < self.job_timeout_s < self.wait_s < LABEL_STUDIO_LIMIT_S:
+            raise ValueError(
+                f"fetch_timeout_s {self.fetch_timeout_s:g} < job_timeout_s {self.job_timeout_s} < wait_s {self.wait_s} "
+                f"< {LABEL_STUDIO_LIMIT_S} s (Label Studio's own limit) must hold, so that each answers before the next"
+            )
+        return self
+
+    @property
+    def heartbeat_ttl_s(self) -> int:
+        """A worker that gave no sign of life for so long is dead."""
+        return max(1, round(self.heartbeat_s * 5))
+
+    @property
+    def embedded_redis(self) -> bool:
+        return self.redis_url is None
+
+    def to_environment(self) -> dict[str, str]:
+        """The settings that differ from the defaults as environment variables, for a child process."""
+        out: dict[str, str] = {}
+        for name in self.model_fields_set:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            elif isinstance(value, tuple):
+                value = ",".join(str(part) for part in value)
+            out[f"PALLAS_{name.upper()}"] = str(value)
+        return out

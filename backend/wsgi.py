@@ -1,0 +1,68 @@
+"""The production WSGI server (waitress), with its own errors as JSON like everybody else's."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import waitress
+from flask import Flask
+from waitress.channel import HTTPChannel
+from waitress.server import BaseWSGIServer, MultiSocketServer, TcpWSGIServer
+from waitress.task import ErrorTask
+
+from backend.errors import BackendError, BadRequest, BodyTooLarge
+from backend.settings import Settings
+
+_PATIENCE_S = 120  # an idle connection is closed after it; a job's answer must come before
+
+
+class _JsonErrorTask(ErrorTask):
+    """What waitress refuses before the app sees it: a body over the limit, a request that is no HTTP."""
+
+    def execute(self) -> None:
+        fault = self.request.error
+        error: BackendError = BadRequest(f"this is no HTTP request that can be read: {fault.body}")
+        if fault.code == 413:
+            error = BodyTooLarge("the request is too large: raise PALLAS_MAX_BODY_BYTES, or send pictures by URL")
+        request_id = uuid.uuid4().hex
+        body = json.dumps({"error": error.to_wire() | {"request_id": request_id}}).encode()
+        self.status = f"{fault.code} {fault.reason}"
+        self.response_headers += [("Content-Type", "application/json"), ("X-Request-Id", request_id)]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class _Channel(HTTPChannel):
+    error_task_class = _JsonErrorTask
+
+
+def make_server(app: Flask, settings: Settings) -> BaseWSGIServer | MultiSocketServer:
+    """A server that listens; `run()` serves until `close()`.
+
+    Raises:
+        OSError, ValueError: the address cannot be listened on.
+    """
+    sockets: dict[int, TcpWSGIServer] = {}
+    server = waitress.create_server(
+        app,
+        map=sockets,
+        host=settings.host,
+        port=settings.port,
+        threads=settings.threads,
+        max_request_body_size=settings.max_body_bytes,
+        channel_timeout=_PATIENCE_S,
+        ident=None,
+    )
+    for listener in list(sockets.values()):
+        if isinstance(listener, TcpWSGIServer):
+            listener.channel_class = _Channel
+    return server
+
+
+def port_of(server: BaseWSGIServer | MultiSocketServer) -> int:
+    """The port it listens on (chosen by the system where the settings say 0)."""
+    if isinstance(server, MultiSocketServer):
+        return int(server.effective_listen[0][1])
+    return int(server.effective_port)

@@ -1,0 +1,110 @@
+"""Start the stack on its embedded defaults, send real Label Studio requests, write pictures and a report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from demo.client import Ask, Outcome, send
+from demo.report import write_report
+
+HERE = Path(__file__).parent
+READY_WITHIN_S = 300
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def pictures_on_http(folder: Path) -> Iterator[str]:
+    """Serve a folder on loopback, as a task's picture host; gives its URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+
+
+@contextmanager
+def stack(console: Console, log: Path) -> Iterator[str]:
+    """Run `python -m backend serve` on a free port with the embedded Redis; gives its URL."""
+    state = Path(tempfile.mkdtemp(prefix="pallas-demo-"))
+    environment = os.environ | {"PALLAS_STATE_DIR": str(state), "PALLAS_PORT": "0"}
+    environment.pop("REDIS_URL", None)
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "backend", "serve"], stdout=subprocess.PIPE, stderr=out, text=True, env=environment
+        )
+        try:
+            with console.status("starting Redis, the worker and the front; loading the model"):
+                assert process.stdout is not None
+                line = process.stdout.readline()
+            if "is ready: " not in line:
+                process.wait(10)
+                raise SystemExit(f"the stack did not start:\n{log.read_text()}")
+            console.print(line.strip())
+            yield line.split("is ready: ")[1].split(" ")[0]
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            shutil.rmtree(state, ignore_errors=True)
+
+
+def print_table(console: Console, outcomes: list[Outcome]) -> None:
+    table = Table("picture", "prompt", "class", "caption", "mask", "queue", "fetch", "encode", "segment", "describe", "all")
+    for o in outcomes:
+        stages = [f"{o.seconds.get(name, 0):.3f}" for name in ("queue", "fetch", "encode", "segment", "describe")]
+        share = f"{o.area} px, {100 * o.area / (o.width * o.height):.0f} %"
+        table.add_row(o.ask.picture, o.ask.title, o.class_text, o.caption, share, *stages, f"{o.whole_s:.3f}")
+    console.print(table)
+    console.print("seconds by stage; `encode` is 0 where the picture was encoded before", style="dim")
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    options.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the pictures and the report")
+    out: Path = options.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    config = (HERE.parent / "label_config.xml").read_text(encoding="utf-8")
+    asks = [Ask.from_json(entry) for entry in json.loads((HERE / "requests.json").read_text(encoding="utf-8"))]
+    begin = time.perf_counter()
+    with stack(console, out / "stack.log") as url, pictures_on_http(HERE / "pictures") as pictures:
+        outcomes = [
+            send(url, config, ask, pictures, HERE / "pictures", out)
+            for ask in track(asks, "sending Label Studio requests", console=console, transient=True)
+        ]
+    print_table(console, outcomes)
+    report = write_report(outcomes, out / "report.html")
+    console.print(f"{len(outcomes)} requests answered, {time.perf_counter() - begin:.0f} s in all")
+    console.print(f"report: {report}   pictures: {out}/*.png")
+    empty = [o.ask for o in outcomes if not o.area]
+    if empty:
+        console.print(f"[red]no mask for {', '.join(f'{a.picture} ({a.title})' for a in empty)}[/]")
+    return 1 if empty else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Sending what Label Studio sends, and reading what it would read."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+from label_studio_sdk.converter import brush
+from PIL import Image
+
+from model.overlay import draw_regions
+from model.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: a picture's file name and a prompt in pixels."""
+
+    picture: str
+    title: str
+    points: tuple[tuple[float, float, bool], ...] = ()
+    box: tuple[float, float, float, float] | None = None
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Ask:
+        points = tuple((x, y, bool(inside)) for x, y, inside in entry.get("points", ()))
+        box = tuple(entry["box"]) if "box" in entry else None
+        return cls(entry["picture"], entry["title"], points, box)  # type: ignore[arg-type]
+
+    def context(self, width: int, height: int, label: str) -> list[dict[str, Any]]:
+        """The regions of `params.context.result`, as Label Studio 1.23 makes them (percentages)."""
+        size = {"original_width": width, "original_height": height, "image_rotation": 0}
+        result = []
+        if self.box is not None:
+            x1, y1, x2, y2 = self.box
+            value = {
+                **{"x": 100 * x1 / width, "y": 100 * y1 / height},
+                **{"width": 100 * (x2 - x1) / width, "height": 100 * (y2 - y1) / height},
+                **{"rotation": 0, "rectanglelabels": [label]},
+            }
+            names = {"from_name": "box", "to_name": "image", "type": "rectanglelabels", "origin": "manual"}
+            result.append({**size, "value": value, "id": "box0", **names})
+        for i, (x, y, inside) in enumerate(self.points):
+            point = {"x": 100 * x / width, "y": 100 * y / height, "width": 0.8}
+            value = {**point, "labels": [label], "keypointlabels": [label]}
+            names = {"from_name": "point", "to_name": "image", "type": "keypointlabels", "origin": "manual"}
+            result.append({**size, "value": value, "is_positive": inside, "id": f"point{i}", **names})
+        return result
+
+    def prompt(self) -> Prompt:
+        return Prompt(points=[(x, y, int(inside)) for x, y, inside in self.points], box=self.box)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came back for one request; area in pixels, seconds by stage, whole_s with the HTTP round trip."""
+
+    ask: Ask
+    width: int
+    height: int
+    class_text: str
+    caption: str
+    label: str
+    score: float
+    area: int
+    seconds: dict[str, float]
+    whole_s: float
+    model_version: str
+    overlay: Path
+    mask: np.ndarray = field(repr=False)
+
+
+def send(url: str, config: str, ask: Ask, pictures: str, folder: Path, out: Path, label: str = "object") -> Outcome:
+    """Send one interactive request and draw its answer.
+
+    Raises:
+        SystemExit: the answer is an error; its message says why.
+    """
+    image = Image.open(folder / ask.picture).convert("RGB")
+    body = {
+        "tasks": [{"id": 1, "data": {"image": f"{pictures}/{ask.picture}"}, "annotations": [], "predictions": []}],
+        "project": "1.1700000000",
+        "label_config": config,
+        "params": {"login": None, "password": None, "context": {"result": ask.context(*image.size, label)}},
+    }
+    begin = time.perf_counter()
+    answer = requests.post(f"{url}/predict", json=body, timeout=100)
+    whole_s = time.perf_counter() - begin
+    if not answer.ok:
+        raise SystemExit(f"{ask.picture}, {ask.title}: HTTP {answer.status_code}: {answer.text}")
+    prediction = answer.json()["results"][0]
+    mask, items = _read(prediction["result"], image.size)
+    class_text = " ".join(items.get("brushlabels", {}).get("meta", {}).get("text", []))
+    caption = " ".join(items.get("textarea", {}).get("value", {}).get("text", []))
+    overlay = out / f"{Path(ask.picture).stem}-{'-'.join(ask.title.replace(',', '').split())}.png"
+    draw_regions(image, [mask], [ask.prompt()], [f"{class_text} — {caption}"]).save(overlay)
+    return Outcome(
+        ask=ask,
+        width=image.width,
+        height=image.height,
+        class_text=class_text,
+        caption=caption,
+        label=" ".join(items.get("brushlabels", {}).get("value", {}).get("brushlabels", [])),
+        score=prediction["score"] or 0.0,
+        area=int(mask.sum()),
+        seconds=_timings(answer.headers.get("Server-Timing", "")),
+        whole_s=whole_s,
+        model_version=prediction["model_version"],
+        overlay=overlay,
+        mask=mask,
+    )
+
+
+def _read(result: list[dict[str, Any]], size: tuple[int, int]) -> tuple[np.ndarray, dict[str, Any]]:
+    """The mask (H, W) of the first region, and its items by type."""
+    items: dict[str, Any] = {}
+    for item in result:
+        if item["id"] == result[0]["id"]:
+            items.setdefault(item["type"], item)
+    if "brushlabels" not in items:
+        return np.zeros((size[1], size[0]), dtype=bool), items
+    pixels = brush.decode_rle(items["brushlabels"]["value"]["rle"])
+    return pixels.reshape(size[1], size[0], 4)[:, :, 3] > 127, items
+
+
+def _timings(header: str) -> dict[str, float]:
+    """Server-Timing → seconds by name."""
+    parts = [part.strip().split(";dur=") for part in header.split(",") if ";dur=" in part]
+    return {name: float(value) / 1000 for name, value in parts}

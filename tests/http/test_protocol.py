@@ -1,0 +1,173 @@
+"""What Label Studio asks and what it gets, over HTTP, with a real Redis and a real worker."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from label_studio_sdk.converter import brush
+from PIL import Image
+
+from model import PerceiveAnything, Prompt, Task
+from tests.conftest import PICTURES
+from tests.http.stack import CONFIG, PictureHost, Stack, box, data_url, point
+
+NAMES = ("coffee.jpg", "chelsea.jpg", "astronaut.jpg", "rocket.jpg")
+
+
+def mask_of(item: dict[str, Any]) -> np.ndarray:
+    pixels = brush.decode_rle(item["value"]["rle"])
+    return pixels.reshape(item["original_height"], item["original_width"], 4)[:, :, 3] > 127
+
+
+@pytest.fixture(scope="session")
+def pam(small_checkpoint: Path) -> PerceiveAnything:
+    """The same model in this process: what the answers must be."""
+    return PerceiveAnything.from_pretrained(small_checkpoint, device="cpu")
+
+
+def test_health_setup_versions(stack: Stack) -> None:
+    for page in ("/", "/health"):
+        health = stack.get(page)
+        assert health.status_code == 200 and health.json()["status"] == "UP"
+        assert health.json()["workers"] == {"loading": 0, "ready": 1}
+    version = stack.wait_for_worker().model_version
+    setup = stack.post("/setup", json={"project": "1.1700000000", "schema": CONFIG, "hostname": "x", "access_token": "y"})
+    assert setup.json() == {"model_version": version}
+    assert stack.get("/versions").json() == {"versions": [version]}
+
+
+def test_a_click_comes_back_as_mask_class_and_caption(stack: Stack, host: PictureHost, pam: PerceiveAnything) -> None:
+    answer = stack.predict(f"{host.url}/coffee.jpg", [point(50, 50), point(10, 10, positive=False)])
+    assert answer.status_code == 200, answer.text
+    (prediction,) = answer.json()["results"]
+    items = prediction["result"]
+    geometry, *texts = items
+    # geometry first, one id, texts as lists: anything else blanks the editor or shows nothing
+    assert geometry["type"] == "brushlabels" and geometry["value"]["format"] == "rle"
+    assert {item["id"] for item in items} == {geometry["id"]}
+    assert geometry["value"]["brushlabels"] == ["food"]
+    caption = next(item for item in texts if item["type"] == "textarea")
+    assert isinstance(caption["value"]["text"], list)
+    assert all(item["to_name"] == "image" and item["origin"] == "prediction" for item in items)
+    assert (geometry["original_width"], geometry["original_height"]) == (600, 400)
+    assert prediction["model_version"] == stack.wait_for_worker().model_version
+    assert 0 <= prediction["score"] <= 1
+
+    image = Image.open(PICTURES / "coffee.jpg").convert("RGB")
+    prompt = Prompt(points=[(300, 200, 1), (60, 40, 0)])
+    expected = pam.perceive(image, [prompt], [Task.RECOGNIZE, Task.BRIEF], max_new_tokens=6)
+    assert (mask_of(geometry) == expected.regions[0].mask).mean() > 0.999
+    assert caption["value"]["text"] == [expected.texts[0][Task.BRIEF].string]
+    assert geometry["meta"]["text"] == [expected.texts[0][Task.RECOGNIZE].string]
+    assert prediction["score"] == pytest.approx(expected.regions[0].iou, abs=1e-3)
+
+
+def test_boxes_make_a_region_each(stack: Stack, host: PictureHost) -> None:
+    answer = stack.predict(f"{host.url}/coffee.jpg", [box(5, 5, 30, 40), box(50, 30, 40, 60, label="object")])
+    masks = [item for item in answer.json()["results"][0]["result"] if item["type"] == "brushlabels"]
+    assert [item["value"]["brushlabels"] for item in masks] == [["food"], ["object"]]
+    assert len({item["id"] for item in masks}) == 2
+
+
+def test_without_prompts_nothing_is_drawn(stack: Stack, host: PictureHost) -> None:
+    version = stack.wait_for_worker().model_version
+    empty = {"result": [], "score": None, "model_version": version}
+    assert stack.predict(f"{host.url}/coffee.jpg", None).json() == {"results": [empty]}
+    assert stack.predict(f"{host.url}/coffee.jpg", []).json() == {"results": [empty]}
+    tasks = [{"id": i, "data": {"image": f"{host.url}/coffee.jpg"}} for i in range(5)]
+    many = stack.post("/predict", json={"tasks": tasks, "label_config": CONFIG, "params": {"context": None}})
+    assert many.json() == {"results": [empty] * 5}
+
+
+def test_a_second_click_does_not_encode_again(stack: Stack, host: PictureHost) -> None:
+    stack.predict(f"{host.url}/rocket.jpg", [point(50, 50)])
+    again = stack.predict(f"{host.url}/rocket.jpg?other=address", [point(40, 50)])
+    timings = dict(part.split(";dur=") for part in again.headers["Server-Timing"].split(", "))
+    assert float(timings["encode"]) == 0.0 and float(timings["segment"]) > 0
+
+
+@pytest.mark.parametrize("source", ["upload", "data", "file", "path"])
+def test_pictures_from_everywhere(stack: Stack, source: str) -> None:
+    roots = stack.settings.state_dir.parent / "roots"
+    address = {
+        "upload": "/data/upload/1/coffee.jpg",
+        "data": data_url((PICTURES / "coffee.jpg").read_bytes(), "image/jpeg"),
+        "file": f"file://{roots}/coffee.jpg",
+        "path": f"{roots}/coffee.jpg",
+    }[source]
+    answer = stack.predict(address, [point(50, 50)])
+    assert answer.status_code == 200, answer.text
+    assert mask_of(answer.json()["results"][0]["result"][0]).any()
+
+
+def test_the_token_goes_to_label_studio_alone(stack: Stack, host: PictureHost, tmp_path: Path) -> None:
+    from tests.http.stack import run_host
+
+    with run_host(PICTURES) as stranger:
+        stack.predict(f"{stranger.url}/coffee.jpg", [point(50, 50)])
+        # a redirect of its own to another host must not carry the token along
+        stack.predict(f"{host.url}/leave/{stranger.url}/chelsea.jpg", [point(50, 50)])
+        assert [path for path, _ in stranger.seen].count("/chelsea.jpg") >= 1
+        assert all(token is None for _, token in stranger.seen)
+    assert ("/data/upload/1/coffee.jpg", "Token s3cret-key") in host.seen
+
+
+def test_webhooks_and_metrics(stack: Stack, host: PictureHost) -> None:
+    stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)])
+    assert stack.post("/webhook", json={"action": "ANNOTATION_CREATED", "annotation": {}}).json() == {"status": "ok"}
+    text = stack.get("/metrics").text
+    assert 'pallas_webhooks_total{action="ANNOTATION_CREATED"} ' in text
+    assert 'pallas_queue_depth{queue="interactive"} 0.0' in text
+    assert 'pallas_workers{state="ready"} 1.0' in text
+    for stage in ("queue", "fetch", "encode", "segment", "describe", "shape", "whole"):
+        assert f'pallas_stage_seconds_count{{stage="{stage}"}}' in text
+
+
+def test_real_requests_of_label_studio(stack: Stack, host: PictureHost) -> None:
+    """Bodies that Label Studio 1.23.2 sent, with the picture's address changed to a host that exists."""
+    for name in ("predict_kp1", "predict_kpneg", "predict_box", "setup"):
+        record = json.loads((Path(__file__).parent / "recorded" / f"{name}.json").read_text())
+        body = record["body"]
+        for task in body.get("tasks", ()):
+            task["data"]["image"] = f"{host.url}/coffee.jpg"
+        answer = stack.post(record["path"].rstrip("?"), json=body)
+        assert answer.status_code == 200, (name, answer.text)
+        if name != "setup":
+            assert answer.json()["results"][0]["result"][0]["type"] == "brushlabels"
+
+
+def test_two_hundred_requests_from_eight_threads(stack: Stack, host: PictureHost, pam: PerceiveAnything) -> None:
+    """No error, and no request is answered with another's result."""
+    images = {name: Image.open(PICTURES / name).convert("RGB") for name in NAMES}
+    embeddings = {name: pam.encode(image) for name, image in images.items()}
+
+    def ask(i: int) -> str | None:
+        name = NAMES[i % 4]
+        image = images[name]
+        x, y = 10 + (i * 37) % 80, 10 + (i * 53) % 80
+        if i % 3 == 0:
+            context, prompt = [point(x, y)], Prompt(points=[(x / 100 * image.width, y / 100 * image.height, 1)])
+        else:
+            w, h = min(30, 100 - x), min(25, 100 - y)
+            context = [box(x, y, w, h)]
+            edges = (x / 100 * image.width, y / 100 * image.height)
+            prompt = Prompt(box=(*edges, (x + w) / 100 * image.width, (y + h) / 100 * image.height))
+        address = f"{host.url}/{name}"
+        if i % 5 == 0:
+            address = data_url((PICTURES / name).read_bytes(), "image/jpeg")
+        answer = stack.predict(address, context)
+        if answer.status_code != 200:
+            return answer.text
+        item = answer.json()["results"][0]["result"][0]
+        (region,) = pam.segment(embeddings[name], [prompt])
+        same = item["original_width"] == image.width and (mask_of(item) == region.mask).mean() > 0.999
+        return None if same else f"request {i} got another's mask"
+
+    with ThreadPoolExecutor(8) as pool:
+        failures = [text for text in pool.map(ask, range(200)) if text]
+    assert failures == []
