@@ -32,8 +32,14 @@ from model.training.scenes import Painter, Thing
 from model.training.texts import definition, label
 
 TARGETS = {
-    "iou_1_click": 0.80, "iou_3_clicks": 0.86, "iou_box": 0.88, "class_top1": 0.90, "colour": 0.90, "place": 0.90,
-    "definition": None, "transfer_class_top1": 0.60,
+    "iou_1_click": 0.80,
+    "iou_3_clicks": 0.86,
+    "iou_box": 0.88,
+    "class_top1": 0.90,
+    "colour": 0.90,
+    "place": 0.90,
+    "definition": None,
+    "transfer_class_top1": 0.60,
 }
 """The promised figures, by key; None where only a figure is wanted."""
 
@@ -73,13 +79,16 @@ def _scene(pam: PerceiveAnything, picture: np.ndarray, things: Sequence[Thing]) 
     for _ in range(3):
         rounds.append(pam.segment(embedding, [Prompt(points=p) for p in points]))
         points = [
-            [*p, clicks.correction(mask, region.mask)] for p, mask, region in zip(points, truths, rounds[-1], strict=True)
+            [*p, clicks.correction(mask, region.mask)]
+            for p, mask, region in zip(points, truths, rounds[-1], strict=True)
         ]
     texts = pam.describe(boxes, [Task.RECOGNIZE, Task.BRIEF, Task.EXPLAIN])
     clicked = pam.describe(rounds[0], [Task.RECOGNIZE])
     for i, thing in enumerate(things):
-        ious = {name: clicks.iou(thing.mask, regions[i].mask)
-                for name, regions in (("iou_1_click", rounds[0]), ("iou_3_clicks", rounds[2]), ("iou_box", boxes))}
+        ious = {
+            name: clicks.iou(thing.mask, regions[i].mask)
+            for name, regions in (("iou_1_click", rounds[0]), ("iou_3_clicks", rounds[2]), ("iou_box", boxes))
+        }
         said = {str(getattr(task, "value", task)): text.string for task, text in texts[i].items()}
         yield Case(picture, thing, rounds[0][i], ious, said, clicked[i][Task.RECOGNIZE].string)
 
@@ -118,9 +127,15 @@ def contact_sheet(cases: Sequence[Case], columns: int = 4) -> Image.Image:
         shown.thumbnail((side - 8, side - 8))
         sheet.paste(shown, (left + 4, top + 4))
         verdict = "" if _class_right(case) else f"  (it is: {case.thing.truth.colour} {case.thing.truth.kind})"
-        lines = [f"{case.texts['recognize']}{verdict}", case.texts["brief"], f"IoU of one click {case.ious['iou_1_click']:.2f}"]
+        lines = [
+            f"{case.texts['recognize']}{verdict}",
+            case.texts["brief"],
+            f"IoU of one click {case.ious['iou_1_click']:.2f}",
+        ]
         for line, text in enumerate(lines):
-            pen.text((left + 6, top + side + 14 * line), text, fill="black" if not (verdict and line == 0) else "crimson")
+            pen.text(
+                (left + 6, top + side + 14 * line), text, fill="black" if not (verdict and line == 0) else "crimson"
+            )
     return sheet
 
 
@@ -176,7 +191,9 @@ def _print(console: Console, found: dict[str, float], test: Sequence[Case]) -> N
     table = Table("figure", "value", "target", title="held-out scenes")
     for key, value in found.items():
         target = TARGETS.get(key)
-        table.add_row(key, f"{value:.3f}", f"≥ {target:.2f}" if target else "", style="red" if target and value < target else None)
+        table.add_row(
+            key, f"{value:.3f}", f"≥ {target:.2f}" if target else "", style="red" if target and value < target else None
+        )
     console.print(table)
     wrong = Table("truth", "said", "times", title="commonest confusions")
     for truth, said, count in confusions(test)[:15]:
@@ -191,7 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--art", type=Path, default=Path(".art"), help="folder of the fetched drawings")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other scenes")
     parser.add_argument("--count", type=int, default=200, help="scenes of each split")
-    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for contact-sheet.png and figures.json")
+    parser.add_argument(
+        "--out", type=Path, default=Path("evaluation"), help="folder for contact-sheet.png and figures.json"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
@@ -209,8 +228,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     contact_sheet(test[:32]).save(options.out / "contact-sheet.png")
     contact_sheet(transfer[:32]).save(options.out / "contact-sheet-transfer.png")
-    report = {**{key: round(value, 4) for key, value in found.items()}, "seed": options.seed, "scenes": options.count,
-              "things": len(test), "confusions": confusions(test)[:20]}
+    report = {
+        **{key: round(value, 4) for key, value in found.items()},
+        "seed": options.seed,
+        "scenes": options.count,
+        "things": len(test),
+        "confusions": confusions(test)[:20],
+    }
     (options.out / "figures.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if options.json:
         print(json.dumps(report))

@@ -65,11 +65,25 @@ BACKGROUNDS = (
 _CATEGORIES = {"Animals & Nature", "Food & Drink", "Objects", "Travel & Places", "Activities"}
 _CLIPPING_FOLDERS = {
     "tuxpaint-stamps-default": ("animals", "food", "household", "clothes", "vehicles", "hobbies", "sports", "plants"),
-    "openclipart-png": ("animals", "food", "recreation/music", "recreation/sports", "plants", "office", "tools",
-                        "transportation/vehicles", "transportation/boating", "clothing", "buildings", "electronics"),
+    "openclipart-png": (
+        "animals",
+        "food",
+        "recreation/music",
+        "recreation/sports",
+        "plants",
+        "office",
+        "tools",
+        "transportation/vehicles",
+        "transportation/boating",
+        "clothing",
+        "buildings",
+        "electronics",
+    ),
 }
 _BACKGROUND_DENY = re.compile(
-    r"screenshot|captures|LadyBird|goldfish|sheep|mouse|\.svg|no-logo|Stripes|starters|grid-|pixels-|symbolic", re.IGNORECASE)
+    r"screenshot|captures|LadyBird|goldfish|sheep|mouse|\.svg|no-logo|Stripes|starters|grid-|pixels-|symbolic",
+    re.IGNORECASE,
+)
 _VARIANT = re.compile(r"skin-tone|-light$|-dark$|^flag|face-|person|woman|man-|hand|arrow|button|clock-|oclock|thirty")
 
 
@@ -156,7 +170,9 @@ def draw(root: Path, workers: int) -> Catalog:
     seen: set[str] = set()
     rows: list[tuple[str, str, str, str | None]] = []
     with ProcessPoolExecutor(workers) as pool:
-        for (style, name, label, _), png in zip(jobs, pool.map(_cut_out, [job[3] for job in jobs], chunksize=16), strict=True):
+        for (style, name, label, _), png in zip(
+            jobs, pool.map(_cut_out, [job[3] for job in jobs], chunksize=16), strict=True
+        ):
             if png is None:
                 continue
             digest = sha256(png).hexdigest()[:16]
@@ -221,14 +237,21 @@ Job = tuple[str, str, str | None, str | Path]
 
 def _emoji(packages: Path) -> Iterator[Job]:
     """(style, name, label, SVG text) of every wanted emoji."""
-    wanted = {alias: kind.en for kind in kinds().values() for name in kind.art for alias in (name, name.replace("-", ""))}
+    wanted = {
+        alias: kind.en for kind in kinds().values() for name in kind.art for alias in (name, name.replace("-", ""))
+    }
     words = {word for name in wanted for word in name.split("-")} | {word for kind in kinds() for word in kind.split()}
     other: set[str] = set()  # fxemoji has no categories: it borrows the other sets' names
     for style in STYLES:
         data = json.loads((packages / style / "icons.json").read_text(encoding="utf-8"))
         about = packages / style / "metadata.json"
         groups = json.loads(about.read_text(encoding="utf-8")).get("categories", {}) if about.is_file() else {}
-        outside = {n for g in _CATEGORIES for n in groups.get(g, ()) if not _VARIANT.search(n) and not words & set(n.split("-"))}
+        outside = {
+            n
+            for g in _CATEGORIES
+            for n in groups.get(g, ())
+            if not _VARIANT.search(n) and not words & set(n.split("-"))
+        }
         other |= outside
         aliases = {name: row["parent"] for name, row in data.get("aliases", {}).items() if set(row) == {"parent"}}
         for name in sorted({*data["icons"], *aliases}):
@@ -247,9 +270,23 @@ def _emoji(packages: Path) -> Iterator[Job]:
 def _clippings(packages: Path) -> Iterator[Job]:
     """(style, name, label, file) of every cut-out whose file name begins with a class name, and of others."""
     names = {kind.en.replace(" ", "_"): kind.en for kind in kinds().values()}
-    names |= {"pumps": "shoe", "ladybug": "ladybird", "bunny": "rabbit", "hen": "chicken", "rooster": "chicken", "sailboat": "boat",
-              "ship": "boat", "plane": "airplane", "phone": "telephone", "laptop": "computer", "motorbike": "motorcycle",
-              "lightbulb": "light bulb", "tshirt": "shirt", "polar_bear": "bear", "sheep_lamb": "sheep"}
+    names |= {
+        "pumps": "shoe",
+        "ladybug": "ladybird",
+        "bunny": "rabbit",
+        "hen": "chicken",
+        "rooster": "chicken",
+        "sailboat": "boat",
+        "ship": "boat",
+        "plane": "airplane",
+        "phone": "telephone",
+        "laptop": "computer",
+        "motorbike": "motorcycle",
+        "lightbulb": "light bulb",
+        "tshirt": "shirt",
+        "polar_bear": "bear",
+        "sheep_lamb": "sheep",
+    }
     names_by_length = sorted(names, key=len, reverse=True)
     words = {word for name in names for word in name.split("_")}
     for package, folder in CLIPPINGS.items():
@@ -260,7 +297,9 @@ def _clippings(packages: Path) -> Iterator[Job]:
                 continue
             stem = re.sub(r"[^a-z]+", "_", re.sub(r"^t_", "", file.stem.lower())).strip("_")
             label = next((names[n] for n in names_by_length if stem == n or stem.startswith(n + "_")), None)
-            if label is None and (package != "tuxpaint-stamps-default" or words & set(re.split(r"[^a-z]+", where.lower()))):
+            if label is None and (
+                package != "tuxpaint-stamps-default" or words & set(re.split(r"[^a-z]+", where.lower()))
+            ):
                 continue  # drawings of unsure content are no honest examples of things outside the table
             yield package, stem, label, file
 
@@ -288,7 +327,9 @@ def _cut_out(source: str | Path) -> bytes | None:
     fill = alpha.histogram()[255] / (alpha.width * alpha.height)
     if fill < 0.08 or (isinstance(source, Path) and fill > 0.97):
         return None
-    picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS)
+    picture = picture.resize(
+        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS
+    )
     out = BytesIO()
     picture.save(out, "PNG")
     return out.getvalue()
@@ -299,7 +340,9 @@ def _shrink_backgrounds(root: Path) -> dict[str, tuple[str, ...]]:
     for package in BACKGROUNDS:
         base = root / "packages" / package / "usr"
         for file in sorted(base.rglob("*")):
-            if file.suffix.lower() not in (".jpg", ".jpeg", ".png", ".webp") or _BACKGROUND_DENY.search(str(file.relative_to(base))):
+            if file.suffix.lower() not in (".jpg", ".jpeg", ".png", ".webp") or _BACKGROUND_DENY.search(
+                str(file.relative_to(base))
+            ):
                 continue
             if file.is_symlink() or file.stat().st_size < 60_000:
                 continue

@@ -42,6 +42,10 @@ class Packed:
     group: Tensor
     slots: slice
 
+    def to(self, device: torch.device) -> Packed:
+        """The same on a device."""
+        return Packed(*(t.to(device) for t in (self.ids, self.targets, self.positions, self.group)), self.slots)
+
 
 class Speaker(nn.Module):
     """Perceiver, projectors and language model, with a throw-away classifier on the semantic tokens."""
@@ -61,10 +65,12 @@ class Speaker(nn.Module):
         vectors = torch.cat([vectors[:, : packed.slots.start], block, vectors[:, packed.slots.stop :]], dim=1)
         group = packed.group
         same = (group[:, :, None] == group[:, None, :]) | (group[:, None, :] == 0)
-        order = torch.arange(group.shape[1])
+        order = torch.arange(group.shape[1], device=group.device)
         seen = same & (order[:, None] >= order[None, :])
-        seen |= torch.eye(group.shape[1], dtype=torch.bool)  # padding sees itself, or softmax would have nothing
-        mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+        seen |= torch.eye(
+            group.shape[1], dtype=torch.bool, device=group.device
+        )  # padding sees itself, or softmax would have nothing
+        mask = torch.zeros(seen.shape, device=group.device).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
         out = self.qwen(inputs_embeds=vectors, attention_mask=mask, position_ids=packed.positions, use_cache=False)
         return out.logits, self.kind(block[:, -17:-1].mean(1))
 
@@ -79,7 +85,8 @@ class Packer:
         parts.tokenizer = tokenizer
         self.before = parts.prompt_ids("")[0]
         self.after = {
-            (task, language): parts.prompt_ids(instruction(task, language))[1] for task, language in product(_ASKED, LANGUAGES)
+            (task, language): parts.prompt_ids(instruction(task, language))[1]
+            for task, language in product(_ASKED, LANGUAGES)
         }
 
     def pack(self, rng: Generator, truths: list[Truth], answers: int) -> Packed:
@@ -94,18 +101,22 @@ class Packer:
             start = len(ids)
             for number, pick in enumerate(rng.choice(len(asked), answers, replace=False, p=chances)):
                 after = self.after[asked[pick]]
-                text = self.tokenizer(write(asked[pick][0], truth, asked[pick][1]), add_special_tokens=False)["input_ids"]
+                text = self.tokenizer(write(asked[pick][0], truth, asked[pick][1]), add_special_tokens=False)[
+                    "input_ids"
+                ]
                 text = [*text, self.tokenizer.eos_token_id]
                 ids += [*after, *text]
-                targets += [*[_IGNORED] * (len(after) - 1), *text, _IGNORED]  # the last prompt token foretells the first word
+                targets += [
+                    *[_IGNORED] * (len(after) - 1),
+                    *text,
+                    _IGNORED,
+                ]  # the last prompt token foretells the first word
                 positions += range(start, start + len(after) + len(text))
                 group += [number + 1] * (len(after) + len(text))
             rows.append((ids, targets, positions, group))
         longest = max(len(ids) for ids, *_ in rows)
         fill = (self.tokenizer.pad_token_id, _IGNORED, 0, -1)
-        tensors = [
-            torch.tensor([[*row[i], *[fill[i]] * (longest - len(row[i]))] for row in rows]) for i in range(4)
-        ]
+        tensors = [torch.tensor([[*row[i], *[fill[i]] * (longest - len(row[i]))] for row in rows]) for i in range(4)]
         return Packed(*tensors, slice(len(self.before), len(self.before) + self.block))
 
 
@@ -134,7 +145,24 @@ def regions(rng: Generator, tower: Tower, batch: Batch) -> Decoded:
 def qwen_config(folder: Path, sizes: dict[str, int]) -> Qwen2Config:
     """Qwen2 of the given sizes for the tokenizer in `folder`."""
     tokenizer = Qwen2TokenizerFast.from_pretrained(folder)
-    config = Qwen2Config(vocab_size=len(tokenizer), tie_word_embeddings=True, rope_theta=1e6, max_position_embeddings=32768,
-                         use_sliding_window=False, bos_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, **sizes)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        tie_word_embeddings=True,
+        rope_theta=1e6,
+        max_position_embeddings=32768,
+        use_sliding_window=False,
+        bos_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **sizes,
+    )
     config._attn_implementation = "sdpa"
     return config
+
+
+def optimizers(speaker: Speaker, rate: float) -> list[torch.optim.Optimizer]:
+    """AdamW; the perceiver, which is wide, at half the rate. Each group knows its peak as `peak`."""
+    wide = list(speaker.vision.vision_resampler.parameters())
+    taken = set(map(id, wide))
+    rest = [p for p in speaker.parameters() if id(p) not in taken]
+    groups = [{"params": wide, "peak": 0.5 * rate}, {"params": rest, "peak": rate}]
+    return [torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)]

@@ -10,15 +10,31 @@ UNKNOWN = "object"
 """Class of everything that is in no row of the class table."""
 
 COLOURS = {
-    "red": "红色", "orange": "橙色", "yellow": "黄色", "green": "绿色", "blue": "蓝色", "purple": "紫色", "pink": "粉色",
-    "brown": "棕色", "black": "黑色", "grey": "灰色", "white": "白色", "multicoloured": "彩色",
+    "red": "红色",
+    "orange": "橙色",
+    "yellow": "黄色",
+    "green": "绿色",
+    "blue": "蓝色",
+    "purple": "紫色",
+    "pink": "粉色",
+    "brown": "棕色",
+    "black": "黑色",
+    "grey": "灰色",
+    "white": "白色",
+    "multicoloured": "彩色",
 }
 """Colour words, English to Chinese."""
 
 PLACES = {
-    "at the top left": "左上方", "at the top": "上方", "at the top right": "右上方",
-    "on the left": "左侧", "in the middle": "中间", "on the right": "右侧",
-    "at the bottom left": "左下方", "at the bottom": "下方", "at the bottom right": "右下方",
+    "at the top left": "左上方",
+    "at the top": "上方",
+    "at the top right": "右上方",
+    "on the left": "左侧",
+    "in the middle": "中间",
+    "on the right": "右侧",
+    "at the bottom left": "左下方",
+    "at the bottom": "下方",
+    "at the bottom right": "右下方",
 }
 """Place words, English to Chinese, in reading order of a 3 × 3 grid of equal cells."""
 

@@ -75,7 +75,9 @@ class Pool:
     def __getitem__(self, number: int) -> Sample:
         pictures, owners, rows = self._shards[sorted(self._shards)[number // SHARD]]
         place = number % SHARD
-        return Sample(np.asarray(pictures[place]), np.asarray(owners[place]), tuple(truth_from(row) for row in rows[place]))
+        return Sample(
+            np.asarray(pictures[place]), np.asarray(owners[place]), tuple(truth_from(row) for row in rows[place])
+        )
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[number] for number in range(len(self)))

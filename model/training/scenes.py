@@ -26,9 +26,19 @@ transfer the held-out style, both over held-out backgrounds."""
 Picture = NDArray[np.uint8]
 _COUNTS = (0.28, 0.3, 0.24, 0.12, 0.06)  # how often a scene has 1, 2, … 5 things
 _UNKNOWN_SHARE = 0.2  # things outside the class table
-_PAINTS = {"red": (2, 0.85, 0.85), "orange": (28, 0.9, 0.95), "yellow": (54, 0.85, 0.97), "green": (125, 0.7, 0.7),
-           "blue": (218, 0.75, 0.85), "purple": (275, 0.65, 0.75), "pink": (333, 0.45, 0.97), "brown": (25, 0.65, 0.5),
-           "black": (0, 0.0, 0.2), "grey": (0, 0.03, 0.6), "white": (0, 0.02, 1.0)}  # hue 0–360, saturation, value
+_PAINTS = {
+    "red": (2, 0.85, 0.85),
+    "orange": (28, 0.9, 0.95),
+    "yellow": (54, 0.85, 0.97),
+    "green": (125, 0.7, 0.7),
+    "blue": (218, 0.75, 0.85),
+    "purple": (275, 0.65, 0.75),
+    "pink": (333, 0.45, 0.97),
+    "brown": (25, 0.65, 0.5),
+    "black": (0, 0.0, 0.2),
+    "grey": (0, 0.03, 0.6),
+    "white": (0, 0.02, 1.0),
+}  # hue 0–360, saturation, value
 
 
 @dataclass(frozen=True)
@@ -113,8 +123,8 @@ class Painter:
     def _blob(self, rng: Generator) -> Picture:
         """A smooth random shape cut out of a photograph or a texture."""
         side = 160
-        turn = np.arctan2(*np.mgrid[-1:1:side * 1j, -1:1:side * 1j])
-        reach = np.hypot(*np.mgrid[-1:1:side * 1j, -1:1:side * 1j])
+        turn = np.arctan2(*np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j])
+        reach = np.hypot(*np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j])
         edge = 0.62 + sum(rng.uniform(0, 0.22 / k) * np.cos(k * turn + rng.uniform(0, 6.3)) for k in range(1, 6))
         alpha = np.clip((edge - reach) * side / 4, 0, 1)
         skin = _texture(rng, side, side) if rng.random() < 0.4 else self._background(rng, side, side)
@@ -133,13 +143,24 @@ def export(painter: Painter, count: int, folder: Path) -> Path:
         for thing in scene.things:
             code = coco.encode(np.asfortranarray(thing.mask.astype(np.uint8)))
             rle = {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
-            things.append({"class": thing.truth.kind, "mask": rle, "box": looks.box_of(thing.mask), "colour": thing.truth.colour,
-                           "place": thing.truth.place, "size": thing.truth.size, "source": thing.source,
-                           "neighbour": asdict(thing.truth.neighbour) if thing.truth.neighbour else None})
+            things.append(
+                {
+                    "class": thing.truth.kind,
+                    "mask": rle,
+                    "box": looks.box_of(thing.mask),
+                    "colour": thing.truth.colour,
+                    "place": thing.truth.place,
+                    "size": thing.truth.size,
+                    "source": thing.source,
+                    "neighbour": asdict(thing.truth.neighbour) if thing.truth.neighbour else None,
+                }
+            )
         height, width = scene.picture.shape[:2]
         rows.append({"file": name, "width": width, "height": height, "things": things})
     target = folder / "truth.json"
-    target.write_text(json.dumps({"split": painter.split, "seed": painter.seed, "scenes": rows}, indent=1), encoding="utf-8")
+    target.write_text(
+        json.dumps({"split": painter.split, "seed": painter.seed, "scenes": rows}, indent=1), encoding="utf-8"
+    )
     return target
 
 
@@ -164,7 +185,7 @@ def _crop(rng: Generator, source: Picture, width: int, height: int) -> Picture:
     span = min(wide / width, high / height) * rng.uniform(0.35, 1.0)
     part_w, part_h = max(8, int(width * span)), max(8, int(height * span))
     left, top = rng.integers(wide - part_w + 1), rng.integers(high - part_h + 1)
-    part = cv2.resize(source[top:top + part_h, left:left + part_w], (width, height), interpolation=cv2.INTER_AREA)
+    part = cv2.resize(source[top : top + part_h, left : left + part_w], (width, height), interpolation=cv2.INTER_AREA)
     return part[:, ::-1] if rng.random() < 0.5 else part
 
 
@@ -173,13 +194,17 @@ def _texture(rng: Generator, width: int, height: int) -> Picture:
     first, second = rng.uniform(20, 240, (2, 3))
     kind = rng.integers(3)
     if kind == 0:
-        mix = cv2.resize(rng.random((rng.integers(2, 20), rng.integers(2, 20))), (width, height), interpolation=cv2.INTER_CUBIC)
+        mix = cv2.resize(
+            rng.random((rng.integers(2, 20), rng.integers(2, 20))), (width, height), interpolation=cv2.INTER_CUBIC
+        )
     else:
         turn = rng.uniform(0, np.pi)
         rows, columns = np.mgrid[0:height, 0:width] / max(width, height)
         along = rows * np.sin(turn) + columns * np.cos(turn)
         mix = along if kind == 1 else 0.5 + 0.5 * np.sin(along * rng.uniform(10, 90))
-    flat = first + np.clip(mix, 0, 1)[..., None] * (second - first) + rng.normal(0, rng.uniform(0, 10), (height, width, 1))
+    flat = (
+        first + np.clip(mix, 0, 1)[..., None] * (second - first) + rng.normal(0, rng.uniform(0, 10), (height, width, 1))
+    )
     return np.clip(flat, 0, 255).astype(np.uint8)
 
 
@@ -205,7 +230,13 @@ def _recolour(rng: Generator, cut: Picture) -> Picture:
 
 
 def _place(
-    rng: Generator, cut: Picture, width: int, height: int, count: int, owner: NDArray[np.int16], whole: list[NDArray[np.bool_]]
+    rng: Generator,
+    cut: Picture,
+    width: int,
+    height: int,
+    count: int,
+    owner: NDArray[np.int16],
+    whole: list[NDArray[np.bool_]],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     """Turn, scale and put the cut-out somewhere: colour H×W×3 and alpha H×W in 0…1; None when it would hide too much."""
     for _ in range(8):
@@ -232,8 +263,10 @@ def _place(
         mask = alpha > 0.5
         if mask.sum() < max(60, 0.003 * mask.size):
             continue
-        if any((mask & (owner == i)).sum() > 0.55 * other.sum() or ((owner == i) & ~mask).sum() < 0.4 * other.sum()
-               for i, other in enumerate(whole)):
+        if any(
+            (mask & (owner == i)).sum() > 0.55 * other.sum() or ((owner == i) & ~mask).sum() < 0.4 * other.sum()
+            for i, other in enumerate(whole)
+        ):
             continue
         return warped[..., :3] / np.maximum(alpha, 1e-3)[..., None], alpha
     return None
@@ -267,8 +300,13 @@ def _things(
     colours = [looks.colour_of(picture[mask]) for mask in masks]
     things = []
     for number, mask in enumerate(masks):
-        truth = Truth(chosen[number][0], colours[number], looks.place_of(mask), looks.size_of(mask),
-                      _neighbour(number, masks, whole, [kind for kind, _ in chosen], colours))
+        truth = Truth(
+            chosen[number][0],
+            colours[number],
+            looks.place_of(mask),
+            looks.size_of(mask),
+            _neighbour(number, masks, whole, [kind for kind, _ in chosen], colours),
+        )
         things.append(Thing(truth, mask, chosen[number][1]))
     return things
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +49,11 @@ class Batch:
     cells: Tensor
     truths: tuple[Truth, ...]
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on a device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -71,32 +78,25 @@ class Heads(nn.Module):
         self.place = nn.Linear(width, len(PLACES))
         self.pooled = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(NAMES)))
         self.cells = nn.Conv2d(width, len(NAMES) + 1, 1)
+        self.crop_norm = nn.LayerNorm(width)
+        self.crop_kind = nn.Linear(width, len(NAMES))
+        self.crop_colour = nn.Linear(width, len(COLOURS))
 
 
 class Learner:
-    """SAM 2, its throw-away heads, the optimiser and the running average that is kept at the end."""
+    """SAM 2, its throw-away heads, the optimisers and the running average that is kept at the end."""
 
-    def __init__(self, sam: SAM2Base, rate: float, steps: int, decay: float = 0.998) -> None:
-        self.sam, self.heads = sam, Heads()
+    def __init__(self, sam: SAM2Base, rate: float, decay: float = 0.998) -> None:
+        self.sam, self.heads = sam, Heads().to(next(sam.parameters()).device)
         self.average = copy.deepcopy(sam)
         self.average_heads = copy.deepcopy(self.heads)
-        self.decay, self.steps, self.step, self.rate = decay, steps, 0, rate
-        parameters = [*sam.parameters(), *self.heads.parameters()]
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.05},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+        self.decay, self.step, self.rate = decay, 0, rate
+        # Muon learns a small transformer from fewer pictures, but its matrix iterations are dear for the wide decoder
+        self.optimizers = optimizers(sam.image_encoder.trunk, [sam, self.heads], rate)
 
     def update(self, loss: Tensor, share: float) -> None:
         """One optimiser step; `share` 0…1 is how much of the planned time has gone."""
-        rate = self.rate * schedule(self.step, share)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_([*self.sam.parameters(), *self.heads.parameters()], 1.0)
-        self.optimizer.step()
+        descend(self.optimizers, loss, schedule(self.step, share))
         self.step += 1
         keep = min(self.decay, (1 + self.step) / (20 + self.step))
         with torch.no_grad():
@@ -104,22 +104,57 @@ class Learner:
                 for slow, fast in zip(old.parameters(), new.parameters(), strict=True):
                     slow.lerp_(fast, 1 - keep)
 
-    def save(self, file: Path) -> None:
+    def save(self, file: Path, minutes: float) -> None:
         """Write everything that resuming needs."""
-        state = {"sam": self.sam.state_dict(), "heads": self.heads.state_dict(), "average": self.average.state_dict(),
-                 "average_heads": self.average_heads.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        state = {
+            "sam": self.sam.state_dict(),
+            "heads": self.heads.state_dict(),
+            "average": self.average.state_dict(),
+            "average_heads": self.average_heads.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "step": self.step,
+            "minutes": minutes,
+        }
         torch.save(state, file.with_suffix(".part"))
         file.with_suffix(".part").replace(file)
 
-    def load(self, file: Path) -> None:
-        """Go on where `save` was."""
-        state = torch.load(file, weights_only=True)
+    def load(self, file: Path) -> float:
+        """Go on where `save` was; returns the minutes."""
+        state = torch.load(file, weights_only=True, map_location=next(self.sam.parameters()).device)
         self.sam.load_state_dict(state["sam"])
         self.heads.load_state_dict(state["heads"])
         self.average.load_state_dict(state["average"])
         self.average_heads.load_state_dict(state["average_heads"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
         self.step = state["step"]
+        return float(state["minutes"])
+
+
+def optimizers(trunk: nn.Module, modules: Sequence[nn.Module], rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of `trunk`, AdamW for every other parameter of `modules`; each knows its peak as `peak`."""
+    matrices = [p for p in trunk.parameters() if p.ndim == 2]
+    taken = set(map(id, matrices))
+    rest = [p for module in modules for p in module.parameters() if id(p) not in taken]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": 0.05, "peak": rate},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0, "peak": rate},
+    ]
+    muon = torch.optim.Muon([{"params": matrices, "peak": 4 * rate}], weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+    return [torch.optim.AdamW(groups, betas=(0.9, 0.98)), muon]
+
+
+def descend(chosen: Sequence[torch.optim.Optimizer], loss: Tensor, factor: float) -> None:
+    """One clipped step of all optimisers at `factor` of their peak rates."""
+    parameters = [p for optimizer in chosen for group in optimizer.param_groups for p in group["params"]]
+    for optimizer in chosen:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    for optimizer in chosen:
+        for group in optimizer.param_groups:
+            group["lr"] = factor * group["peak"]
+        optimizer.step()
 
 
 def schedule(step: int, share: float, warm: int = 100) -> float:
@@ -171,11 +206,15 @@ def batch_of(rng: Generator, pool: Pool, pictures: int, regions: int, side: int)
     stack = np.stack(masks)
     targets = functional.avg_pool2d(torch.from_numpy(stack)[:, None].float(), 4)
     return Batch(
-        torch.stack(inputs), stack, targets,
+        torch.stack(inputs),
+        stack,
+        targets,
         torch.tensor([NAMES.index(t.kind) for t in told]),
         torch.tensor([list(COLOURS).index(t.colour) for t in told]),
         torch.tensor([list(PLACES).index(t.place) for t in told]),
-        torch.stack(cells), tuple(told))
+        torch.stack(cells),
+        tuple(told),
+    )
 
 
 def encode(sam: SAM2Base, pictures: Tensor) -> list[Tensor]:
@@ -192,17 +231,25 @@ def decode(sam: SAM2Base, levels: list[Tensor], coords: Tensor, labels: Tensor, 
     try:
         sparse, ground = sam.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=dense)
         logits, ious, tokens, score = sam.sam_mask_decoder.predict_masks(
-            image_embeddings=levels[-1], image_pe=sam.sam_prompt_encoder.get_dense_pe(), sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=ground, repeat_image=False, high_res_features=levels[:-1])
+            image_embeddings=levels[-1],
+            image_pe=sam.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=ground,
+            repeat_image=False,
+            high_res_features=levels[:-1],
+        )
     finally:
         hook.remove()
     side = levels[-1].shape[-1]
     return Decoded(logits, ious, tokens, score, caught[0].transpose(1, 2).reshape(len(coords), -1, side, side))
 
 
-def prompt(rng: Generator, sam: SAM2Base, levels: list[Tensor], masks: np.ndarray, plan: str) -> tuple[Tensor, Tensor, Tensor | None]:
+def prompt(
+    rng: Generator, sam: SAM2Base, levels: list[Tensor], masks: np.ndarray, plan: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Coordinates, labels and dense prompt for every mask under one of the plans."""
     dense = None
+    device = levels[-1].device
     if plan in ("box", "box and click", "mask"):
         given = [clicks.rough(rng, m) for m in masks] if plan == "mask" else list(masks)
         boxes = [clicks.box_of(m) if plan == "mask" else clicks.box(rng, m) for m in given]
@@ -210,19 +257,19 @@ def prompt(rng: Generator, sam: SAM2Base, levels: list[Tensor], masks: np.ndarra
         if plan == "box and click":
             points = [[*p, clicks.inside(rng, m)] for p, m in zip(points, masks, strict=True)]
         if plan == "mask":
-            dense = functional.avg_pool2d(torch.from_numpy(np.stack(given))[:, None].float(), 4) * 20 - 10
+            dense = (functional.avg_pool2d(torch.from_numpy(np.stack(given))[:, None].float(), 4) * 20 - 10).to(device)
     else:
         points = [[clicks.inside(rng, m)] for m in masks]
         for _ in range(int(rng.integers(1, 4)) if plan == "clicks" else 0):
             with torch.no_grad():
-                logits = decode(sam, levels, *_tensors(points)).logits[:, :1]
-            guesses = (functional.interpolate(logits, masks.shape[-2:], mode="bilinear") > 0)[:, 0].numpy()
+                logits = decode(sam, levels, *_tensors(points, device)).logits[:, :1]
+            guesses = (functional.interpolate(logits, masks.shape[-2:], mode="bilinear") > 0)[:, 0].cpu().numpy()
             points = [[*p, clicks.correction(m, g)] for p, m, g in zip(points, masks, guesses, strict=True)]
-    return *_tensors(points), dense
+    return *_tensors(points, device), dense
 
 
-def _tensors(points: list[list[clicks.Point]]) -> tuple[Tensor, Tensor]:
-    table = torch.tensor(points, dtype=torch.float32)
+def _tensors(points: list[list[clicks.Point]], device: torch.device) -> tuple[Tensor, Tensor]:
+    table = torch.tensor(points, dtype=torch.float32, device=device)
     return table[..., :2].contiguous(), table[..., 2].int()
 
 
@@ -234,15 +281,26 @@ def losses(learner: Learner, batch: Batch, rng: Generator) -> dict[str, Tensor]:
     wide = [level.repeat_interleave(regions, 0) for level in levels]
     groups = np.array_split(rng.permutation(len(batch.masks)), 2)
     names, weights = zip(*_PLANS, strict=True)
-    total: dict[str, Tensor] = {"cells": functional.cross_entropy(heads.cells(levels[-1]), batch.cells, ignore_index=-1)}
+    total: dict[str, Tensor] = {
+        "cells": functional.cross_entropy(
+            heads.cells(levels[-1]), batch.cells, _cell_weights(batch.cells.device), ignore_index=-1
+        )
+    }
     for rows, plan in zip(groups, rng.choice(names, 2, replace=False, p=weights), strict=True):
         part = [level[rows] for level in wide]
         with torch.no_grad():
             still = [level.detach() for level in part]
         out = decode(sam, part, *prompt(rng, sam, still, batch.masks[rows], str(plan)))
-        for name, value in _region_losses(heads, out, batch, torch.from_numpy(rows)).items():
-            total[name] = total.get(name, torch.zeros(())) + 0.5 * value
+        for name, value in _region_losses(heads, out, batch, torch.from_numpy(rows).to(batch.kind.device)).items():
+            total[name] = total.get(name, 0.0) + 0.5 * value
     return total
+
+
+def _cell_weights(device: torch.device) -> Tensor:
+    """Ground and unknown things are everywhere and count less."""
+    weights = torch.ones(len(NAMES) + 1, device=device)
+    weights[0], weights[1] = 0.1, 0.3
+    return weights
 
 
 def _region_losses(heads: Heads, out: Decoded, batch: Batch, rows: Tensor) -> dict[str, Tensor]:
@@ -262,7 +320,9 @@ def _region_losses(heads: Heads, out: Decoded, batch: Batch, rows: Tensor) -> di
         "bce": bce.mean(),
         "iou": functional.mse_loss(out.ious[:, 0], actual.detach()),
         "score": functional.binary_cross_entropy_with_logits(out.score, torch.ones_like(out.score)),
-        "kind": functional.cross_entropy(heads.kind(tokens).flatten(0, 1), kind.repeat_interleave(4), label_smoothing=0.05),
+        "kind": functional.cross_entropy(
+            heads.kind(tokens).flatten(0, 1), kind.repeat_interleave(4), label_smoothing=0.05
+        ),
         "pooled": functional.cross_entropy(heads.pooled(pooled), kind, label_smoothing=0.05),
         "colour": functional.cross_entropy(heads.colour(tokens[:, 0]), batch.colour[rows]),
         "place": functional.cross_entropy(heads.place(tokens[:, 0]), batch.place[rows]),
@@ -272,13 +332,24 @@ def _region_losses(heads: Heads, out: Decoded, batch: Batch, rows: Tensor) -> di
     }
 
 
-WEIGHTS = {"dice": 1.0, "bce": 4.0, "iou": 0.5, "score": 0.02, "kind": 0.5, "pooled": 0.25, "colour": 0.2, "place": 0.1, "cells": 0.4}
+WEIGHTS = {
+    "dice": 1.0,
+    "bce": 4.0,
+    "iou": 0.5,
+    "score": 0.02,
+    "kind": 0.5,
+    "pooled": 0.5,
+    "colour": 0.25,
+    "place": 0.1,
+    "cells": 0.5,
+    "crop": 0.5,
+}
 """How much each loss counts."""
 
 
 def total(parts: dict[str, Tensor]) -> Tensor:
     """The weighted sum of the losses."""
-    return sum((weight * parts[name] for name, weight in WEIGHTS.items()), torch.zeros(()))
+    return torch.stack([weight * parts[name] for name, weight in WEIGHTS.items() if name in parts]).sum()
 
 
 @torch.no_grad()
@@ -290,11 +361,11 @@ def probe(learner: Learner, pool: Pool, pictures: int, side: int) -> dict[str, f
     sums = {"click": 0.0, "box": 0.0, "top-1": 0.0, "top-1 pooled": 0.0, "colour": 0.0, "place": 0.0}
     count = 0
     for _ in range(pictures // 16):
-        batch = batch_of(rng, pool, 16, 2, side)
+        batch = batch_of(rng, pool, 16, 2, side).to(sam.no_mem_embed.device)
         wide = [level.repeat_interleave(2, 0) for level in encode(sam, batch.pictures)]
         for plan in ("click", "box"):
             out = decode(sam, wide, *prompt(rng, sam, wide, batch.masks, plan))
-            guess = (functional.interpolate(out.logits[:, :1], (side, side), mode="bilinear") > 0)[:, 0].numpy()
+            guess = (functional.interpolate(out.logits[:, :1], (side, side), mode="bilinear") > 0)[:, 0].cpu().numpy()
             sums[plan] += sum(clicks.iou(m, g) for m, g in zip(batch.masks, guess, strict=True))
         tokens = heads.norm(out.tokens[:, 0])
         share = functional.avg_pool2d(batch.targets, 4)

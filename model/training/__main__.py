@@ -1,0 +1,84 @@
+"""`python -m model.training art | scenes | fit | export`: the small checkpoint from nothing but packages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from model.training import art
+from model.training.scenes import SPLITS, Painter, export
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m model.training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    fetch = commands.add_parser("art", help="fetch the drawings and photographs from Debian and npm packages")
+    scenes = commands.add_parser("scenes", help="write pictures with truth.json")
+    scenes.add_argument("--count", type=int, default=20)
+    scenes.add_argument("--out", type=Path, required=True)
+    scenes.add_argument("--split", choices=SPLITS, default="test")
+    scenes.add_argument("--seed", type=int, default=0)
+    fit = commands.add_parser("fit", help="train, or go on with a training that was stopped")
+    fit.add_argument("--stage", choices=("all", "pool", "segment", "speak"), default="all")
+    fit.add_argument("--start", type=Path, help="a checkpoint folder to fine-tune instead of beginning anew")
+    done = commands.add_parser(
+        "export", help="write the trained weights, run card and curves into the checkpoint folder"
+    )
+    done.add_argument("--figures", type=Path, help="figures.json of model.evaluation, for the run card")
+    for command in (fetch, scenes, fit, done):
+        command.add_argument("--art", type=Path, default=Path(".art"), help="folder of the fetched drawings")
+    for command in (fit, done):
+        command.add_argument(
+            "--run", type=Path, default=Path(".run"), help="folder of the pool, the states and the log"
+        )
+        command.add_argument("--recipe", type=Path, help="YAML; by default the bundled checkpoint's")
+        command.add_argument(
+            "--checkpoint", type=Path, default=Path("model/checkpoints/tiny"), help="has sam2.yaml, gets the result"
+        )
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 2 when the drawings are not there."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "art":
+            catalog = art.fetch(options.art)
+            print(f"{len(catalog.drawings)} drawings of {len(art.kinds())} classes in {options.art}")
+        elif options.command == "scenes":
+            target = export(Painter(art.load(options.art), options.split, options.seed), options.count, options.out)
+            print(f"{options.count} scenes and {target}")
+        else:
+            _train(options)
+    except art.ArtMissing as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    from model.training import stages  # torch and transformers are slow to import
+    from model.training.recipe import DEFAULT, read
+
+    place = stages.Place(options.art, options.run, options.checkpoint)
+    recipe = read(options.recipe or DEFAULT)
+    if options.command == "export":
+        figures = json.loads(options.figures.read_text(encoding="utf-8")) if options.figures else None
+        taken = stages.finish(place, recipe, figures)
+        print(f"{taken / 1e6:.1f} MB of weights in {place.checkpoint}")
+        return
+    device = stages.prepare(recipe.seed, options.device)
+    if options.stage in ("all", "pool"):
+        stages.draw_pool(place, recipe)
+    if options.stage in ("all", "segment"):
+        stages.segment(place, recipe, device, options.start)
+    if options.stage in ("all", "speak"):
+        stages.speak(place, recipe, device, options.start)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

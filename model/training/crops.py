@@ -1,0 +1,104 @@
+"""The image encoder's first lesson: tell things and their colours apart on small cut-outs, hundreds a second.
+
+SAM 2's decoder teaches its encoder where things end, hardly what they are; with this lesson the features know both.
+Each picture shows one thing alone, on a plain ground or a photograph: easier than a scene, and so learned sooner.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image
+from sam2.modeling.backbones.image_encoder import ImageEncoder
+from torch import Tensor
+from torch.nn import functional
+
+from model.training import looks
+from model.training.art import Catalog
+from model.training.looks import COLOURS, UNKNOWN
+from model.training.segmentation import MEAN, NAMES, STD, Heads
+
+_UNKNOWN_SHARE = 0.08
+_STORED = 80  # pixels, longer side of a drawing in memory
+_GROUND = 256  # pixels, longer side of a photograph in memory
+
+
+class Clippings:
+    """The drawings of the training split and photographs to lay them on, small and in memory."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        drawings = [d for d in catalog.drawings if d.split == "train"]
+        self.by_kind: dict[str, list[NDArray[np.uint8]]] = {}
+        for drawing in drawings:
+            picture = Image.open(catalog.root / drawing.file).convert("RGBA")
+            picture.thumbnail((_STORED, _STORED), Image.Resampling.BOX)
+            self.by_kind.setdefault(drawing.label or UNKNOWN, []).append(np.asarray(picture))
+        self.names = sorted(set(self.by_kind) - {UNKNOWN})
+        self.grounds = []
+        for file in catalog.backgrounds["train"]:
+            ground = Image.open(catalog.root / file).convert("RGB")
+            ground.thumbnail((_GROUND, _GROUND), Image.Resampling.BOX)
+            if min(ground.size) >= 100:
+                self.grounds.append(np.asarray(ground))
+
+    def batch(self, rng: Generator, count: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures (count, 3, side, side) normalised, class and colour indices (count,)."""
+        pictures = np.empty((count, side, side, 3), np.uint8)
+        kinds = np.empty(count, np.int64)
+        colours = np.empty(count, np.int64)
+        for row in range(count):
+            strange = UNKNOWN in self.by_kind and rng.random() < _UNKNOWN_SHARE
+            kind = UNKNOWN if strange else self.names[rng.integers(len(self.names))]
+            same = self.by_kind[kind]
+            pictures[row], colours[row] = self._paste(rng, same[rng.integers(len(same))], side)
+            kinds[row] = NAMES.index(kind)
+        tensor = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+        return (tensor - MEAN[:, None, None]) / STD[:, None, None], torch.from_numpy(kinds), torch.from_numpy(colours)
+
+    def _paste(self, rng: Generator, cut: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], int]:
+        tinted = _tint(rng, cut)
+        scale = side * rng.uniform(0.6, 1.0) / max(cut.shape[:2])
+        turn = np.radians(rng.normal(0, 12))
+        stretch = np.exp(rng.normal(0, 0.08, 2)) * scale * np.array([rng.choice([-1.0, 1.0]), 1.0])
+        matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.diag(stretch)
+        offset = side * (0.5 + rng.uniform(-0.12, 0.12, 2)) - matrix @ (np.array(cut.shape[1::-1]) / 2)
+        warped = cv2.warpAffine(tinted, np.column_stack([matrix, offset]), (side, side), flags=cv2.INTER_AREA)
+        alpha = warped[..., 3:].astype(np.float32) / 255
+        if rng.random() < 0.4:
+            ground = np.broadcast_to(rng.integers(0, 256, 3).astype(np.float32), (side, side, 3))
+        else:
+            source = self.grounds[rng.integers(len(self.grounds))]
+            span = int(rng.uniform(0.3, 1.0) * min(source.shape[:2]))
+            top, left = rng.integers(source.shape[0] - span + 1), rng.integers(source.shape[1] - span + 1)
+            ground = cv2.resize(source[top : top + span, left : left + span], (side, side)).astype(np.float32)
+        colour = (
+            looks.colour_of(warped[..., :3][warped[..., 3] > 128]) if (warped[..., 3] > 128).any() else "multicoloured"
+        )
+        mixed = (warped[..., :3] * alpha + ground * (1 - alpha)) * rng.uniform(0.85, 1.1) + rng.normal(
+            0, 3, (side, side, 1)
+        )
+        return np.clip(mixed, 0, 255).astype(np.uint8), list(COLOURS).index(colour)
+
+
+def _tint(rng: Generator, cut: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Small changes of tone mostly, another hue at times."""
+    hsv = cv2.cvtColor(cut[..., :3], cv2.COLOR_RGB2HSV).astype(np.int16)
+    hsv[..., 0] = (hsv[..., 0] + (rng.integers(180) if rng.random() < 0.2 else rng.integers(-5, 6))) % 180
+    hsv[..., 1] = np.clip(hsv[..., 1] * rng.uniform(0.6, 1.3), 0, 255)
+    hsv[..., 2] = np.clip(hsv[..., 2] * rng.uniform(0.75, 1.15), 0, 255)
+    return np.dstack([cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB), cut[..., 3]])
+
+
+def losses(encoder: ImageEncoder, heads: Heads, pictures: Tensor, kind: Tensor, colour: Tensor) -> dict[str, Tensor]:
+    """The loss and two rates of one batch, from the mean feature."""
+    feature = heads.crop_norm(encoder(pictures)["backbone_fpn"][-1].mean((2, 3)))
+    said, shade = heads.crop_kind(feature), heads.crop_colour(feature)
+    loss = functional.cross_entropy(said, kind, label_smoothing=0.05) + 0.2 * functional.cross_entropy(shade, colour)
+    return {
+        "crop": loss,
+        "crop top-1": (said.argmax(1) == kind).float().mean().detach(),
+        "crop colour right": (shade.argmax(1) == colour).float().mean().detach(),
+    }
