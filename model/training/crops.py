@@ -55,32 +55,74 @@ class Clippings:
             same = self.by_kind[kind]
             pictures[row], colours[row] = self._paste(rng, same[rng.integers(len(same))], side)
             kinds[row] = NAMES.index(kind)
-        tensor = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-        return (tensor - MEAN[:, None, None]) / STD[:, None, None], torch.from_numpy(kinds), torch.from_numpy(colours)
+        return _normal(pictures), torch.from_numpy(kinds), torch.from_numpy(colours)
+
+    def crowd(self, rng: Generator, count: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`count` crowded pictures of nine things each, for the encoder alone.
+
+        Returns pictures (count, 3, side, side) normalised, shares (count·9, 1, side/16, side/16) of each cell that a thing
+        shows in, and class and colour indices (count·9,); things that are all but hidden have class −100.
+        """
+        pictures = np.empty((count, side, side, 3), np.uint8)
+        owners = np.full((count, side, side), 255, np.uint8)
+        kinds = np.full(count * 9, -100, np.int64)
+        colours = np.zeros(count * 9, np.int64)
+        for row in range(count):
+            canvas = self._ground(rng, side)
+            order = rng.permutation(9)
+            for slot in order:
+                strange = UNKNOWN in self.by_kind and rng.random() < _UNKNOWN_SHARE
+                kind = UNKNOWN if strange else self.names[rng.integers(len(self.names))]
+                same = self.by_kind[kind]
+                middle = (np.array([slot % 3, slot // 3]) + 0.5 + rng.uniform(-0.15, 0.15, 2)) * side / 3
+                size = side / 3 * rng.uniform(0.75, 1.25)
+                warped = _warp(rng, _tint(rng, same[rng.integers(len(same))]), size, middle, side)
+                alpha = warped[..., 3:].astype(np.float32) / 255
+                canvas = canvas * (1 - alpha) + warped[..., :3] * alpha
+                shown = warped[..., 3] > 128
+                owners[row][shown] = slot
+                kinds[row * 9 + slot] = NAMES.index(kind)
+                colours[row * 9 + slot] = list(COLOURS).index(looks.colour_of(warped[..., :3][shown])) if shown.any() else 0
+            canvas = canvas * rng.uniform(0.85, 1.1) + rng.normal(0, 3, (side, side, 1))
+            pictures[row] = np.clip(canvas, 0, 255)
+        seen = torch.from_numpy(owners[:, None] == np.arange(9, dtype=np.uint8)[None, :, None, None]).flatten(0, 1)[:, None]
+        shares = functional.avg_pool2d(seen.float(), 16)
+        labels = torch.from_numpy(kinds).masked_fill(shares.sum((1, 2, 3)) < 1.5, -100)
+        return _normal(pictures), shares, labels, torch.from_numpy(colours)
+
+    def _ground(self, rng: Generator, side: int) -> NDArray[np.float32]:
+        if rng.random() < 0.4:
+            return np.broadcast_to(rng.integers(0, 256, 3).astype(np.float32), (side, side, 3))
+        source = self.grounds[rng.integers(len(self.grounds))]
+        span = int(rng.uniform(0.3, 1.0) * min(source.shape[:2]))
+        top, left = rng.integers(source.shape[0] - span + 1), rng.integers(source.shape[1] - span + 1)
+        return cv2.resize(source[top : top + span, left : left + span], (side, side)).astype(np.float32)
 
     def _paste(self, rng: Generator, cut: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], int]:
-        tinted = _tint(rng, cut)
-        scale = side * rng.uniform(0.6, 1.0) / max(cut.shape[:2])
-        turn = np.radians(rng.normal(0, 12))
-        stretch = np.exp(rng.normal(0, 0.08, 2)) * scale * np.array([rng.choice([-1.0, 1.0]), 1.0])
-        matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.diag(stretch)
-        offset = side * (0.5 + rng.uniform(-0.12, 0.12, 2)) - matrix @ (np.array(cut.shape[1::-1]) / 2)
-        warped = cv2.warpAffine(tinted, np.column_stack([matrix, offset]), (side, side), flags=cv2.INTER_AREA)
+        middle = side * (0.5 + rng.uniform(-0.12, 0.12, 2))
+        warped = _warp(rng, _tint(rng, cut), side * rng.uniform(0.6, 1.0), middle, side)
         alpha = warped[..., 3:].astype(np.float32) / 255
-        if rng.random() < 0.4:
-            ground = np.broadcast_to(rng.integers(0, 256, 3).astype(np.float32), (side, side, 3))
-        else:
-            source = self.grounds[rng.integers(len(self.grounds))]
-            span = int(rng.uniform(0.3, 1.0) * min(source.shape[:2]))
-            top, left = rng.integers(source.shape[0] - span + 1), rng.integers(source.shape[1] - span + 1)
-            ground = cv2.resize(source[top : top + span, left : left + span], (side, side)).astype(np.float32)
-        colour = (
-            looks.colour_of(warped[..., :3][warped[..., 3] > 128]) if (warped[..., 3] > 128).any() else "multicoloured"
-        )
-        mixed = (warped[..., :3] * alpha + ground * (1 - alpha)) * rng.uniform(0.85, 1.1) + rng.normal(
-            0, 3, (side, side, 1)
-        )
+        shown = warped[..., 3] > 128
+        colour = looks.colour_of(warped[..., :3][shown]) if shown.any() else "multicoloured"
+        mixed = (warped[..., :3] * alpha + self._ground(rng, side) * (1 - alpha)) * rng.uniform(0.85, 1.1)
+        mixed = mixed + rng.normal(0, 3, (side, side, 1))
         return np.clip(mixed, 0, 255).astype(np.uint8), list(COLOURS).index(colour)
+
+
+def _warp(
+    rng: Generator, cut: NDArray[np.uint8], size: float, middle: NDArray[np.float64], side: int
+) -> NDArray[np.uint8]:
+    """The RGBA cut-out, turned, stretched and perhaps mirrored, `size` pixels long about `middle` (x, y)."""
+    turn = np.radians(rng.normal(0, 12))
+    stretch = np.exp(rng.normal(0, 0.08, 2)) * size / max(cut.shape[:2]) * np.array([rng.choice([-1.0, 1.0]), 1.0])
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.diag(stretch)
+    offset = middle - matrix @ (np.array(cut.shape[1::-1]) / 2)
+    return cv2.warpAffine(cut, np.column_stack([matrix, offset]), (side, side), flags=cv2.INTER_AREA)
+
+
+def _normal(pictures: NDArray[np.uint8]) -> Tensor:
+    tensor = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    return (tensor - MEAN[:, None, None]) / STD[:, None, None]
 
 
 def _tint(rng: Generator, cut: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -94,7 +136,21 @@ def _tint(rng: Generator, cut: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def losses(encoder: ImageEncoder, heads: Heads, pictures: Tensor, kind: Tensor, colour: Tensor) -> dict[str, Tensor]:
     """The loss and two rates of one batch, from the mean feature."""
-    feature = heads.crop_norm(encoder(pictures)["backbone_fpn"][-1].mean((2, 3)))
+    return _judge(heads, encoder(pictures)["backbone_fpn"][-1].mean((2, 3)), kind, colour)
+
+
+def crowd_losses(
+    encoder: ImageEncoder, heads: Heads, pictures: Tensor, shares: Tensor, kind: Tensor, colour: Tensor
+) -> dict[str, Tensor]:
+    """The same for crowded pictures, from the mean feature of each thing's cells."""
+    features = encoder(pictures)["backbone_fpn"][-1].repeat_interleave(len(shares) // len(pictures), 0)
+    own = (features * shares).sum((2, 3)) / shares.sum((2, 3)).clamp(min=1e-3)
+    seen = kind >= 0
+    return _judge(heads, own[seen], kind[seen], colour[seen])
+
+
+def _judge(heads: Heads, feature: Tensor, kind: Tensor, colour: Tensor) -> dict[str, Tensor]:
+    feature = heads.crop_norm(feature)
     said, shade = heads.crop_kind(feature), heads.crop_colour(feature)
     loss = functional.cross_entropy(said, kind, label_smoothing=0.05) + 0.2 * functional.cross_entropy(shade, colour)
     return {

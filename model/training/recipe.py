@@ -28,6 +28,7 @@ class Crops(_Strict):
     minutes: float = Field(ge=0)
     side: int = Field(ge=64, multiple_of=64)
     batch: PositiveInt
+    crowds: PositiveInt
 
 
 class Lesson(_Strict):

@@ -279,6 +279,10 @@ def losses(learner: Learner, batch: Batch, rng: Generator) -> dict[str, Tensor]:
     levels = encode(sam, batch.pictures)
     regions = len(batch.masks) // len(batch.pictures)
     wide = [level.repeat_interleave(regions, 0) for level in levels]
+    # the crops' classifier on each thing's own cells: what was learned there is carried over to whole scenes
+    cells = functional.avg_pool2d(batch.targets, 4)
+    plain = (levels[-1] - sam.no_mem_embed.view(1, -1, 1, 1)).repeat_interleave(regions, 0)
+    own = heads.crop_norm((plain * cells).sum((2, 3)) / cells.sum((2, 3)).clamp(min=1e-3))
     groups = np.array_split(rng.permutation(len(batch.masks)), 2)
     names, weights = zip(*_PLANS, strict=True)
     total: dict[str, Tensor] = {
@@ -286,6 +290,8 @@ def losses(learner: Learner, batch: Batch, rng: Generator) -> dict[str, Tensor]:
             heads.cells(levels[-1]), batch.cells, _cell_weights(batch.cells.device), ignore_index=-1
         )
     }
+    total["thing"] = functional.cross_entropy(heads.crop_kind(own), batch.kind, label_smoothing=0.05)
+    total["thing top-1"] = (heads.crop_kind(own).argmax(-1) == batch.kind).float().mean().detach()
     for rows, plan in zip(groups, rng.choice(names, 2, replace=False, p=weights), strict=True):
         part = [level[rows] for level in wide]
         with torch.no_grad():

@@ -116,9 +116,10 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
         began = time.perf_counter()
         learner.sam.train()
         alone = gone < recipe.crops.minutes
-        drawn = clippings.batch(rng, recipe.crops.batch if alone else recipe.crops.batch // 2, recipe.crops.side)
-        cuts = [part.to(device) for part in drawn]
-        parts = crops.losses(learner.sam.image_encoder, learner.heads, cuts[0], cuts[1], cuts[2])
+        count = recipe.crops.batch if alone else recipe.crops.crowds
+        drawn = (clippings.batch if alone else clippings.crowd)(rng, count, recipe.crops.side if alone else recipe.side)
+        lesson_losses = crops.losses if alone else crops.crowd_losses
+        parts = lesson_losses(learner.sam.image_encoder, learner.heads, *(part.to(device) for part in drawn))
         if not alone:
             lesson = _lesson(recipe, gone - recipe.crops.minutes)
             segmentation.at_size(learner.sam, lesson.side)
@@ -127,7 +128,7 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
         learner.update(segmentation.total(parts), gone / planned)
         gone += min(time.perf_counter() - began, _LONGEST_STEP) / 60
         diary.note(learner.step, gone, planned, parts)
-        if learner.step % 250 == 0:
+        if learner.step % 100 == 0:
             learner.save(place.segment_state, gone)
             if not alone and len(val):
                 print("val", segmentation.probe(learner, val, 96, recipe.side), flush=True)
