@@ -54,6 +54,7 @@ def _save(tensors: dict[str, Tensor], file: Path) -> None:
         if not torch.isfinite(value).all():
             raise ValueError(f"{name} has values that are not finite in float16: the training has diverged")
     save_file(half, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors writes files that only their owner may read
 
 
 def _pam_config(config: Qwen2Config) -> dict[str, object]:

@@ -186,7 +186,7 @@ def speak(place: Place, recipe: Recipe, device: torch.device, start: Path | None
         gone += min(time.perf_counter() - began, _LONGEST_STEP) / 60
         top = (kind.argmax(-1) == batch.kind).float().mean()
         diary.note(step, gone, planned, {"loss": loss, "right words": right, "top-1": top})
-        if step % 200 == 0:
+        if step % 50 == 0:
             save()
     save()
 
