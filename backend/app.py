@@ -84,7 +84,7 @@ def _add_pages(app: Flask, settings: Settings, dispatcher: Dispatcher, metrics: 
         if context is None or not context.result:
             # no prompt, nothing to draw: one empty result for each task is what Label Studio takes without an error
             version = dispatcher.model_version()
-            return _predictions([Prediction(model_version=version) for _ in asked.tasks or [None]])
+            return _predictions([Prediction(model_version=version) for _ in range(max(1, len(asked.tasks)))])
         if len(asked.tasks) != 1:
             raise BadRequest(f"tasks: an interactive request is about one task, this one has {len(asked.tasks)}")
         return _predictions([interactive(asked.tasks[0], context, roles)])
@@ -94,7 +94,9 @@ def _add_pages(app: Flask, settings: Settings, dispatcher: Dispatcher, metrics: 
         if not prompts:
             return Prediction(model_version=dispatcher.model_version())
         if len(prompts) > settings.max_prompts:
-            raise PromptError(f"{len(prompts)} regions in one request, the limit is {settings.max_prompts}: accept some")
+            raise PromptError(
+                f"{len(prompts)} regions in one request, the limit is {settings.max_prompts}: accept some"
+            )
         image = context.result[-1].to_name
         outputs = roles.outputs_of(image)
         if not any(control.is_geometry for control in outputs):

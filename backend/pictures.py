@@ -96,7 +96,9 @@ class PictureStore:
                     raise PictureTooLarge(f"the picture {where} is larger than {limit:,} bytes: make it smaller")
                 return self._receive(answer, where)
         except requests.Timeout:
-            raise Unreachable(f"{where} did not answer within {settings.fetch_timeout_s:g} s: is its host up?") from None
+            raise Unreachable(
+                f"{where} did not answer within {settings.fetch_timeout_s:g} s: is its host up?"
+            ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, UnicodeError) as error:
             raise Unreachable(
                 f"{where} cannot be reached ({type(error).__name__}): is the address right, as seen from the worker?"

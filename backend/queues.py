@@ -85,7 +85,9 @@ class Dispatcher:
 
     def _enqueue(self, request: JobRequest, name: str) -> Job:
         if not self.workers():
-            raise NoWorker("no worker is running: start one with `python -m backend worker` (or `serve`), then try again")
+            raise NoWorker(
+                "no worker is running: start one with `python -m backend worker` (or `serve`), then try again"
+            )
         queue = make_queue(name, self.redis)
         if queue.count >= self._settings.max_waiting:
             raise QueueFull(f"{queue.count} requests are waiting: try again in a moment, or start more workers")

@@ -13,8 +13,8 @@ from backend.protocol import Prediction
 def shape(reply: JobReply, prompts: Sequence[RegionPrompt], outputs: Sequence[Control]) -> Prediction:
     """One prediction: for each region the items of all outputs under one id, geometry first.
 
-    Its score is the least certain region's mask IoU as SAM 2 estimates it, 0..1. A region whose mask is empty (the model
-    sees no object at the prompt) is left out: text without geometry is not shown.
+    Its score is the least certain region's mask IoU as SAM 2 estimates it, 0..1. A region whose mask is empty (the
+    model sees no object at the prompt) is left out: text without geometry is not shown.
     """
     items: list[dict[str, object]] = []
     scores: list[float] = []

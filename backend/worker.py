@@ -93,7 +93,9 @@ class Engine:
 
         from model import Prompt, Task
 
-        self._pam.perceive(Image.new("RGB", (64, 64), "gray"), [Prompt(points=[(32, 32, 1)])], [Task.BRIEF], "en", 0.0, 2)
+        self._pam.perceive(
+            Image.new("RGB", (64, 64), "gray"), [Prompt(points=[(32, 32, 1)])], [Task.BRIEF], "en", 0.0, 2
+        )
 
     def answer(self, payload: dict[str, Any]) -> dict[str, Any]:
         """The reply, or the error that the request caused; other faults are raised and rq records them."""

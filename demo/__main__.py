@@ -73,7 +73,9 @@ def stack(console: Console, log: Path) -> Iterator[str]:
 
 
 def print_table(console: Console, outcomes: list[Outcome]) -> None:
-    table = Table("picture", "prompt", "class", "caption", "mask", "queue", "fetch", "encode", "segment", "describe", "all")
+    table = Table(
+        "picture", "prompt", "class", "caption", "mask", "queue", "fetch", "encode", "segment", "describe", "all"
+    )
     for o in outcomes:
         stages = [f"{o.seconds.get(name, 0):.3f}" for name in ("queue", "fetch", "encode", "segment", "describe")]
         share = f"{o.area} px, {100 * o.area / (o.width * o.height):.0f} %"

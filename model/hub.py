@@ -106,7 +106,9 @@ def _hub_error(hub_id: str, error: Exception) -> CheckpointError:
     elif isinstance(error, RepositoryNotFoundError):
         hint = "the hub has no such model: check the name"
     elif isinstance(error, LocalEntryNotFoundError):
-        hint = "the hub does not answer and the cache has no copy: check the network, or copy the folder and give its path"
+        hint = (
+            "the hub does not answer and the cache has no copy: check the network, or copy the folder and give its path"
+        )
     else:
         hint = f"{str(error).splitlines()[0] if str(error) else type(error).__name__}; run it again, it resumes"
     return CheckpointError(f"cannot download {hub_id}: {hint}")

@@ -164,7 +164,7 @@ def test_only_our_function_runs(stack: Stack, tmp_path: Path) -> None:
 def test_what_lies_in_redis_is_json(stack: Stack, host: PictureHost) -> None:
     client = connect(stack.settings)
     stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)])
-    jobs = [key for key in client.scan_iter("rq:job:*")]
+    jobs = list(client.scan_iter("rq:job:*"))
     payloads = [client.hget(key, "data") for key in jobs]
     import zlib
 
