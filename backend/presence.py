@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import redis
 
 _KEY = "pallas:worker:"
-_VERSION_KEY = "pallas:model_version:"
+_VERSION_KEY = "pallas:model_version"
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,9 @@ def everybody(client: redis.Redis) -> list[Sign]:
     return [Sign(**json.loads(value)) for value in values if value]
 
 
-def published_version(client: redis.Redis, model: str) -> str | None:
-    """The version that the last worker with this model gave, also after it has gone."""
-    value = client.get(_VERSION_KEY + model)
+def published_version(client: redis.Redis) -> str | None:
+    """The version of the model that the last worker to become ready has loaded, also after that worker has gone."""
+    value = client.get(_VERSION_KEY)
     return value.decode() if isinstance(value, bytes) else None
 
 
@@ -84,7 +84,7 @@ class Heart:
         """Publish a new sign now, and from now on."""
         self._sign = sign
         if sign.model_version:
-            self._client.set(_VERSION_KEY + sign.model, sign.model_version)
+            self._client.set(_VERSION_KEY, sign.model_version)
         self._client.set(_KEY + sign.name, json.dumps(asdict(sign)), ex=self._ttl_s)
 
     def stop(self) -> None:

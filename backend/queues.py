@@ -77,9 +77,9 @@ class Dispatcher:
         return presence.everybody(self.redis)
 
     def model_version(self) -> str:
-        """Of the running workers' model, else the last one known, else the bare name."""
+        """Of the model that the workers have loaded; before any ever did, the bare name of the settings."""
         try:
-            return presence.published_version(self.redis, self._settings.model) or self._settings.model
+            return presence.published_version(self.redis) or self._settings.model
         except redis.RedisError:
             return self._settings.model
 
