@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 import uuid
@@ -43,6 +44,14 @@ from backend.roles import Roles, read_roles
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+def preload() -> None:
+    """Import what the first request would else wait for."""
+    read_roles(
+        '<View><Image name="i" value="$i"/><BrushLabels name="m" toName="i"><Label value="a"/></BrushLabels></View>'
+    )
+    importlib.import_module("label_studio_sdk.converter.brush")
 
 
 def create_app(settings: Settings) -> Flask:
@@ -175,8 +184,10 @@ def _add_bookkeeping(app: Flask, metrics: Metrics) -> None:
     def failed(error: Exception) -> Response:
         known = _as_backend_error(error)
         metrics.errors.labels(known.type).inc()
-        if known.status >= 500:
-            log.warning("request=%s %s: %s", g.get("request_id", "-"), known.type, known)
+        # escaped, since a message may quote what a stranger sent; Label Studio shows the annotator none of it
+        reason = str(known).encode("unicode_escape").decode("ascii")
+        level = logging.WARNING if known.status >= 500 else logging.INFO
+        log.log(level, "request=%s %s: %s", g.get("request_id", "-"), known.type, reason)
         response = jsonify(error=known.to_wire() | {"request_id": g.get("request_id")})
         response.status_code = known.status
         if known.retry_after_s is not None:

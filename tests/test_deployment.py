@@ -55,7 +55,9 @@ def test_what_is_installed_is_what_is_pinned() -> None:
     pins = dict(line.split("==") for line in lines)
     assert "label-studio-ml" not in pins
     if Path(sys.prefix).name == ".venv":
-        wrong = {name: metadata.version(name) for name, pin in pins.items() if metadata.version(name).split("+")[0] != pin}
+        wrong = {
+            name: metadata.version(name) for name, pin in pins.items() if metadata.version(name).split("+")[0] != pin
+        }
         assert wrong == {}
 
 
@@ -68,7 +70,9 @@ def test_nothing_of_a_fork_or_flash_attention_is_imported() -> None:
 def test_the_two_rooms_have_one_door() -> None:
     """model/ knows nothing of the backend, HTTP or Redis; the backend knows model/ by its façade and its values."""
     for file in (ROOT / "model").rglob("*.py"):
-        assert not re.search(r"^\s*(from|import) (backend|flask|redis|rq|label_studio_sdk)\b", file.read_text(), re.M), file
+        assert not re.search(
+            r"^\s*(from|import) (backend|flask|redis|rq|label_studio_sdk)\b", file.read_text(), re.M
+        ), file
     door = {"", ".task", ".mask", ".errors", ".device"}
     for file in (ROOT / "backend").rglob("*.py"):
         used = set(re.findall(r"^\s*(?:from|import) model(\.\w+)?\b", file.read_text(), re.MULTILINE))
