@@ -33,7 +33,9 @@ def park(reference: str, client: redis.Redis, settings: Settings) -> str:
         return reference
     data = _decode_data_url(reference, settings.max_picture_bytes)
     digest = hashlib.sha256(data).hexdigest()
-    client.set(_BLOB_KEY + digest, data, ex=_BLOB_TTL_S)
+    # the next click on the same picture only renews it
+    if not client.expire(_BLOB_KEY + digest, _BLOB_TTL_S):
+        client.set(_BLOB_KEY + digest, data, ex=_BLOB_TTL_S)
     return f"blob:{digest}"
 
 

@@ -55,7 +55,10 @@ def stack(console: Console, log: Path) -> Iterator[str]:
             [sys.executable, "-m", "backend", "serve"], stdout=subprocess.PIPE, stderr=out, text=True, env=environment
         )
         try:
-            with console.status("starting Redis, the worker and the front; loading the model"):
+            doing = "starting Redis, the worker and the front; loading the model"
+            if not console.is_terminal:
+                console.print(doing)
+            with console.status(doing):
                 assert process.stdout is not None
                 line = process.stdout.readline()
             if "is ready: " not in line:

@@ -58,6 +58,15 @@ def test_the_least_certain_region_gives_the_score() -> None:
     assert answer(region(iou=0.9), region(iou=0.4)).score == 0.4
 
 
+def test_of_two_brushes_the_one_with_the_label_gets_the_mask() -> None:
+    config = """<View><Image name="i" value="$i"/><BrushLabels name="a" toName="i"><Label value="x"/></BrushLabels>
+    <BrushLabels name="b" toName="i"><Label value="y"/></BrushLabels></View>"""
+    reply = JobReply(width=30, height=20, regions=(region(),), seconds={}, model_version="m@1", cached=False)
+    for label, name in (("y", "b"), ("x", "a"), (None, "a")):
+        (item,) = shape(reply, [RegionPrompt(label=label)], read_roles(config).outputs).result
+        assert item["from_name"] == name
+
+
 def test_an_empty_mask_is_no_region() -> None:
     found = answer(region(empty=True), region())
     assert len({item["id"] for item in found.result}) == 1
