@@ -201,6 +201,18 @@ def test_everything_stops(small_checkpoint: Path, tmp_path: Path, host: PictureH
         assert alive == []
 
 
+def test_a_running_job_is_finished_and_answered_before_the_stop(
+    small_checkpoint: Path, tmp_path: Path, host: PictureHost
+) -> None:
+    options = {"PALLAS_MAX_NEW_TOKENS": "128", "PALLAS_MAX_PROMPTS": "64"}
+    with run_stack(tmp_path, small_checkpoint, **options) as stack, ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(stack.predict, f"{host.url}/coffee.jpg", MANY[:16])
+        wait_until_started(stack)
+        stack.process.send_signal(signal.SIGTERM)
+        assert pending.result(60).status_code == 200
+        assert stack.process.wait(30) == 0
+
+
 def test_workers_end_when_serve_is_killed(small_checkpoint: Path, tmp_path: Path) -> None:
     import psutil
 
