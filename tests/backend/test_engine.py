@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import torch
 
+from backend.engine import to_pixels
 from backend.job import PointPrompt, RegionPrompt
-from backend.worker import EmbeddingShelf, to_pixels
+from backend.shelf import EmbeddingShelf
 from model import Embedding
 
 
