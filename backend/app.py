@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 import uuid
@@ -45,6 +46,14 @@ from backend.settings import Settings
 log = logging.getLogger(__name__)
 
 
+def preload() -> None:
+    """Import what the first request would else wait for."""
+    read_roles(
+        '<View><Image name="i" value="$i"/><BrushLabels name="m" toName="i"><Label value="a"/></BrushLabels></View>'
+    )
+    importlib.import_module("label_studio_sdk.converter.brush")
+
+
 def create_app(settings: Settings) -> Flask:
     """The WSGI app."""
     app = Flask("pallas")
@@ -84,7 +93,7 @@ def _add_pages(app: Flask, settings: Settings, dispatcher: Dispatcher, metrics: 
         if context is None or not context.result:
             # no prompt, nothing to draw: one empty result for each task is what Label Studio takes without an error
             version = dispatcher.model_version()
-            return _predictions([Prediction(model_version=version) for _ in asked.tasks or [None]])
+            return _predictions([Prediction(model_version=version) for _ in range(max(1, len(asked.tasks)))])
         if len(asked.tasks) != 1:
             raise BadRequest(f"tasks: an interactive request is about one task, this one has {len(asked.tasks)}")
         return _predictions([interactive(asked.tasks[0], context, roles)])
@@ -94,7 +103,9 @@ def _add_pages(app: Flask, settings: Settings, dispatcher: Dispatcher, metrics: 
         if not prompts:
             return Prediction(model_version=dispatcher.model_version())
         if len(prompts) > settings.max_prompts:
-            raise PromptError(f"{len(prompts)} regions in one request, the limit is {settings.max_prompts}: accept some")
+            raise PromptError(
+                f"{len(prompts)} regions in one request, the limit is {settings.max_prompts}: accept some"
+            )
         image = context.result[-1].to_name
         outputs = roles.outputs_of(image)
         if not any(control.is_geometry for control in outputs):
@@ -173,8 +184,10 @@ def _add_bookkeeping(app: Flask, metrics: Metrics) -> None:
     def failed(error: Exception) -> Response:
         known = _as_backend_error(error)
         metrics.errors.labels(known.type).inc()
-        if known.status >= 500:
-            log.warning("request=%s %s: %s", g.get("request_id", "-"), known.type, known)
+        # escaped, since a message may quote what a stranger sent; Label Studio shows the annotator none of it
+        reason = str(known).encode("unicode_escape").decode("ascii")
+        level = logging.WARNING if known.status >= 500 else logging.INFO
+        log.log(level, "request=%s %s: %s", g.get("request_id", "-"), known.type, reason)
         response = jsonify(error=known.to_wire() | {"request_id": g.get("request_id")})
         response.status_code = known.status
         if known.retry_after_s is not None:

@@ -11,7 +11,7 @@ from model.task import Task
 VERSION = 1
 """Of the payload; a worker refuses others."""
 
-FUNCTION = "backend.worker.perform"
+FUNCTION = "backend.engine.perform"
 """The only function that workers run, whatever a job in Redis says."""
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]

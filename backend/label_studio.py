@@ -17,8 +17,8 @@ _ACCESS_LIFETIME_S = 240  # Label Studio's access tokens live 300 s
 class LabelStudio:
     """Knows where Label Studio is and how to ask it for files.
 
-    A legacy token is sent as `Token ...`. A personal access token is a JWT that refreshes: it is exchanged for an access
-    token (POST /api/token/refresh), which is sent as `Bearer ...` and renewed before it expires.
+    A legacy token is sent as `Token ...`. A personal access token is a JWT that refreshes: it is exchanged for an
+    access token (POST /api/token/refresh), which is sent as `Bearer ...` and renewed before it expires.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -33,7 +33,9 @@ def park(reference: str, client: redis.Redis, settings: Settings) -> str:
         return reference
     data = _decode_data_url(reference, settings.max_picture_bytes)
     digest = hashlib.sha256(data).hexdigest()
-    client.set(_BLOB_KEY + digest, data, ex=_BLOB_TTL_S)
+    # the next click on the same picture only renews it
+    if not client.expire(_BLOB_KEY + digest, _BLOB_TTL_S):
+        client.set(_BLOB_KEY + digest, data, ex=_BLOB_TTL_S)
     return f"blob:{digest}"
 
 
@@ -96,7 +98,9 @@ class PictureStore:
                     raise PictureTooLarge(f"the picture {where} is larger than {limit:,} bytes: make it smaller")
                 return self._receive(answer, where)
         except requests.Timeout:
-            raise Unreachable(f"{where} did not answer within {settings.fetch_timeout_s:g} s: is its host up?") from None
+            raise Unreachable(
+                f"{where} did not answer within {settings.fetch_timeout_s:g} s: is its host up?"
+            ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, UnicodeError) as error:
             raise Unreachable(
                 f"{where} cannot be reached ({type(error).__name__}): is the address right, as seen from the worker?"

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 import redis
 
 _KEY = "pallas:worker:"
-_VERSION_KEY = "pallas:model_version:"
+_NAMES = "pallas:workers"
+_VERSION_KEY = "pallas:model_version"
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +42,25 @@ class Sign:
 
 def everybody(client: redis.Redis) -> list[Sign]:
     """The workers that are alive."""
-    keys = list(client.scan_iter(match=f"{_KEY}*", count=1000))
-    values = client.mget(keys) if keys else []
-    return [Sign(**json.loads(value)) for value in values if value]
+    # by a set of names: a scan would walk through every job in Redis at each click
+    names = sorted(name.decode() if isinstance(name, bytes) else name for name in client.smembers(_NAMES))
+    values = client.mget([_KEY + name for name in names]) if names else []
+    gone = [name for name, value in zip(names, values, strict=True) if value is None]
+    if gone:
+        client.srem(_NAMES, *gone)
+    return [Sign(**json.loads(value)) for value in values if value is not None]
 
 
-def published_version(client: redis.Redis, model: str) -> str | None:
-    """The version that the last worker with this model gave, also after it has gone."""
-    value = client.get(_VERSION_KEY + model)
+def published_version(client: redis.Redis) -> str | None:
+    """The version of the model that the last worker to become ready has loaded, also after that worker has gone."""
+    value = client.get(_VERSION_KEY)
     return value.decode() if isinstance(value, bytes) else None
 
 
 def forget(client: redis.Redis, name: str) -> None:
     """Remove a worker's sign at once, where its end is known."""
     client.delete(_KEY + name)
+    client.srem(_NAMES, name)
 
 
 class Heart:
@@ -84,8 +90,8 @@ class Heart:
         """Publish a new sign now, and from now on."""
         self._sign = sign
         if sign.model_version:
-            self._client.set(_VERSION_KEY + sign.model, sign.model_version)
-        self._client.set(_KEY + sign.name, json.dumps(asdict(sign)), ex=self._ttl_s)
+            self._client.set(_VERSION_KEY, sign.model_version)
+        self._beat(sign)
 
     def stop(self) -> None:
         self._stop.set()
@@ -95,11 +101,15 @@ class Heart:
             except redis.RedisError:
                 log.warning("could not take back the worker's sign: it expires in %d s", self._ttl_s)
 
+    def _beat(self, sign: Sign) -> None:
+        self._client.set(_KEY + sign.name, json.dumps(asdict(sign)), ex=self._ttl_s)
+        self._client.sadd(_NAMES, sign.name)
+
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
             try:
                 assert self._sign is not None
-                self._client.set(_KEY + self._sign.name, json.dumps(asdict(self._sign)), ex=self._ttl_s)
+                self._beat(self._sign)
                 self._on_beat()
             except redis.RedisError as error:
                 log.warning("heartbeat: Redis does not answer (%s)", type(error).__name__)

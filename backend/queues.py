@@ -77,15 +77,17 @@ class Dispatcher:
         return presence.everybody(self.redis)
 
     def model_version(self) -> str:
-        """Of the running workers' model, else the last one known, else the bare name."""
+        """Of the model that the workers have loaded; before any ever did, the bare name of the settings."""
         try:
-            return presence.published_version(self.redis, self._settings.model) or self._settings.model
+            return presence.published_version(self.redis) or self._settings.model
         except redis.RedisError:
             return self._settings.model
 
     def _enqueue(self, request: JobRequest, name: str) -> Job:
         if not self.workers():
-            raise NoWorker("no worker is running: start one with `python -m backend worker` (or `serve`), then try again")
+            raise NoWorker(
+                "no worker is running: start one with `python -m backend worker` (or `serve`), then try again"
+            )
         queue = make_queue(name, self.redis)
         if queue.count >= self._settings.max_waiting:
             raise QueueFull(f"{queue.count} requests are waiting: try again in a moment, or start more workers")

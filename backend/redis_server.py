@@ -100,7 +100,9 @@ def _start(settings: Settings) -> subprocess.Popen[bytes]:
         socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         socket.unlink(missing_ok=True)
     except OSError as error:
-        raise QueueDown(f"the state folder cannot be used ({error}): set PALLAS_STATE_DIR to one you can write") from None
+        raise QueueDown(
+            f"the state folder cannot be used ({error}): set PALLAS_STATE_DIR to one you can write"
+        ) from None
     log = state / "redis.log"
     process = subprocess.Popen(
         [

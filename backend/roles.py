@@ -43,17 +43,23 @@ def read_roles(label_config: str) -> Roles:
         ConfigError: broken XML, no <Image> with a $variable, or no control for a mask; the message says what to add.
     """
     # loaded late: the schema tools behind it take most of the front's start-up
-    from label_studio_sdk.label_interface import LabelInterface
+    from label_studio_sdk.label_interface.interface import LabelInterface
 
     if "<!DOCTYPE" in label_config or "<!ENTITY" in label_config:
-        raise ConfigError("the labelling config declares a document type or entities, which is not allowed: remove them")
+        raise ConfigError(
+            "the labelling config declares a document type or entities, which is not allowed: remove them"
+        )
     try:
         interface = LabelInterface(label_config)
         controls, objects = list(interface.controls), list(interface.objects)
     except Exception as error:  # the parser's own types are internal to the SDK
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"the labelling config cannot be read ({reason}): correct it in the project's settings") from None
-    images = {o.name: o.value.removeprefix("$") for o in objects if o.tag == "Image" and (o.value or "").startswith("$")}
+        raise ConfigError(
+            f"the labelling config cannot be read ({reason}): correct it in the project's settings"
+        ) from None
+    images = {
+        o.name: o.value.removeprefix("$") for o in objects if o.tag == "Image" and (o.value or "").startswith("$")
+    }
     if not images:
         raise ConfigError('the labelling config has no picture: add <Image name="image" value="$image"/>')
     on_images = [c for c in controls if c.to_name and c.to_name[0] in images]

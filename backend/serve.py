@@ -16,7 +16,7 @@ from types import FrameType
 import redis
 
 from backend import presence, redis_server
-from backend.app import create_app
+from backend.app import create_app, preload
 from backend.errors import BackendError
 from backend.queues import Janitor, abandon
 from backend.redis_server import connect
@@ -65,6 +65,8 @@ def front_running(settings: Settings) -> Iterator[str]:
         ) from None
     janitor = Janitor(settings)
     janitor.start()
+    # beside the model's loading, which takes longer
+    threading.Thread(target=preload, name="preload", daemon=True).start()
     thread = threading.Thread(target=server.run, name="front", daemon=True)
     thread.start()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host

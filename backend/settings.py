@@ -27,7 +27,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address the front listens on")
     port: int = Field(9090, ge=0, le=65535, description="port the front listens on")
-    threads: int = Field(32, ge=1, le=512, description="requests served at once")
+    threads: int = Field(64, ge=1, le=512, description="requests served at once")
     workers: int = Field(1, ge=0, le=64, description="workers that `serve` starts")
 
     redis_url: SecretStr | None = Field(

@@ -55,7 +55,10 @@ def stack(console: Console, log: Path) -> Iterator[str]:
             [sys.executable, "-m", "backend", "serve"], stdout=subprocess.PIPE, stderr=out, text=True, env=environment
         )
         try:
-            with console.status("starting Redis, the worker and the front; loading the model"):
+            doing = "starting Redis, the worker and the front; loading the model"
+            if not console.is_terminal:
+                console.print(doing)
+            with console.status(doing):
                 assert process.stdout is not None
                 line = process.stdout.readline()
             if "is ready: " not in line:
@@ -73,7 +76,9 @@ def stack(console: Console, log: Path) -> Iterator[str]:
 
 
 def print_table(console: Console, outcomes: list[Outcome]) -> None:
-    table = Table("picture", "prompt", "class", "caption", "mask", "queue", "fetch", "encode", "segment", "describe", "all")
+    table = Table(
+        "picture", "prompt", "class", "caption", "mask", "queue", "fetch", "encode", "segment", "describe", "all"
+    )
     for o in outcomes:
         stages = [f"{o.seconds.get(name, 0):.3f}" for name in ("queue", "fetch", "encode", "segment", "describe")]
         share = f"{o.area} px, {100 * o.area / (o.width * o.height):.0f} %"

@@ -29,7 +29,7 @@ class Ask:
     def from_json(cls, entry: dict[str, Any]) -> Ask:
         points = tuple((x, y, bool(inside)) for x, y, inside in entry.get("points", ()))
         box = tuple(entry["box"]) if "box" in entry else None
-        return cls(entry["picture"], entry["title"], points, box)  # type: ignore[arg-type]
+        return cls(entry["picture"], entry["title"], points, box)
 
     def context(self, width: int, height: int, label: str) -> list[dict[str, Any]]:
         """The regions of `params.context.result`, as Label Studio 1.23 makes them (percentages)."""

@@ -29,8 +29,10 @@ _PAGE = """<!doctype html>
 <div class="grid">
 {% for o in outcomes %}<figure><img src="data:image/jpeg;base64,{{ o.overlay | inline }}"
  alt="{{ o.ask.picture }}: {{ o.class_text }}">
-<figcaption><span class="class">{{ o.class_text or "(no class)" }}</span> — {{ o.caption or "(no caption)" }}<br>
-<span class="small">{{ o.ask.picture }}, {{ o.ask.title }}; mask {{ o.area }} px, IoU estimate {{ "%.2f" | format(o.score) }},
+<figcaption><span class="class">{{ o.class_text or "(no class)" }}</span>
+— {{ o.caption or "(no caption)" }}<br>
+<span class="small">{{ o.ask.picture }}, {{ o.ask.title }}; mask {{ o.area }} px,
+IoU estimate {{ "%.2f" | format(o.score) }},
 {{ "%.2f" | format(o.whole_s) }} s</span></figcaption></figure>
 {% endfor %}</div>
 <table><tr><th>picture</th><th>prompt</th><th>class</th><th>caption</th><th class="n">mask, px</th>

@@ -168,7 +168,7 @@ def _as_lines(found: Perception, prompts: list[Prompt]) -> str:
         box = "none" if region.box is None else ", ".join(f"{v:g}" for v in region.box)
         lines.append(f"region {i + 1}: {region.area} pixels, box {box}, IoU {region.iou:.2f}")
         for task, text in texts.items():
-            lines.append(f"  {getattr(task, 'value', task)}: {text.string}{'' if text.finished else ' …'}")
+            lines.append(f"  {task}: {text.string}{'' if text.finished else ' …'}")
     return "\n".join(lines)
 
 

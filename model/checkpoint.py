@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
-from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2TokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from model import hub
@@ -19,8 +19,14 @@ from model.perceiver import Vision
 from model.sam2_loading import build_sam2, find_config, packaged_config
 from model.weights import Tensors, load_into, read_folder, read_json
 
-_VISION = ("vision_resampler.", "mm_projector_img.", "mm_projector_semT.", "image_newline", "semT_newline")
-_VISION += ("frame_newline",)
+_VISION = (
+    "vision_resampler.",
+    "mm_projector_img.",
+    "mm_projector_semT.",
+    "image_newline",
+    "semT_newline",
+    "frame_newline",
+)
 _SAM2_NAMES = ("sam2.safetensors", "sam2.pt", hub.SAM2_FILE)
 
 
@@ -129,7 +135,7 @@ def _load_tokenizer(folder: Path, settings: dict[str, Any]) -> PreTrainedTokeniz
         raise CheckpointError(f"{folder} has no tokenizer.json: the download stopped half-way, fetch the folder again")
     try:
         # by its class: AutoTokenizer would read config.json, whose model type transformers does not know
-        tokenizer = Qwen2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:
         raise CheckpointError(f"the tokenizer in {folder} cannot be read ({error}): fetch the folder again") from None
     # as in PAM's code: these lengthen the vocabulary (and so the logits), ids of words stay as they are

@@ -12,7 +12,7 @@ SAM2_HUB_ID = "facebook/sam2.1-hiera-large"
 SAM2_FILE = "sam2.1_hiera_large.pt"
 SAM2_SIZE_GB = 0.9
 
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.bin", "*.index.json"]
+_WANTED = ["*.json", "*.safetensors", "*.txt"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class KnownModel:
         name: what people type after --model.
         hub_id: on the Hugging Face hub; None for a bundled checkpoint.
         download_gb: of the weights in GB, SAM 2.1-large included where it is needed.
-        memory_gb: GB of device memory that a worker needs with one picture in work (bfloat16; tiny: float32).
+        memory_gb: GB of device memory for a worker in bfloat16, estimated from the weights, not measured.
         summary: what it is for.
     """
 
@@ -106,7 +106,9 @@ def _hub_error(hub_id: str, error: Exception) -> CheckpointError:
     elif isinstance(error, RepositoryNotFoundError):
         hint = "the hub has no such model: check the name"
     elif isinstance(error, LocalEntryNotFoundError):
-        hint = "the hub does not answer and the cache has no copy: check the network, or copy the folder and give its path"
+        hint = (
+            "the hub does not answer and the cache has no copy: check the network, or copy the folder and give its path"
+        )
     else:
         hint = f"{str(error).splitlines()[0] if str(error) else type(error).__name__}; run it again, it resumes"
     return CheckpointError(f"cannot download {hub_id}: {hint}")

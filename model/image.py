@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,21 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 MAX_PIXELS = 100_000_000
 """The default limit on width × height; a decoded RGB picture of that size takes 300 MB."""
+
+# what Pillow's decoders raise on damaged files; not Exception, which would swallow a caller's time limit
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+)
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -53,7 +70,7 @@ def open_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Im
         raise PictureTooLargeError(f"the picture is too large: {error}") from None
     except UnidentifiedImageError:
         raise PictureError(f"the file is not a picture of a known format ({', '.join(FORMATS)})") from None
-    except Exception as error:  # decoders raise whatever they like on damaged files: OSError, SyntaxError, struct.error
+    except _DAMAGE as error:
         raise PictureError(f"the picture is truncated or damaged ({error}): upload it again") from None
 
 

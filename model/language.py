@@ -105,7 +105,7 @@ class Language:
         devices = [embeds.device] if embeds.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices, enabled=forked):
             if forked:
-                torch.manual_seed(sampling.seed)  # type: ignore[arg-type]
+                torch.manual_seed(sampling.seed)
             out = self.model.generate(
                 inputs_embeds=embeds,
                 attention_mask=attention,
@@ -154,7 +154,7 @@ class Language:
         finished = length < len(ids)
         counted = logprobs[: length + 1] if finished else logprobs
         kept = ids[:length]
-        string = self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        string = str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
         return Answer(string, tuple(kept), sum(counted) / len(counted), finished)
 
 

@@ -36,7 +36,7 @@ class SemanticPerceiver(TwoWayTransformer):
         self.sem_tokens = nn.Embedding(SEMANTIC_TOKENS, channels)
         self.proj = nn.Linear(16 * channels, 4 * channels)
 
-    def forward(  # type: ignore[override]  # the parent's arguments are this method's business
+    def forward(
         self, image: torch.Tensor, mask_tokens: torch.Tensor, factor: int = 2
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Image tokens (B, (n / factor)², 4C) and semantic tokens (B, 16, C).

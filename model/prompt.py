@@ -77,7 +77,7 @@ class Prompt:
         return x1, y1, x2, y2
 
     def _checked_mask(self) -> np.ndarray:
-        if self.points is not None and len(self.points) or self.box is not None:
+        if (self.points is not None and len(self.points)) or self.box is not None:
             raise PromptError("a mask together with points or a box: a mask is a prompt of its own")
         mask = np.asarray(self.mask)
         if mask.ndim != 2 or mask.dtype.kind not in "biuf":

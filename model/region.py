@@ -118,7 +118,7 @@ def region_to_json(region: Region, texts: Texts) -> dict[str, Any]:
         "iou": region.iou,
         "object_score": region.object_score,
         "texts": {
-            str(getattr(task, "value", task)): {
+            str(task): {
                 "text": text.string,
                 "token_ids": list(text.token_ids),
                 "mean_logprob": text.mean_logprob,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 LANGUAGES = ("en", "zh")
 
 
-class Task(str, Enum):
+class Task(StrEnum):
     """What to say about a region. The values are the names used on the command line and in JSON."""
 
     RECOGNIZE = "recognize"

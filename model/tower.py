@@ -24,6 +24,9 @@ from model.image import to_input
 from model.prompt import Prompt
 from model.region import Region, RegionFeatures
 
+PROMPTS_PER_BATCH = 32
+"""Prompts that go through the mask decoder together; bounds the memory of one step (about 20 MB a prompt at n = 64)."""
+
 _STABILITY_DELTA = 0.05
 _STABILITY_THRESHOLD = 0.98
 _DENSE_SCALE, _DENSE_BIAS = 20.0, -10.0  # a mask as logits of ±10, as SAM 2 itself turns masks into logits
@@ -138,7 +141,12 @@ class Tower:
         for i, prompt in enumerate(prompts):
             groups[len(prompt.sparse()[1]), prompt.mask is not None].append(i)
         regions: dict[int, Region] = {}
-        for members in groups.values():
+        batches = [
+            group[i : i + PROMPTS_PER_BATCH]
+            for group in groups.values()
+            for i in range(0, len(group), PROMPTS_PER_BATCH)
+        ]
+        for members in batches:
             decoded = self.decode(embedding, *self._tensors(embedding, [prompts[i] for i in members]))
             for row, i in enumerate(members):
                 regions[i] = self._region(embedding, prompts[i], decoded, row, refine_masks)

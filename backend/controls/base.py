@@ -66,6 +66,10 @@ class Control(ABC):
     def create(cls, tag: Any) -> Control:
         """The control for a tag that matches."""
 
+    def has_label(self, label: str | None) -> bool:
+        """Whether the label is one of this control's own."""
+        return False
+
     @abstractmethod
     def tasks(self) -> tuple[Task, ...]:
         """The texts it needs of each region."""

@@ -26,6 +26,9 @@ class Brush(Control):
     def create(cls, tag: Any) -> Brush:
         return cls(tag.name, tag.to_name[0], tuple(tag.labels))
 
+    def has_label(self, label: str | None) -> bool:
+        return label in self.labels
+
     def tasks(self) -> tuple[Task, ...]:
         return (Task.RECOGNIZE,)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -86,7 +86,7 @@ def run_stack(folder: Path, model: Path | str, *arguments: str, **environment: s
             line = process.stdout.readline()
             assert "is ready: " in line, log.read_text()
             url = line.split("is ready: ")[1].split(" ")[0]
-            settings = Settings(redis_url=own.get("REDIS_URL"), state_dir=folder / "state", model=str(model))  # type: ignore[arg-type]
+            settings = Settings(redis_url=own.get("REDIS_URL"), state_dir=folder / "state", model=str(model))
             yield Stack(url, process, settings, log)
         finally:
             process.send_signal(signal.SIGTERM)
@@ -169,7 +169,7 @@ class PictureHost:
 @contextmanager
 def run_host(folder: Path) -> Iterator[PictureHost]:
     seen: list[tuple[str, str | None]] = []
-    handler: type[BaseHTTPRequestHandler] = type("Host", (_Host,), {"seen": seen})
+    handler = type("Host", (_Host,), {"seen": seen})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     server.daemon_threads = True
     Thread(target=server.serve_forever, daemon=True).start()

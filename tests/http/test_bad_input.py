@@ -80,10 +80,16 @@ def test_a_task_without_its_picture(stack: Stack) -> None:
         ("", "cannot be read"),
         ("<View>", "cannot be read"),
         ("<View></View>", "<Image"),
-        ('<View><Text name="t" value="$t"/><Choices name="c" toName="t"><Choice value="a"/></Choices></View>', "<Image"),
+        (
+            '<View><Text name="t" value="$t"/><Choices name="c" toName="t"><Choice value="a"/></Choices></View>',
+            "<Image",
+        ),
         (f"<View>{IMAGE}</View>", "<BrushLabels"),
         (f"<View>{IMAGE}{POINT}</View>", "<BrushLabels"),
-        (f"<View>{IMAGE}{BRUSH.replace('toName=&quot;image', 'toName=&quot;x')}</View>".replace("image", "pic", 1), "<BrushLabels"),
+        (
+            f"<View>{IMAGE}{BRUSH.replace('toName=&quot;image', 'toName=&quot;x')}</View>".replace("image", "pic", 1),
+            "<BrushLabels",
+        ),
         ('<!DOCTYPE x [<!ENTITY a "b">]><View>&a;</View>', "not allowed"),
     ],
 )
@@ -113,7 +119,9 @@ def test_prompts_of_unknown_controls(stack: Stack, host: PictureHost) -> None:
         (box(10, 10, 10, 10, value={"x": 1, "y": 2}), "PromptError", "width of the prompt is missing"),
     ],
 )
-def test_prompts_that_cannot_be_used(stack: Stack, host: PictureHost, region: dict[str, Any], kind: str, says: str) -> None:
+def test_prompts_that_cannot_be_used(
+    stack: Stack, host: PictureHost, region: dict[str, Any], kind: str, says: str
+) -> None:
     refused(stack.predict(f"{host.url}/coffee.jpg", [region]), 400, kind, says)
 
 

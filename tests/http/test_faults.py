@@ -164,7 +164,7 @@ def test_only_our_function_runs(stack: Stack, tmp_path: Path) -> None:
 def test_what_lies_in_redis_is_json(stack: Stack, host: PictureHost) -> None:
     client = connect(stack.settings)
     stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)])
-    jobs = [key for key in client.scan_iter("rq:job:*")]
+    jobs = list(client.scan_iter("rq:job:*"))
     payloads = [client.hget(key, "data") for key in jobs]
     import zlib
 
@@ -199,6 +199,18 @@ def test_everything_stops(small_checkpoint: Path, tmp_path: Path, host: PictureH
         assert stack.process.wait(30) == 0
         _, alive = psutil.wait_procs(children, timeout=10)
         assert alive == []
+
+
+def test_a_running_job_is_finished_and_answered_before_the_stop(
+    small_checkpoint: Path, tmp_path: Path, host: PictureHost
+) -> None:
+    options = {"PALLAS_MAX_NEW_TOKENS": "128", "PALLAS_MAX_PROMPTS": "64"}
+    with run_stack(tmp_path, small_checkpoint, **options) as stack, ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(stack.predict, f"{host.url}/coffee.jpg", MANY[:16])
+        wait_until_started(stack)
+        stack.process.send_signal(signal.SIGTERM)
+        assert pending.result(60).status_code == 200
+        assert stack.process.wait(30) == 0
 
 
 def test_workers_end_when_serve_is_killed(small_checkpoint: Path, tmp_path: Path) -> None:

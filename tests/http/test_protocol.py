@@ -36,7 +36,9 @@ def test_health_setup_versions(stack: Stack) -> None:
         assert health.status_code == 200 and health.json()["status"] == "UP"
         assert health.json()["workers"] == {"loading": 0, "ready": 1}
     version = stack.wait_for_worker().model_version
-    setup = stack.post("/setup", json={"project": "1.1700000000", "schema": CONFIG, "hostname": "x", "access_token": "y"})
+    setup = stack.post(
+        "/setup", json={"project": "1.1700000000", "schema": CONFIG, "hostname": "x", "access_token": "y"}
+    )
     assert setup.json() == {"model_version": version}
     assert stack.get("/versions").json() == {"versions": [version]}
 
@@ -76,7 +78,7 @@ def test_boxes_make_a_region_each(stack: Stack, host: PictureHost) -> None:
 
 def test_without_prompts_nothing_is_drawn(stack: Stack, host: PictureHost) -> None:
     version = stack.wait_for_worker().model_version
-    empty = {"result": [], "score": None, "model_version": version}
+    empty: dict[str, Any] = {"result": [], "score": None, "model_version": version}
     assert stack.predict(f"{host.url}/coffee.jpg", None).json() == {"results": [empty]}
     assert stack.predict(f"{host.url}/coffee.jpg", []).json() == {"results": [empty]}
     tasks = [{"id": i, "data": {"image": f"{host.url}/coffee.jpg"}} for i in range(5)]

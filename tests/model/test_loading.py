@@ -39,7 +39,7 @@ def shard(folder: Path) -> None:
     """Split model.safetensors into two shards with an index, as the hub does with large models."""
     tensors = load_file(folder / "model.safetensors")
     names = sorted(tensors)
-    table = {}
+    table: dict[str, str] = {}
     for number, part in enumerate((names[::2], names[1::2]), start=1):
         file = f"model-0000{number}-of-00002.safetensors"
         save_file({name: tensors[name] for name in part}, folder / file)
@@ -180,7 +180,9 @@ def test_unknown_names_and_devices(folder: Path) -> None:
         PerceiveAnything.from_pretrained(folder, device="cpu", dtype="int4")
 
 
-def test_the_hub_is_asked_and_its_folder_used(folder: Path, monkeypatch: pytest.MonkeyPatch, coffee: Image.Image) -> None:
+def test_the_hub_is_asked_and_its_folder_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, coffee: Image.Image
+) -> None:
     asked: list[str] = []
 
     def download(hub_id: str, **_: object) -> str:

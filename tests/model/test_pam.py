@@ -67,7 +67,10 @@ def test_regions_of_several_pictures_are_described_together(pam: PerceiveAnythin
     regions += pam.segment(pam.encode(other), [Prompt(points=[(45, 60, 1)])])
     texts = pam.describe(regions, [Task.BRIEF], max_new_tokens=6)
     for region, text in zip(regions, texts, strict=True):
-        assert text[Task.BRIEF].token_ids == pam.describe([region], [Task.BRIEF], max_new_tokens=6)[0][Task.BRIEF].token_ids
+        assert (
+            text[Task.BRIEF].token_ids
+            == pam.describe([region], [Task.BRIEF], max_new_tokens=6)[0][Task.BRIEF].token_ids
+        )
 
 
 def test_a_mask_prompt_keeps_or_refines_its_mask(pam: PerceiveAnything, coffee: Image.Image) -> None:
@@ -128,7 +131,9 @@ def test_sampling_follows_the_seed(pam: PerceiveAnything, coffee: Image.Image) -
     regions = pam.segment(pam.encode(coffee), PROMPTS[:1])
 
     def draw(seed: int) -> tuple[int, ...]:
-        return pam.describe(regions, [Task.BRIEF], temperature=3.0, seed=seed, max_new_tokens=12)[0][Task.BRIEF].token_ids
+        return pam.describe(regions, [Task.BRIEF], temperature=3.0, seed=seed, max_new_tokens=12)[0][
+            Task.BRIEF
+        ].token_ids
 
     assert draw(1) == draw(1)
     assert len({draw(seed) for seed in range(4)}) > 1

@@ -17,6 +17,7 @@ from PIL import Image
 
 from model import PerceiveAnything, Prompt
 
+_SCORE_HEAD = "sam_mask_decoder.pred_obj_score_head.layers.2"
 FOLDER = Path(os.environ.get("PARITY_DIR") or Path(__file__).parent / "compact")
 
 
@@ -63,7 +64,9 @@ def overridden(pam: PerceiveAnything, changes: dict[str, Any] | None) -> Iterato
     """Apply a case's `sam2_override` ("parameter": "*= 2.0" or "= -6.0") and take it back afterwards."""
     state = pam.tower.sam.state_dict()
     changed = {name: rule for name, rule in (changes or {}).items() if name in state}
-    assert bool(changed) == bool(changes), f"no parameter of SAM 2 among {changes}"
+    if changes and not changed:
+        # only the numbers are given: they are the object-score head's
+        changed = {f"{_SCORE_HEAD}.weight": f"*= {changes['scale']}", f"{_SCORE_HEAD}.bias": f"= {changes['bias']}"}
     before = {name: state[name].clone() for name in changed}
     for name, rule in changed.items():
         operator, number = str(rule).split()

@@ -18,8 +18,15 @@ import torch
 from safetensors.torch import save_file
 
 _HALF = ("image_newline", "semT_newline", "frame_newline", "embed_tokens", "lm_head")
-_PLAIN = ("point_embeddings", "not_a_point_embed", "no_mask_embed", "iou_token", "mask_tokens", "obj_score_token")
-_PLAIN += ("sem_tokens",)
+_PLAIN = (
+    "point_embeddings",
+    "not_a_point_embed",
+    "no_mask_embed",
+    "iou_token",
+    "mask_tokens",
+    "obj_score_token",
+    "sem_tokens",
+)
 _SMALL = ("maskmem_tpos_enc", "no_mem_embed", "no_mem_pos_enc", "no_obj_ptr", "no_obj_embed_spatial")
 
 
@@ -55,9 +62,9 @@ def write_checkpoint(source: Path, target: Path) -> None:
     pam = {name: random_tensor(name, shape, recipe["seed"]) for name, shape in spec["pam"].items()}
     for name, tensor in pam.items():
         if name.startswith("model.layers.") and name.endswith(".weight") and tensor.ndim == 2:
-            tensor *= recipe["layers"]
+            tensor.mul_(recipe["layers"])
         if name.startswith("model.mm_projector") and name.endswith("2.weight"):
-            tensor *= recipe["projectors"]
+            tensor.mul_(recipe["projectors"])
     dtype = getattr(torch, recipe["sam2_dtype"])
     sam = {name: random_tensor(name, shape, recipe["seed"]).to(dtype) for name, shape in spec["sam2"].items()}
     for name, value in recipe.get("sam2_set", {}).items():

@@ -1,0 +1,21 @@
+# One image for the front and the workers. The GPU's driver comes from the host (NVIDIA Container Toolkit).
+FROM python:3.11-slim-bookworm
+
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PALLAS_HOST=0.0.0.0 PALLAS_STATE_DIR=/state HF_HOME=/models
+
+WORKDIR /app
+COPY requirements.txt constraints.txt ./
+# torch first: sam2 is built from source against it; its CUDA extension is optional and not needed
+RUN pip install -c constraints.txt $(grep -E '^(setuptools|wheel|torch|torchvision|numpy)==' requirements.txt) \
+ && SAM2_BUILD_CUDA=0 pip install --no-build-isolation -r requirements.txt
+COPY model model
+COPY backend backend
+
+RUN useradd --create-home --uid 1000 pallas \
+ && mkdir -p /state /models && chown pallas:pallas /state /models
+USER pallas
+VOLUME ["/state", "/models"]
+EXPOSE 9090
+ENTRYPOINT ["python", "-m", "backend"]
+CMD ["serve"]

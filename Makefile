@@ -1,0 +1,45 @@
+# make demo    set up, then the main job on the embedded defaults; report in demo-output/
+# make test    set up, then all tests
+# make serve   set up, then run front, queue and worker until Ctrl-C
+# make lint    set up, then ruff and mypy
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test serve lint format clean
+
+demo: $(VENV)/.ready
+	$(RUN) -m demo
+
+test: $(VENV)/.ready-dev
+	$(RUN) -m pytest
+
+serve: $(VENV)/.ready
+	$(RUN) -m backend serve
+
+lint: $(VENV)/.ready-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.ready-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) demo-output .pallas
+
+# torch first: sam2 is built from source against it, and would else fetch a second torch to build with
+$(VENV)/.ready: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Pallas needs Python 3.11 or newer; this is `$(PYTHON) --version`. Try: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Setting up $(VENV): about 5 GB with torch, some minutes the first time."
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt \
+		$$(grep -E '^(setuptools|wheel|torch|torchvision|numpy)==' requirements.txt)
+	SAM2_BUILD_CUDA=0 $(RUN) -m pip install --disable-pip-version-check --no-build-isolation -r requirements.txt
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+	$(RUN) -m pip install --disable-pip-version-check --no-build-isolation -r requirements-dev.txt
+	@touch $@

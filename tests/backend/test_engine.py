@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import torch
+
+from backend.engine import to_pixels
+from backend.job import PointPrompt, RegionPrompt
+from backend.shelf import EmbeddingShelf
+from model import Embedding
+
+
+def embedding(floats: int) -> Embedding:
+    return Embedding(1, 1, torch.zeros(floats), (torch.zeros(0), torch.zeros(0)))
+
+
+def test_the_shelf_keeps_to_its_bytes_and_drops_the_oldest() -> None:
+    shelf = EmbeddingShelf(limit_bytes=400)
+    for key in "abc":
+        shelf.put(key, embedding(40))
+        assert shelf.get("a") is not None or key == "c"
+        assert shelf.nbytes <= 400
+    # "a" was used last, so "b" had to go
+    assert shelf.get("a") is not None and shelf.get("b") is None and shelf.get("c") is not None
+    shelf.put("huge", embedding(200))
+    assert shelf.get("huge") is None and len(shelf) == 2 and shelf.nbytes == 320
+
+
+def test_ten_thousand_pictures_do_not_make_it_grow() -> None:
+    shelf = EmbeddingShelf(limit_bytes=4000)
+    for number in range(10_000):
+        shelf.put(str(number), embedding(10))
+    assert shelf.nbytes <= 4000 and len(shelf) == 100
+
+
+def test_percentages_become_pixels() -> None:
+    prompt = to_pixels(RegionPrompt(points=(PointPrompt(x=50, y=100, positive=False),), box=(0, 25, 50, 100)), 640, 400)
+    assert prompt.points == ((320, 400, 0),) and prompt.box == (0, 100, 320, 400)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backend.errors import ConfigError, PromptError
+from backend.job import RegionPrompt
+from backend.prompts import read_prompts
+from backend.protocol import Context
+from backend.roles import read_roles
+from tests.http.stack import CONFIG, box, point
+
+ROLES = read_roles(CONFIG)
+
+
+def read(*regions: dict[str, Any]) -> list[RegionPrompt]:
+    return read_prompts(Context.model_validate({"result": list(regions)}).result, ROLES)
+
+
+def test_clicks_make_one_region() -> None:
+    (prompt,) = read(point(10, 20), point(30, 40, positive=False), point(50, 60, label="animal"))
+    assert [(p.x, p.y, p.positive) for p in prompt.points] == [(10, 20, True), (30, 40, False), (50, 60, True)]
+    assert prompt.box is None and prompt.label == "animal"
+
+
+def test_a_box_with_points_is_one_region() -> None:
+    (prompt,) = read(box(10, 10, 50, 50), point(30, 30, positive=False), point(90, 90, positive=False))
+    assert prompt.box == (10, 10, 60, 60) and len(prompt.points) == 2 and prompt.label == "food"
+
+
+def test_each_box_is_a_region_and_points_go_to_the_smallest_around_them() -> None:
+    large, small, loose = read(box(0, 0, 80, 80), box(10, 10, 20, 20), point(15, 15, False), point(95, 95))
+    assert large.points == () and len(small.points) == 1 and not small.points[0].positive
+    assert loose.box is None and loose.points[0].x == 95
+
+
+def test_loose_negatives_beside_boxes_make_no_region() -> None:
+    assert len(read(box(0, 0, 10, 10), box(20, 20, 10, 10), point(90, 90, positive=False))) == 2
+
+
+def test_ordinary_keypoints_do_not_count_beside_smart_ones() -> None:
+    (prompt,) = read(point(10, 20, positive=None), point(30, 40))
+    assert [p.x for p in prompt.points] == [30]
+    (alone,) = read(point(10, 20, positive=None))
+    assert alone.points[0].positive
+
+
+def test_a_turned_box_becomes_its_upright_hull() -> None:
+    turned = box(50, 20, 20, 10)
+    turned["value"]["rotation"] = 90
+    (prompt,) = read(turned)
+    assert prompt.box == pytest.approx((40, 20, 50, 40))
+
+
+def test_a_box_over_the_edge_is_cut() -> None:
+    (prompt,) = read(box(-5, 90, 20, 20))
+    assert prompt.box == (0, 90, 15, 100)
+
+
+def test_rounding_at_the_edge_is_forgiven() -> None:
+    (prompt,) = read(point(100.004, -0.003))
+    assert (prompt.points[0].x, prompt.points[0].y) == (100, 0)
+
+
+def test_leftovers_are_ignored() -> None:
+    rle = {"format": "rle", "rle": [0], "keypointlabels": ["food"]}
+    assert read(point(1, 1, positive=None, value=rle)) == []
+
+
+def test_refusals() -> None:
+    with pytest.raises(ConfigError, match="'gone'"):
+        read(point(1, 1, from_name="gone"))
+    with pytest.raises(PromptError, match="outside"):
+        read(point(101, 1))
+    with pytest.raises(PromptError, match="empty or inverted"):
+        read(box(1, 1, -3, 3))

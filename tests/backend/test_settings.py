@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from backend.__main__ import main
+from backend.redis_server import socket_path
+from backend.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(("PALLAS_", "REDIS_", "LABEL_STUDIO_")):
+            monkeypatch.delenv(name)
+
+
+def test_customary_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", "label-studio:8080/")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "key")
+    monkeypatch.setenv("REDIS_URL", "redis://:pw@host/0")
+    monkeypatch.setenv("PALLAS_LOCAL_ROOTS", "/a, /b")
+    settings = Settings()
+    assert settings.label_studio_url == "http://label-studio:8080"
+    assert settings.local_roots == (Path("/a"), Path("/b"))
+    assert not settings.embedded_redis
+    assert "pw" not in repr(settings) and "key" not in repr(settings.label_studio_api_key)
+
+
+def test_a_child_process_gets_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Settings(
+        model="x",
+        port=1,
+        local_roots=(Path("/a"), Path("/b")),
+        label_studio_api_key=SecretStr("k"),
+        fetch_timeout_s=3.5,
+    )
+    for name, value in given.to_environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == given
+
+
+@pytest.mark.parametrize(
+    "limits", [{"job_timeout_s": 90}, {"wait_s": 100}, {"fetch_timeout_s": 60}, {"wait_s": 50}, {"fetch_timeout_s": 0}]
+)
+def test_the_chain_of_limits(limits: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**limits)  # type: ignore[arg-type]
+
+
+def test_a_wrong_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PALLAS_PORT", "many")
+    assert main(["check"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("setting port: ") and error.count("\n") == 1
+
+
+def test_a_long_state_folder_still_gets_a_socket(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 120)
+    assert len(str(socket_path(Settings(state_dir=deep)))) <= 100
+    assert socket_path(Settings(state_dir=Path("/short"))) == Path("/short/redis.sock")

@@ -1,0 +1,79 @@
+"""The files that start the product elsewhere agree with the product."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from backend.__main__ import parser
+from backend.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+OURS = {name: service for name, service in COMPOSE["services"].items() if service["image"].startswith("pallas")}
+
+
+def test_compose_has_the_parts() -> None:
+    assert {"redis", "front", "worker", "label-studio"} <= set(COMPOSE["services"])
+    assert COMPOSE["services"]["label-studio"]["profiles"] == ["label-studio"]
+    worker = COMPOSE["services"]["worker"]
+    assert worker["environment"]["PALLAS_MODEL"] == "PAM-3B"
+    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+    volumes = {v.split(":")[0] for s in COMPOSE["services"].values() for v in s.get("volumes", ())}
+    assert volumes == set(COMPOSE["volumes"])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_compose_runs_commands_and_settings_that_exist(name: str) -> None:
+    service = OURS[name]
+    parser().parse_args(service["command"])
+    known = {"REDIS_URL", "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"}
+    known |= {f"PALLAS_{field.upper()}" for field in Settings.model_fields}
+    assert set(service["environment"]) <= known
+
+
+def test_dockerfile_copies_what_is_there_and_sets_what_is_known() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    for source in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE):
+        for path in source.split():
+            assert (ROOT / path).exists(), path
+    for name in re.findall(r"PALLAS_(\w+)=", text):
+        assert name.lower() in Settings.model_fields
+    assert re.search(r"^USER pallas$", text, re.MULTILINE)
+
+
+def test_what_is_installed_is_what_is_pinned() -> None:
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] not in "#-"]
+    assert lines and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    pins = dict(line.split("==") for line in lines)
+    assert "label-studio-ml" not in pins
+    if Path(sys.prefix).name == ".venv":
+        wrong = {
+            name: metadata.version(name) for name, pin in pins.items() if metadata.version(name).split("+")[0] != pin
+        }
+        assert wrong == {}
+
+
+def test_nothing_of_a_fork_or_flash_attention_is_imported() -> None:
+    for file in [*(ROOT / "model").rglob("*.py"), *(ROOT / "backend").rglob("*.py")]:
+        text = file.read_text()
+        assert "import flash_attn" not in text and "import llava" not in text
+
+
+def test_the_two_rooms_have_one_door() -> None:
+    """model/ knows nothing of the backend, HTTP or Redis; the backend knows model/ by its façade and its values."""
+    for file in (ROOT / "model").rglob("*.py"):
+        assert not re.search(
+            r"^\s*(from|import) (backend|flask|redis|rq|label_studio_sdk)\b", file.read_text(), re.M
+        ), file
+    door = {"", ".task", ".mask", ".errors", ".device"}
+    for file in (ROOT / "backend").rglob("*.py"):
+        used = set(re.findall(r"^\s*(?:from|import) model(\.\w+)?\b", file.read_text(), re.MULTILINE))
+        assert used <= door, (file, used - door)
