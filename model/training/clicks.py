@@ -47,7 +47,7 @@ def correction(truth: Mask, guess: Mask) -> Point:
 
 
 def box(rng: Generator, mask: Mask) -> tuple[float, float, float, float]:
-    """A hand-drawn box about a mask with at least one pixel: each side off by some share of the box, mostly outwards."""
+    """A hand-drawn box about a mask with at least one pixel: each side off by a share of the box, mostly outwards."""
     left, top, right, bottom = box_of(mask)
     slack = rng.choice([0.0, 0.04, 0.12], p=[0.3, 0.5, 0.2])
     wide, high = right - left, bottom - top

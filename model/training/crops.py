@@ -60,8 +60,8 @@ class Clippings:
     def crowd(self, rng: Generator, count: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`count` crowded pictures of nine things each, for the encoder alone.
 
-        Returns pictures (count, 3, side, side) normalised, shares (count·9, 1, side/16, side/16) of each cell that a thing
-        shows in, and class and colour indices (count·9,); things that are all but hidden have class −100.
+        Returns pictures (count, 3, side, side) normalised, shares (count·9, 1, side/16, side/16) of each cell that a
+        thing covers, and class and colour indices (count·9,); things that are all but hidden have class −100.
         """
         pictures = np.empty((count, side, side, 3), np.uint8)
         owners = np.full((count, side, side), 255, np.uint8)
@@ -82,10 +82,14 @@ class Clippings:
                 shown = warped[..., 3] > 128
                 owners[row][shown] = slot
                 kinds[row * 9 + slot] = NAMES.index(kind)
-                colours[row * 9 + slot] = list(COLOURS).index(looks.colour_of(warped[..., :3][shown])) if shown.any() else 0
+                colours[row * 9 + slot] = (
+                    list(COLOURS).index(looks.colour_of(warped[..., :3][shown])) if shown.any() else 0
+                )
             canvas = canvas * rng.uniform(0.85, 1.1) + rng.normal(0, 3, (side, side, 1))
             pictures[row] = np.clip(canvas, 0, 255)
-        seen = torch.from_numpy(owners[:, None] == np.arange(9, dtype=np.uint8)[None, :, None, None]).flatten(0, 1)[:, None]
+        seen = torch.from_numpy(owners[:, None] == np.arange(9, dtype=np.uint8)[None, :, None, None]).flatten(0, 1)[
+            :, None
+        ]
         shares = functional.avg_pool2d(seen.float(), 16)
         labels = torch.from_numpy(kinds).masked_fill(shares.sum((1, 2, 3)) < 1.5, -100)
         return _normal(pictures), shares, labels, torch.from_numpy(colours)

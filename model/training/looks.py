@@ -1,4 +1,4 @@
-"""What can be told of a thing from the picture alone: colour, place and size, each with its English and Chinese words."""
+"""What can be told of a thing from the picture alone: colour, place and size, with English and Chinese words."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class Painter:
 
 
 def export(painter: Painter, count: int, folder: Path) -> Path:
-    """Write `count` scenes as PNG files and truth.json (class, mask as COCO RLE, box, colour, place, size) to `folder`."""
+    """Write `count` scenes as PNG files and truth.json (class, mask as RLE, box, colour, place, size) to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(count):
@@ -238,7 +238,7 @@ def _place(
     owner: NDArray[np.int16],
     whole: list[NDArray[np.bool_]],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Turn, scale and put the cut-out somewhere: colour H×W×3 and alpha H×W in 0…1; None when it would hide too much."""
+    """Turn, scale and put the cut-out somewhere: colour H×W×3, alpha H×W in 0…1; None when it would hide too much."""
     for _ in range(8):
         low, high = (0.34, 0.8) if count == 1 else (0.28, 0.64) if count == 2 else (0.24, 0.54)
         side = rng.uniform(low, high) * min(width, height)

@@ -158,7 +158,7 @@ def descend(chosen: Sequence[torch.optim.Optimizer], loss: Tensor, factor: float
 
 
 def schedule(step: int, share: float, warm: int = 100) -> float:
-    """The learning rate's factor: up over `warm` steps, then down a cosine; `share` 0…1 of the planned time has gone."""
+    """The learning rate's factor: up over `warm` steps, then down a cosine; `share` 0…1 of the plan has gone."""
     return float(min(1.0, (step + 1) / warm) * max(0.02, 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))))
 
 

@@ -36,7 +36,7 @@ _LONGEST_STEP = 10.0  # seconds that one step may count: a machine that slept ha
 
 @dataclass(frozen=True)
 class Place:
-    """Where a training keeps its things: `art` (fetched), `run` (pool, states, log), `checkpoint` (sam2.yaml, result)."""
+    """Where a training keeps things: `art` (fetched), `run` (pool, states, log), `checkpoint` (sam2.yaml, result)."""
 
     art: Path
     run: Path

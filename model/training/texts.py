@@ -53,7 +53,7 @@ def label(name: str, language: str = "en") -> str:
 
 
 def write(task: str, truth: Truth, language: str = "en") -> str:
-    """The text for task recognize, explain, brief or detailed in language en or zh. Raises KeyError for another task."""
+    """The text for task recognize, explain, brief or detailed, in en or zh. Raises KeyError for another task."""
     tasks = {"recognize": _recognize, "explain": _explain, "brief": _brief, "detailed": _detailed}
     return tasks[task](truth, language)
 

@@ -1,4 +1,4 @@
-"""The small checkpoint's own tokenizer: byte-level BPE with Qwen2's rules, learned from every text the scenes can give."""
+"""The small checkpoint's own tokenizer: byte-level BPE with Qwen2's rules, learned from all texts of the scenes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from model.training.looks import COLOURS, PLACES, SIZES, UNKNOWN
 from model.training.texts import Neighbour, Truth, kind_of, write
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"  # Qwen2's
+_SPLIT = (  # Qwen2's
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def corpus() -> Iterator[str]:
@@ -48,7 +51,7 @@ def _prompts() -> list[str]:
 
 
 def learn(folder: Path, size: int) -> None:
-    """Learn `size` entries (256 bytes included, special tokens not) and write Qwen2's five tokenizer files to `folder`."""
+    """Learn `size` entries (256 bytes included, special ones not); write Qwen2's five tokenizer files to `folder`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

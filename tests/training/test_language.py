@@ -15,8 +15,12 @@ from model.training import language, tokenizer
 from model.training.texts import Truth, write
 
 SIZES = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
-}  # fmt: skip
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 TRUTH = Truth("dog", "brown", "on the left", "large")
 
 

@@ -25,7 +25,8 @@ def test_same_seed_same_scene(catalog: Catalog) -> None:
 
 @pytest.mark.parametrize(("split", "seed"), [("test", 3), ("train", 4)])
 def test_other_split_or_seed_other_scene(catalog: Catalog, split: str, seed: int) -> None:
-    first, second = Painter(catalog, "train", 3).scene(5, (200, 160)), Painter(catalog, split, seed).scene(5, (200, 160))
+    first = Painter(catalog, "train", 3).scene(5, (200, 160))
+    second = Painter(catalog, split, seed).scene(5, (200, 160))
     assert not np.array_equal(first.picture, second.picture)
 
 
