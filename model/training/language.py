@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.random import Generator
+from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2TokenizerFast
@@ -57,6 +58,15 @@ class Speaker(nn.Module):
             nn.init.normal_(getattr(self.vision, name), std=0.02)
         self.qwen = Qwen2ForCausalLM(config)
         self.kind = nn.Linear(config.hidden_size, len(NAMES))
+
+    @torch.no_grad()
+    def learn_from(self, sam: SAM2Base) -> None:
+        """Begin with the mask decoder's transformer, which has the perceiver's shape and knows where the region lies."""
+        perceiver, decoder = self.vision.vision_resampler, sam.sam_mask_decoder
+        perceiver.load_state_dict(decoder.transformer.state_dict(), strict=False)
+        perceiver.pe_layer.load_state_dict(sam.sam_prompt_encoder.pe_layer.state_dict())
+        tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        perceiver.sem_tokens.weight.copy_(tokens.mean(0) + tokens.std() * torch.randn_like(perceiver.sem_tokens.weight))
 
     def forward(self, image: Tensor, mask_tokens: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
         """Logits (R, T, V), and class logits (R, classes) from the semantic tokens."""
@@ -126,7 +136,7 @@ def loss(logits: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
     each = functional.cross_entropy(logits[known], packed.targets[known])
     starts = known & (packed.targets.roll(1, 1) == _IGNORED)
     right = (logits[known].argmax(-1) == packed.targets[known]).float().mean()
-    return each + 0.3 * functional.cross_entropy(logits[starts], packed.targets[starts]), right
+    return each + 0.6 * functional.cross_entropy(logits[starts], packed.targets[starts]), right
 
 
 @torch.no_grad()

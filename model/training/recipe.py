@@ -46,6 +46,7 @@ class Speak(_Strict):
     pictures: PositiveInt
     regions: PositiveInt
     answers: int = Field(ge=1, le=8)
+    skipped: float = Field(ge=0, lt=1)
     minutes: PositiveFloat
 
 

@@ -172,8 +172,11 @@ def at_size(sam: SAM2Base, side: int) -> None:
     sam.sam_prompt_encoder.mask_input_size = (4 * cells, 4 * cells)
 
 
-def batch_of(rng: Generator, pool: Pool, pictures: int, regions: int, side: int) -> Batch:
-    """A random batch at `side` pixels, with `regions` things of each picture (some twice where there are fewer)."""
+def batch_of(rng: Generator, pool: Pool, pictures: int, regions: int, side: int, skipped: float = 0.0) -> Batch:
+    """A random batch at `side` pixels, with `regions` things of each picture (some twice where there are fewer).
+
+    `skipped` is the share of unknown things left out: they are many, and `object` is a safe guess for too long.
+    """
     chosen: list[Sample] = []
     while len(chosen) < pictures:
         sample = pool[int(rng.integers(len(pool)))]
@@ -199,7 +202,8 @@ def batch_of(rng: Generator, pool: Pool, pictures: int, regions: int, side: int)
         blocks = codes[whole.long()].view(side // 16, 16, side // 16, 16).permute(0, 2, 1, 3).flatten(2)
         best = blocks.mode(-1).values
         cells.append(torch.where((blocks == best[..., None]).float().mean(-1) > 0.55, best, -1))
-        order = [*rng.permutation(len(truths))]
+        order = [int(i) for i in rng.permutation(len(truths))]
+        order = [i for i in order if truths[i].kind != UNKNOWN or rng.random() >= skipped] or order
         for index in (order * regions)[:regions]:
             masks.append(whole.numpy() == index + 1)
             told.append(truths[index])

@@ -141,7 +141,9 @@ def speak(place: Place, recipe: Recipe, device: torch.device, start: Path | None
     if not (place.checkpoint / "tokenizer.json").is_file():
         tokenizer.learn(place.checkpoint, recipe.vocabulary)
     speaker = language.Speaker(language.qwen_config(place.checkpoint, recipe.language_model)).to(device)
-    if start is not None:
+    if start is None:
+        speaker.learn_from(tower.sam)
+    else:
         _load_speaker(speaker, start)
     average = copy.deepcopy(speaker)
     cells = recipe.side // 32
@@ -174,13 +176,16 @@ def speak(place: Place, recipe: Recipe, device: torch.device, start: Path | None
 
     while gone < planned:
         began = time.perf_counter()
-        batch = segmentation.batch_of(rng, pool, recipe.speak.pictures, recipe.speak.regions, recipe.side).to(device)
+        wanted = recipe.speak
+        batch = segmentation.batch_of(rng, pool, wanted.pictures, wanted.regions, recipe.side, wanted.skipped).to(
+            device
+        )
         seen = language.regions(rng, tower, batch)
         packed = packer.pack(rng, list(batch.truths), recipe.speak.answers).to(device)
         logits, kind = speaker(seen.image, seen.mask_tokens, packed)
         loss, right = language.loss(logits, packed)
         help_loss = functional.cross_entropy(kind, batch.kind)
-        descend(chosen, loss + 0.3 * help_loss, schedule(step, gone / planned, 60))
+        descend(chosen, loss + 0.6 * help_loss, schedule(step, gone / planned, 60))
         step += 1
         _follow(average, speaker, min(0.995, (1 + step) / (20 + step)))
         gone += min(time.perf_counter() - began, _LONGEST_STEP) / 60
