@@ -61,7 +61,7 @@ class Speaker(nn.Module):
 
     @torch.no_grad()
     def learn_from(self, sam: SAM2Base) -> None:
-        """Begin with the mask decoder's transformer, which has the perceiver's shape and knows where the region lies."""
+        """Begin with the mask decoder's transformer: it has the perceiver's shape and knows where the region lies."""
         perceiver, decoder = self.vision.vision_resampler, sam.sam_mask_decoder
         perceiver.load_state_dict(decoder.transformer.state_dict(), strict=False)
         perceiver.pe_layer.load_state_dict(sam.sam_prompt_encoder.pe_layer.state_dict())
