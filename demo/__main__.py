@@ -26,8 +26,8 @@ from demo.report import write_report
 
 HERE = Path(__file__).parent
 TINY = (
-    "The bundled model is a toy: it learnt from drawings. On photographs like these its masks are rough and its words are "
-    "guesses. For real work: --model PAM-3B."
+    "The bundled model is a toy: it learnt from drawings. On photographs like these its masks are rough and its words "
+    "are guesses. For real work: --model PAM-3B."
 )
 
 
