@@ -70,6 +70,21 @@ class Settings(BaseSettings):
     def _split_roots(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("redis_url")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        # compose files pass an unset variable on as an empty one
+        if value is None or not value.get_secret_value().strip():
+            return None
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("give redis://[:password@]host:port/0, rediss://… for TLS, or unix://path")
+        return value
+
+    @field_validator("label_studio_api_key")
+    @classmethod
+    def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is not None and value.get_secret_value().strip() else None
+
     @field_validator("label_studio_url")
     @classmethod
     def _with_scheme(cls, value: str | None) -> str | None:

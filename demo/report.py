@@ -20,12 +20,14 @@ _PAGE = """<!doctype html>
  .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(350px, 1fr)); gap: 1.2rem }
  figure { margin: 0; border: 1px solid #ddd; border-radius: 8px; overflow: hidden; background: #fafafa }
  img { width: 100%; display: block } figcaption { padding: .6rem .9rem }
+ .notice { background: #fff3cd; border: 1px solid #e0c060; padding: .7rem 1rem; font-size: 18px; font-weight: 600 }
  .class { font-weight: 600 } .small { color: #666; font-size: 13px }
  table { border-collapse: collapse; width: 100%; margin-top: 2rem; font-size: 14px }
  td, th { border-bottom: 1px solid #ddd; padding: .3rem .6rem; text-align: left } td.n, th.n { text-align: right }
 </style></head><body>
 <h1>Pallas: a click comes back as mask, class and caption</h1>
 <p class="sub">model {{ outcomes[0].model_version }}; green dots are inside clicks, red dots outside clicks</p>
+{% if notice %}<p class="notice">{{ notice }}</p>{% endif %}
 <div class="grid">
 {% for o in outcomes %}<figure><img src="data:image/jpeg;base64,{{ o.overlay | inline }}"
  alt="{{ o.ask.picture }}: {{ o.class_text }}">
@@ -45,13 +47,13 @@ IoU estimate {{ "%.2f" | format(o.score) }},
 """
 
 
-def write_report(outcomes: list[Outcome], path: Path) -> Path:
-    """Write the page and return its path."""
+def write_report(outcomes: list[Outcome], path: Path, notice: str = "") -> Path:
+    """Write the page, with a notice on top, and return its path."""
     environment = Environment(autoescape=True)
     environment.filters["inline"] = _inline
     page = environment.from_string(_PAGE)
     stages = ("queue", "fetch", "encode", "segment", "describe", "shape")
-    path.write_text(page.render(outcomes=outcomes, stages=stages), encoding="utf-8")
+    path.write_text(page.render(outcomes=outcomes, stages=stages, notice=notice), encoding="utf-8")
     return path
 
 

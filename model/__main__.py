@@ -116,7 +116,7 @@ def _perceive(options: argparse.Namespace) -> int:
     if options.out:
         from model.overlay import draw_regions
 
-        captions = [" — ".join(text.string for text in texts.values()) for _, texts in found]
+        captions = [": ".join(text.string for text in texts.values()) for _, texts in found]
         draw_regions(image, [region.mask for region in found.regions], prompts, captions).save(options.out)
     print(_as_json(found, pam, image.size) if options.json else _as_lines(found, prompts))
     return 0

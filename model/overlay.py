@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from model.prompt import Prompt
 
+_CJK_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "wqy-microhei.ttc", "PingFang.ttc", "msyh.ttc", "simsun.ttc")
+
 COLOURS = ((230, 25, 75), (60, 180, 75), (67, 99, 216), (245, 130, 49), (145, 30, 180), (0, 150, 170))
 
 
@@ -51,7 +53,7 @@ def _outline(mask: np.ndarray, width: int) -> np.ndarray:
 
 def _with_captions(image: Image.Image, captions: Sequence[str]) -> Image.Image:
     size = max(12, image.width // 45)
-    font = ImageFont.load_default(size)
+    font = _font(size, "".join(captions))
     pen = ImageDraw.Draw(image)
     lines: list[tuple[int, str]] = []
     for i, caption in enumerate(captions):
@@ -65,6 +67,17 @@ def _with_captions(image: Image.Image, captions: Sequence[str]) -> Image.Image:
         pen.rectangle((size // 2, y + size // 4, size, y + size), fill=COLOURS[i % len(COLOURS)])
         pen.text((size * 1.5, y), line, fill="black", font=font)
     return out
+
+
+def _font(size: int, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, or for Chinese the first of the usual ones that this machine has."""
+    if any(ord(character) > 0x2E7F for character in text):
+        for name in _CJK_FONTS:
+            try:
+                return ImageFont.truetype(name, size)
+            except OSError:
+                continue
+    return ImageFont.load_default(size)
 
 
 def _wrap(

@@ -52,6 +52,20 @@ def test_the_chain_of_limits(limits: dict[str, float]) -> None:
         Settings(**limits)  # type: ignore[arg-type]
 
 
+def test_empty_variables_are_unset_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REDIS_URL", "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
+        monkeypatch.setenv(name, "")
+    settings = Settings()
+    assert settings.embedded_redis and settings.label_studio_url is None and settings.label_studio_api_key is None
+
+
+def test_a_redis_url_needs_its_scheme(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("REDIS_URL", "localhost:6379/hunter2")
+    assert main(["check"]) == 2
+    error = capsys.readouterr().err
+    assert "redis://" in error and "hunter2" not in error
+
+
 def test_a_wrong_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PALLAS_PORT", "many")
     assert main(["check"]) == 2
