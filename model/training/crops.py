@@ -68,7 +68,7 @@ class Clippings:
         kinds = np.full(count * 9, -100, np.int64)
         colours = np.zeros(count * 9, np.int64)
         for row in range(count):
-            canvas = self._ground(rng, side)
+            canvas: NDArray[np.floating] = self._ground(rng, side)
             order = rng.permutation(9)
             for slot in order:
                 strange = UNKNOWN in self.by_kind and rng.random() < _UNKNOWN_SHARE
@@ -121,7 +121,7 @@ def _warp(
     stretch = np.exp(rng.normal(0, 0.08, 2)) * size / max(cut.shape[:2]) * np.array([rng.choice([-1.0, 1.0]), 1.0])
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.diag(stretch)
     offset = middle - matrix @ (np.array(cut.shape[1::-1]) / 2)
-    return cv2.warpAffine(cut, np.column_stack([matrix, offset]), (side, side), flags=cv2.INTER_AREA)
+    return cv2.warpAffine(cut, np.column_stack([matrix, offset]), (side, side), flags=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
 def _normal(pictures: NDArray[np.uint8]) -> Tensor:

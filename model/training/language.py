@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from numpy.random import Generator
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2TokenizerFast
+from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from model.embedding import Embedding
 from model.language import Language
@@ -45,7 +46,8 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """The same on a device."""
-        return Packed(*(t.to(device) for t in (self.ids, self.targets, self.positions, self.group)), self.slots)
+        ids, targets, positions, group = (t.to(device) for t in (self.ids, self.targets, self.positions, self.group))
+        return Packed(ids, targets, positions, group, self.slots)
 
 
 class Speaker(nn.Module):
@@ -127,7 +129,9 @@ class Packer:
         longest = max(len(ids) for ids, *_ in rows)
         fill = (self.tokenizer.pad_token_id, _IGNORED, 0, -1)
         tensors = [torch.tensor([[*row[i], *[fill[i]] * (longest - len(row[i]))] for row in rows]) for i in range(4)]
-        return Packed(*tensors, slice(len(self.before), len(self.before) + self.block))
+        return Packed(
+            tensors[0], tensors[1], tensors[2], tensors[3], slice(len(self.before), len(self.before) + self.block)
+        )
 
 
 def loss(logits: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
@@ -154,8 +158,8 @@ def regions(rng: Generator, tower: Tower, batch: Batch) -> Decoded:
 
 def qwen_config(folder: Path, sizes: dict[str, int]) -> Qwen2Config:
     """Qwen2 of the given sizes for the tokenizer in `folder`."""
-    tokenizer = Qwen2TokenizerFast.from_pretrained(folder)
-    config = Qwen2Config(
+    tokenizer = Qwen2Tokenizer.from_pretrained(folder)
+    settings: dict[str, Any] = dict(
         vocab_size=len(tokenizer),
         tie_word_embeddings=True,
         rope_theta=1e6,
@@ -165,6 +169,7 @@ def qwen_config(folder: Path, sizes: dict[str, int]) -> Qwen2Config:
         eos_token_id=tokenizer.eos_token_id,
         **sizes,
     )
+    config = Qwen2Config(**settings)
     config._attn_implementation = "sdpa"
     return config
 

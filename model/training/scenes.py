@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ SPLITS = ("train", "val", "test", "transfer")
 """train and val show drawings that training uses, val over held-out backgrounds; test shows the held-out drawings and
 transfer the held-out style, both over held-out backgrounds."""
 
-Picture = NDArray[np.uint8]
+Picture = NDArray[Any]  # uint8, height × width × 3 or 4
 _COUNTS = (0.28, 0.3, 0.24, 0.12, 0.06)  # how often a scene has 1, 2, … 5 things
 _UNKNOWN_SHARE = 0.2  # things outside the class table
 _PAINTS = {
@@ -237,7 +238,7 @@ def _place(
     count: int,
     owner: NDArray[np.int16],
     whole: list[NDArray[np.bool_]],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """Turn, scale and put the cut-out somewhere: colour H×W×3, alpha H×W in 0…1; None when it would hide too much."""
     for _ in range(8):
         low, high = (0.34, 0.8) if count == 1 else (0.28, 0.64) if count == 2 else (0.24, 0.54)
@@ -248,13 +249,13 @@ def _place(
         flip = -1.0 if rng.random() < 0.5 else 1.0
         column = (rng.integers(3) + rng.uniform(0.1, 0.9)) / 3 * width
         row = (rng.integers(3) + rng.uniform(0.1, 0.9)) / 3 * height
-        column = float(np.clip(column, 0.42 * side, width - 0.42 * side))
-        row = float(np.clip(row, 0.42 * side, height - 0.42 * side))
+        column = np.clip(column, 0.42 * side, width - 0.42 * side)
+        row = np.clip(row, 0.42 * side, height - 0.42 * side)
         cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
         matrix = np.array([[cos, -sin], [sin, cos]]) @ np.diag([flip * scale * stretch, scale / stretch])
         centre = matrix @ (np.array([cut.shape[1], cut.shape[0]]) / 2)
         affine = np.column_stack([matrix, [column - centre[0], row - centre[1]]])
-        source = cut.astype(np.float32)
+        source: NDArray[Any] = cut.astype(np.float32)
         source[..., :3] *= source[..., 3:] / 255  # premultiplied, so that no dark rim appears
         if scale < 0.6:  # cv2.warpAffine does not smooth when it shrinks
             source = cv2.GaussianBlur(source, (0, 0), 0.35 / scale)
@@ -272,24 +273,24 @@ def _place(
     return None
 
 
-def _shade(rng: Generator, canvas: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+def _shade(rng: Generator, canvas: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     """The canvas with the soft shadow of a thing that is about to be pasted."""
     shift = np.array([[1, 0, rng.uniform(-8, 8)], [0, 1, rng.uniform(1, 9)]])
     shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, shift, alpha.shape[::-1]), (0, 0), rng.uniform(1.5, 5))
     return canvas * (1 - rng.uniform(0.2, 0.55) * shadow[..., None])
 
 
-def _develop(rng: Generator, canvas: NDArray[np.float32]) -> Picture:
+def _develop(rng: Generator, canvas: NDArray[Any]) -> Picture:
     """Light, tint, blur, noise and JPEG loss over the whole picture."""
     canvas = canvas * rng.uniform(0.85, 1.12) * rng.uniform(0.96, 1.04, 3) + rng.uniform(-8, 8)
     if rng.random() < 0.3:
         canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.4, 1.1))
     if rng.random() < 0.4:
         canvas = canvas + rng.normal(0, rng.uniform(1, 9), canvas.shape)
-    picture = np.clip(canvas, 0, 255).astype(np.uint8)
+    picture: Picture = np.clip(canvas, 0, 255).astype(np.uint8)
     if rng.random() < 0.3:
         _, code = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 95))])
-        picture = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        picture = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
     return picture
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from model.training import clicks
 from model.training.art import kinds
-from model.training.looks import COLOURS, PLACES, UNKNOWN
+from model.training.looks import COLOURS, PLACES, UNKNOWN, box_of
 from model.training.pool import Pool, Sample
 from model.training.texts import Truth
 
@@ -52,7 +52,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on a device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        return replace(self, **moved)  # type: ignore[arg-type]  # the names are the fields'
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def prompt(
     device = levels[-1].device
     if plan in ("box", "box and click", "mask"):
         given = [clicks.rough(rng, m) for m in masks] if plan == "mask" else list(masks)
-        boxes = [clicks.box_of(m) if plan == "mask" else clicks.box(rng, m) for m in given]
+        boxes = [box_of(m) if plan == "mask" else clicks.box(rng, m) for m in given]
         points = [[(b[0], b[1], 2), (b[2], b[3], 3)] for b in boxes]
         if plan == "box and click":
             points = [[*p, clicks.inside(rng, m)] for p, m in zip(points, masks, strict=True)]
@@ -288,7 +288,7 @@ def losses(learner: Learner, batch: Batch, rng: Generator) -> dict[str, Tensor]:
     plain = (levels[-1] - sam.no_mem_embed.view(1, -1, 1, 1)).repeat_interleave(regions, 0)
     own = heads.crop_norm((plain * cells).sum((2, 3)) / cells.sum((2, 3)).clamp(min=1e-3))
     groups = np.array_split(rng.permutation(len(batch.masks)), 2)
-    names, weights = zip(*_PLANS, strict=True)
+    names, weights = [name for name, _ in _PLANS], [weight for _, weight in _PLANS]
     total: dict[str, Tensor] = {
         "cells": functional.cross_entropy(
             heads.cells(levels[-1]), batch.cells, _cell_weights(batch.cells.device), ignore_index=-1

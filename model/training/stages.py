@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import Qwen2TokenizerFast
+from transformers import Qwen2Tokenizer
 
 from model.device import pick_device
 from model.sam2_loading import build_sam2
@@ -64,7 +64,7 @@ class Diary:
     def __init__(self, place: Place, stage: str, every: int = 25) -> None:
         place.run.mkdir(parents=True, exist_ok=True)
         self.file, self.stage, self.every = place.log, stage, every
-        self.sums: Counter[str] = Counter()
+        self.sums: defaultdict[str, float] = defaultdict(float)
         self.count = 0
 
     def note(self, step: int, minutes: float, planned: float, parts: Mapping[str, Tensor | float]) -> None:
@@ -147,7 +147,7 @@ def speak(place: Place, recipe: Recipe, device: torch.device, start: Path | None
         _load_speaker(speaker, start)
     average = copy.deepcopy(speaker)
     cells = recipe.side // 32
-    packer = language.Packer(Qwen2TokenizerFast.from_pretrained(place.checkpoint), cells * cells + 18)
+    packer = language.Packer(Qwen2Tokenizer.from_pretrained(place.checkpoint), cells * cells + 18)
     chosen = language.optimizers(speaker, recipe.rates.speak)
     pool = Pool(place.run / "pool" / "train")
     gone, step = 0.0, 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2TokenizerFast
+from transformers import Qwen2Tokenizer
 
 from model.language import Language
 from model.task import instruction
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tokenizer_gives_back_any_text(folder: Path) -> None:
-    words = Qwen2TokenizerFast.from_pretrained(folder)
+    words = Qwen2Tokenizer.from_pretrained(folder)
     for text in (write("detailed", TRUTH), write("explain", TRUTH, "zh"), "Ünïcode ✓ 龘\n\t<image>"):
         assert words.decode(words(text)["input_ids"]) == text
     assert words("<|im_end|>")["input_ids"] == [words.eos_token_id]
@@ -40,7 +40,7 @@ def test_tokenizer_gives_back_any_text(folder: Path) -> None:
 
 def test_packed_answers_see_nothing_of_each_other(folder: Path) -> None:
     torch.manual_seed(0)
-    words = Qwen2TokenizerFast.from_pretrained(folder)
+    words = Qwen2Tokenizer.from_pretrained(folder)
     speaker = language.Speaker(language.qwen_config(folder, SIZES)).eval()
     image, tokens = torch.randn(1, 256, 4, 4), torch.randn(1, 2, 256)
     packed = language.Packer(words, 22).pack(np.random.default_rng(0), [TRUTH], 3)
@@ -57,7 +57,7 @@ def test_packed_answers_see_nothing_of_each_other(folder: Path) -> None:
 
 
 def test_packed_prompt_is_the_one_that_serves(folder: Path) -> None:
-    words = Qwen2TokenizerFast.from_pretrained(folder)
+    words = Qwen2Tokenizer.from_pretrained(folder)
     packer = language.Packer(words, 22)
     serving = Language.__new__(Language)
     serving.tokenizer = words
