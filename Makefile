@@ -40,6 +40,6 @@ $(VENV)/.ready: requirements.txt constraints.txt
 	SAM2_BUILD_CUDA=0 $(RUN) -m pip install --disable-pip-version-check --no-build-isolation -r requirements.txt
 	@touch $@
 
-$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt requirements-training.txt
 	$(RUN) -m pip install --disable-pip-version-check --no-build-isolation -r requirements-dev.txt
 	@touch $@
