@@ -91,6 +91,11 @@ def distance(ours: Any, golden: np.ndarray) -> float:
     return float(np.abs(mine.astype(np.float64) - target).max() / max(np.abs(target).max(), 1e-12))
 
 
+def stats_distance(ours: np.ndarray, golden: np.ndarray) -> float:
+    """The larger distance of (mean, std, min, max) and of sum |x|, which is of another order of magnitude."""
+    return max(distance(ours[:4], golden[:4]), distance(ours[4:], golden[4:]))
+
+
 def stats(values: torch.Tensor) -> np.ndarray:
     """mean, std, min, max, sum |x|, as stored in the `*_stats` arrays."""
     array = values.detach().double().cpu().numpy()
