@@ -61,11 +61,11 @@ def read_prompts(context: Sequence[ContextRegion], roles: Roles) -> list[RegionP
         else:
             loose.append(point)
     prompts = [
-        RegionPrompt(points=tuple(_point(p) for p in own), box=corner, label=_label(box, roles))
+        RegionPrompt(points=tuple(_point(p) for p in own), box=corner, label=_label(box))
         for box, corner, own in zip(boxes, corners, members, strict=True)
     ]
     if loose and (not boxes or any(p.is_positive is not False for p in loose)):
-        prompts.append(RegionPrompt(points=tuple(_point(p) for p in loose), label=_label(loose[-1], roles)))
+        prompts.append(RegionPrompt(points=tuple(_point(p) for p in loose), label=_label(loose[-1])))
     return prompts
 
 
@@ -120,6 +120,6 @@ def _area(box: tuple[float, float, float, float]) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _label(region: ContextRegion, roles: Roles) -> str | None:
+def _label(region: ContextRegion) -> str | None:
     labels = region.value.keypointlabels or region.value.rectanglelabels or region.value.labels
     return labels[0] if labels else None

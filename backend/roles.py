@@ -1,4 +1,4 @@
-"""What each control of a labelling config is for: where prompts come from, where masks, classes and texts go."""
+"""What each control of a labelling config is for: where the pictures are, where masks, classes and texts go."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from functools import lru_cache
 from backend.controls import REGISTRY, Control
 from backend.errors import ConfigError
 
-_PROMPT_TAGS = ("KeyPointLabels", "KeyPoint", "RectangleLabels", "Rectangle")
-
 
 @dataclass(frozen=True)
 class Roles:
@@ -18,13 +16,11 @@ class Roles:
     Attributes:
         images: name of each <Image> → the key of its picture in a task's data.
         controls: names of all controls.
-        prompts: names of the controls that prompts come from.
         outputs: what fills the answer, geometry first.
     """
 
     images: dict[str, str]
     controls: frozenset[str]
-    prompts: frozenset[str]
     outputs: tuple[Control, ...]
 
     def outputs_of(self, image: str) -> tuple[Control, ...]:
@@ -69,5 +65,4 @@ def read_roles(label_config: str) -> Roles:
             "the labelling config has no control for masks: add "
             '<BrushLabels name="mask" toName="image" smart="false"><Label value="object"/></BrushLabels>'
         )
-    prompts = frozenset(c.name for c in on_images if c.tag in _PROMPT_TAGS)
-    return Roles(images, frozenset(c.name for c in controls), prompts, tuple(outputs))
+    return Roles(images, frozenset(c.name for c in controls), tuple(outputs))

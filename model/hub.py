@@ -10,7 +10,6 @@ from model.errors import CheckpointError
 BUNDLED = Path(__file__).parent / "checkpoints"
 SAM2_HUB_ID = "facebook/sam2.1-hiera-large"
 SAM2_FILE = "sam2.1_hiera_large.pt"
-SAM2_SIZE_GB = 0.9
 
 _WANTED = ["*.json", "*.safetensors", "*.txt"]
 

@@ -37,7 +37,6 @@ class Decoded:
     """The mask decoder's answer to a batch of B prompts of equal length, on the model's device.
 
     Attributes:
-        raw_logits: (B, 4, 4n, 4n) of the four mask tokens, before the object score is applied.
         mask_logits: (B, 4n, 4n) of mask token 0, -1024 where the object score is <= 0.
         ious: (B, 4), predicted, of the four mask tokens.
         object_scores: (B,), raw logits.
@@ -46,7 +45,6 @@ class Decoded:
         image: (B, 256, n, n), the image side of the decoder's transformer.
     """
 
-    raw_logits: torch.Tensor
     mask_logits: torch.Tensor
     ious: torch.Tensor
     object_scores: torch.Tensor
@@ -123,7 +121,6 @@ class Tower:
         chosen = torch.where(stability >= _STABILITY_THRESHOLD, torch.zeros_like(best), best)
         rows = torch.arange(batch, device=raw.device)
         return Decoded(
-            raw_logits=raw,
             mask_logits=torch.where((scores > 0)[:, None, None], raw[:, 0], NO_OBJ_SCORE),
             ious=ious,
             object_scores=scores,

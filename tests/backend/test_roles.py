@@ -15,7 +15,6 @@ from tests.http.stack import CONFIG
 def test_the_shipped_config() -> None:
     roles = read_roles(CONFIG)
     assert roles.images == {"image": "image"}
-    assert roles.prompts == {"point", "box"}
     assert [type(control) for control in roles.outputs] == [Brush, RegionChoices, RegionText]
     assert [control.name for control in roles.outputs_of("image")] == ["mask", "class", "caption"]
 
