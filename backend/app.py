@@ -69,10 +69,7 @@ def _add_pages(app: Flask, settings: Settings, dispatcher: Dispatcher, metrics: 
     @app.get("/")
     @app.get("/health")
     def health() -> Response:
-        try:
-            workers = dispatcher.workers()
-        except redis.RedisError:
-            raise QueueDown("the queue (Redis) cannot be reached: start it, or correct REDIS_URL") from None
+        workers = dispatcher.workers()
         return jsonify(
             status="UP",
             model_class="Pallas",
@@ -99,14 +96,15 @@ def _add_pages(app: Flask, settings: Settings, dispatcher: Dispatcher, metrics: 
         return _predictions([interactive(asked.tasks[0], context, roles)])
 
     def interactive(task: LabelStudioTask, context: Context, roles: Roles) -> Prediction:
-        prompts = read_prompts(context.result, roles)
+        # a config may show several pictures: the newest prompt says which one is meant
+        image = context.result[-1].to_name
+        prompts = read_prompts([region for region in context.result if region.to_name == image], roles)
         if not prompts:
             return Prediction(model_version=dispatcher.model_version())
         if len(prompts) > settings.max_prompts:
             raise PromptError(
                 f"{len(prompts)} regions in one request, the limit is {settings.max_prompts}: accept some"
             )
-        image = context.result[-1].to_name
         outputs = roles.outputs_of(image)
         if not any(control.is_geometry for control in outputs):
             raise ConfigError(f"the picture {image!r} has no control for masks: add <BrushLabels toName={image!r}>")
@@ -123,10 +121,7 @@ def _add_pages(app: Flask, settings: Settings, dispatcher: Dispatcher, metrics: 
 
     def answer(job: JobRequest, prompts: list[RegionPrompt], roles: Roles, image: str) -> Prediction:
         begin = time.perf_counter()
-        try:
-            picture = park(job.picture, dispatcher.redis, settings)
-        except redis.RedisError:
-            raise QueueDown("the queue (Redis) cannot be reached: start it, or correct REDIS_URL") from None
+        picture = park(job.picture, dispatcher.redis, settings)
         reply: JobReply = dispatcher.run(job.model_copy(update={"picture": picture}))
         shaping = time.perf_counter()
         prediction = shape(reply, prompts, roles.outputs_of(image))
@@ -198,6 +193,9 @@ def _add_bookkeeping(app: Flask, metrics: Metrics) -> None:
 def _as_backend_error(error: Exception) -> BackendError:
     if isinstance(error, BackendError):
         return error
+    if isinstance(error, redis.RedisError):
+        log.warning("request=%s Redis failed (%s)", g.get("request_id", "-"), error)
+        return QueueDown("the queue (Redis) cannot be reached: start it, or correct REDIS_URL")
     if isinstance(error, RequestEntityTooLarge):
         return BodyTooLarge("the request is too large: raise PALLAS_MAX_BODY_BYTES, or send pictures by URL")
     if isinstance(error, NoPage):

@@ -7,8 +7,6 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from rq.timeouts import JobTimeoutException
-
 from backend.errors import BackendError, BadRequest, from_model
 from backend.job import VERSION, JobReply, JobRequest, RegionPrompt, RegionReply, TextReply
 from backend.pictures import PictureStore
@@ -66,8 +64,6 @@ class Engine:
             return self._perceive(request).model_dump(mode="json")
         except BackendError as error:
             return {"error": error.to_wire()}
-        except JobTimeoutException:
-            raise
         except Exception as error:
             known = from_model(error)
             if known is None:

@@ -88,14 +88,12 @@ class PictureStore:
         return data
 
     def _download(self, url: str) -> bytes:
-        limit, settings = self._settings.max_picture_bytes, self._settings
+        settings = self._settings
         where = shorten(url)
         try:
             headers = self._label_studio.headers_for(url)
             with self._session.get(url, headers=headers, timeout=settings.fetch_timeout_s, stream=True) as answer:
                 self._check_status(answer, where)
-                if int(answer.headers.get("Content-Length") or 0) > limit:
-                    raise PictureTooLarge(f"the picture {where} is larger than {limit:,} bytes: make it smaller")
                 return self._receive(answer, where)
         except requests.Timeout:
             raise Unreachable(
@@ -109,12 +107,15 @@ class PictureStore:
     def _receive(self, answer: requests.Response, where: str) -> bytes:
         limit, patience_s = self._settings.max_picture_bytes, self._settings.fetch_timeout_s
         until = time.monotonic() + patience_s
+        too_large = PictureTooLarge(f"the picture {where} is larger than {limit:,} bytes: make it smaller")
+        if int(answer.headers.get("Content-Length") or 0) > limit:
+            raise too_large
         data = bytearray()
         # read1 returns with what is there: a host that trickles cannot hold the worker beyond the limit
         while chunk := answer.raw.read1(_CHUNK, decode_content=True):
             data += chunk
             if len(data) > limit:
-                raise PictureTooLarge(f"the picture {where} is larger than {limit:,} bytes: make it smaller")
+                raise too_large
             if time.monotonic() > until:
                 raise Unreachable(f"{where} did not send the picture within {patience_s:g} s: is its host slow?")
         return bytes(data)
@@ -158,8 +159,9 @@ class PictureStore:
 
 def shorten(address: str) -> str:
     """An address for messages: without user, password and query (which may hold signatures), at most 120 characters."""
-    parts = urllib.parse.urlsplit(address)
-    if parts.scheme in ("http", "https"):
+    # only those: a file's name need not be an address that can be split
+    if address.lower().startswith(("http://", "https://")):
+        parts = urllib.parse.urlsplit(address)
         address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     return address if len(address) <= 120 else f"{address[:117]}..."
 

@@ -20,7 +20,6 @@ from backend.errors import (
     JobTimeout,
     ModelLoading,
     NoWorker,
-    QueueDown,
     QueueFull,
     WorkerDied,
     WorkerError,
@@ -57,16 +56,10 @@ class Dispatcher:
         """Enqueue a job and wait for its reply.
 
         Raises:
-            QueueDown, QueueFull, NoWorker, ModelLoading, WorkerDied, WorkerError, JobTimeout, or what the job itself
-            found wrong with the picture or the prompts.
+            QueueFull, NoWorker, ModelLoading, WorkerDied, WorkerError, JobTimeout, or what the job itself found wrong
+            with the picture or the prompts; redis.RedisError where Redis is away.
         """
-        try:
-            job = self._enqueue(request, queue)
-            result = self._wait(job)
-        except redis.RedisError as error:
-            log.warning("request %s: Redis failed (%s)", request.request_id, error)
-            raise QueueDown("the queue (Redis) cannot be reached: start it, or correct REDIS_URL") from None
-        return self._unpack(result, request)
+        return self._unpack(self._wait(self._enqueue(request, queue)), request)
 
     def depth(self) -> dict[str, int]:
         """Jobs waiting by queue."""

@@ -163,14 +163,17 @@ class PerceiveAnything:
     ) -> Perception:
         """Encode (unless an embedding is given), segment and describe in one call; arguments as in the three verbs."""
         begin = time.perf_counter()
-        given = isinstance(image_or_embedding, Embedding)
-        embedding = image_or_embedding if isinstance(image_or_embedding, Embedding) else self.encode(image_or_embedding)
+        if isinstance(image_or_embedding, Embedding):
+            embedding, encode_s = image_or_embedding, 0.0
+        else:
+            embedding = self.encode(image_or_embedding)
+            encode_s = time.perf_counter() - begin
         encoded = time.perf_counter()
         regions = self.segment(embedding, prompts, refine_masks)
         segmented = time.perf_counter()
         texts = self.describe(regions, tasks, language, temperature, max_new_tokens, repetition_penalty, seed)
         seconds = {
-            "encode": 0.0 if given else encoded - begin,
+            "encode": encode_s,
             "segment": segmented - encoded,
             "describe": time.perf_counter() - segmented,
         }

@@ -76,6 +76,22 @@ def test_boxes_make_a_region_each(stack: Stack, host: PictureHost) -> None:
     assert len({item["id"] for item in masks}) == 2
 
 
+def test_of_several_pictures_the_newest_prompts_one_is_meant(stack: Stack, host: PictureHost) -> None:
+    config = """<View><Image name="a" value="$one"/><Image name="b" value="$two"/>
+    <BrushLabels name="ma" toName="a"><Label value="food"/></BrushLabels>
+    <BrushLabels name="mb" toName="b"><Label value="food"/></BrushLabels>
+    <RectangleLabels name="ba" toName="a"><Label value="food"/></RectangleLabels>
+    <RectangleLabels name="bb" toName="b"><Label value="food"/></RectangleLabels></View>"""
+    context = [
+        box(5, 5, 30, 40, from_name="ba", to_name="a"),
+        box(50, 30, 40, 60, from_name="bb", to_name="b"),
+    ]
+    data = {"one": f"{host.url}/coffee.jpg", "two": f"{host.url}/astronaut.jpg"}
+    body = {"tasks": [{"id": 1, "data": data}], "label_config": config, "params": {"context": {"result": context}}}
+    (item,) = stack.post("/predict", json=body).json()["results"][0]["result"]
+    assert (item["from_name"], item["to_name"], item["original_width"]) == ("mb", "b", 512)
+
+
 def test_without_prompts_nothing_is_drawn(stack: Stack, host: PictureHost) -> None:
     version = stack.wait_for_worker().model_version
     empty: dict[str, Any] = {"result": [], "score": None, "model_version": version}
