@@ -129,6 +129,8 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
         gone += min(time.perf_counter() - began, _LONGEST_STEP) / 60
         diary.note(learner.step, gone, planned, parts)
         if learner.step % 100 == 0:
+            pool.refresh()  # scenes may still be being drawn beside it
+            val.refresh()
             learner.save(place.segment_state, gone)
             if not alone and len(val):
                 print("val", segmentation.probe(learner, val, 96, recipe.side), flush=True)
