@@ -1,4 +1,4 @@
-"""python -m backend serve | front | worker | check"""
+"""python -m backend serve | front | worker | check | review"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pydantic import ValidationError
 from rich.console import Console
 
-from backend.errors import BackendError
+from backend.errors import BackendError, QueueDown
 from backend.settings import Settings
 
 
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     worker.add_argument("--name", help=argparse.SUPPRESS)
     commands.add_parser("front", parents=[model, address], help="the front alone")
     commands.add_parser("check", parents=[model], help="what is set, what works, what to do about what does not")
+    commands.add_parser("review", help="what people kept of the answers: masks, labels, texts")
     return top
 
 
@@ -67,11 +68,26 @@ def _run(command: str, settings: Settings, name: str | None) -> int:
         from backend.check import check
 
         return check(settings, Console())
+    if command == "review":
+        return _review(settings)
     if command == "worker":
         return _worker(settings, name)
     from backend.serve import run_front, serve
 
     return serve(settings, say) if command == "serve" else run_front(settings, say)
+
+
+def _review(settings: Settings) -> int:
+    import redis
+
+    from backend.redis_server import connect, running
+    from backend.review import show
+
+    with running(settings):
+        try:
+            return show(connect(settings), Console())
+        except redis.RedisError as error:
+            raise QueueDown(f"the queue (Redis) cannot be reached ({type(error).__name__}): start it first") from None
 
 
 def _worker(settings: Settings, name: str | None) -> int:

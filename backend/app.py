@@ -18,29 +18,17 @@ from backend.errors import (
     BackendError,
     BadRequest,
     BodyTooLarge,
-    ConfigError,
     MethodNotAllowed,
     NotFound,
-    PromptError,
     QueueDown,
     WorkerError,
 )
-from backend.job import JobReply, JobRequest, RegionPrompt
 from backend.metrics import Metrics
-from backend.pictures import park
-from backend.prompts import read_prompts
-from backend.protocol import (
-    Context,
-    LabelStudioTask,
-    Prediction,
-    PredictRequest,
-    SetupRequest,
-    WebhookRequest,
-    parse,
-)
+from backend.protocol import PredictRequest, SetupRequest, WebhookRequest, parse
 from backend.queues import Dispatcher
-from backend.results import shape
-from backend.roles import Roles, read_roles
+from backend.review import Reviews
+from backend.roles import read_roles
+from backend.service import Service
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -60,12 +48,13 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     dispatcher = Dispatcher(settings)
     metrics = Metrics(dispatcher)
-    _add_pages(app, settings, dispatcher, metrics)
+    service = Service(settings, dispatcher, metrics)
+    _add_pages(app, service, dispatcher, metrics, Reviews(dispatcher.redis, service.answers))
     _add_bookkeeping(app, metrics)
     return app
 
 
-def _add_pages(app: Flask, settings: Settings, dispatcher: Dispatcher, metrics: Metrics) -> None:
+def _add_pages(app: Flask, service: Service, dispatcher: Dispatcher, metrics: Metrics, reviews: Reviews) -> None:
     @app.get("/")
     @app.get("/health")
     def health() -> Response:
@@ -79,56 +68,16 @@ def _add_pages(app: Flask, settings: Settings, dispatcher: Dispatcher, metrics: 
 
     @app.post("/setup")
     def setup() -> Response:
-        read_roles(parse(SetupRequest, _json()).label_schema)
-        return jsonify(model_version=dispatcher.model_version())
+        return jsonify(model_version=service.setup(parse(SetupRequest, _json()).label_schema))
 
     @app.post("/predict")
     def predict() -> Response:
-        asked = parse(PredictRequest, _json())
-        roles = read_roles(asked.label_config)
-        context = asked.params.context
-        if context is None or not context.result:
-            # no prompt, nothing to draw: one empty result for each task is what Label Studio takes without an error
-            version = dispatcher.model_version()
-            return _predictions([Prediction(model_version=version) for _ in range(max(1, len(asked.tasks)))])
-        if len(asked.tasks) != 1:
-            raise BadRequest(f"tasks: an interactive request is about one task, this one has {len(asked.tasks)}")
-        return _predictions([interactive(asked.tasks[0], context, roles)])
-
-    def interactive(task: LabelStudioTask, context: Context, roles: Roles) -> Prediction:
-        # a config may show several pictures: the newest prompt says which one is meant
-        image = context.result[-1].to_name
-        prompts = read_prompts([region for region in context.result if region.to_name == image], roles)
-        if not prompts:
-            return Prediction(model_version=dispatcher.model_version())
-        if len(prompts) > settings.max_prompts:
-            raise PromptError(
-                f"{len(prompts)} regions in one request, the limit is {settings.max_prompts}: accept some"
-            )
-        outputs = roles.outputs_of(image)
-        if not any(control.is_geometry for control in outputs):
-            raise ConfigError(f"the picture {image!r} has no control for masks: add <BrushLabels toName={image!r}>")
-        job = JobRequest(
-            request_id=g.request_id,
-            picture=_picture(task, roles.images[image]),
-            prompts=tuple(prompts),
-            tasks=tuple(dict.fromkeys(text for control in outputs for text in control.tasks())),
-            language=settings.language,
-            max_new_tokens=settings.max_new_tokens,
-            sent_at=time.time(),
+        outcome = service.predict(parse(PredictRequest, _json()), g.request_id)
+        g.seconds = outcome.seconds
+        # an empty list is how Label Studio stores no prediction; it would keep an empty one and never ask again
+        return jsonify(
+            results=[[] if answer is None else answer.model_dump(exclude_none=True) for answer in outcome.answers]
         )
-        return answer(job, prompts, roles, image)
-
-    def answer(job: JobRequest, prompts: list[RegionPrompt], roles: Roles, image: str) -> Prediction:
-        begin = time.perf_counter()
-        picture = park(job.picture, dispatcher.redis, settings)
-        reply: JobReply = dispatcher.run(job.model_copy(update={"picture": picture}))
-        shaping = time.perf_counter()
-        prediction = shape(reply, prompts, roles.outputs_of(image))
-        end = time.perf_counter()
-        metrics.observe(reply, end - shaping, end - begin)
-        g.seconds = reply.seconds | {"shape": end - shaping}
-        return prediction
 
     @app.post("/webhook")
     def webhook() -> Response:
@@ -136,6 +85,7 @@ def _add_pages(app: Flask, settings: Settings, dispatcher: Dispatcher, metrics: 
         # a label of a metric may not be whatever a stranger sends
         known = event.action if event.action.isidentifier() and len(event.action) <= 40 else "other"
         metrics.webhooks.labels(known).inc()
+        reviews.take(event)
         return jsonify(status="ok")
 
     @app.get("/versions")
@@ -213,17 +163,3 @@ def _json() -> Any:
     if body is None:
         raise BadRequest("the body is not JSON: send a JSON object")
     return body
-
-
-def _picture(task: LabelStudioTask, key: str) -> str:
-    value = task.data.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise BadRequest(
-            f"tasks.0.data.{key}: the labelling config reads the picture from there, and the task has "
-            f"{', '.join(sorted(task.data)) or 'no data'}"
-        )
-    return value.strip()
-
-
-def _predictions(predictions: list[Prediction]) -> Response:
-    return jsonify(results=[prediction.model_dump() for prediction in predictions])

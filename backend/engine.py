@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import BackendError, BadRequest, from_model
-from backend.job import VERSION, JobReply, JobRequest, RegionPrompt, RegionReply, TextReply
+from backend.job import VERSION, Group, JobReply, JobRequest, LabelReply, RegionPrompt, RegionReply, TextReply
+from backend.labels import best_label
 from backend.pictures import PictureStore
 from backend.settings import Settings
 from backend.shelf import EmbeddingShelf
 
 if TYPE_CHECKING:
-    from model import PerceiveAnything, Prompt
+    from model import Embedding, PerceiveAnything, Region
 
 _resident: Engine | None = None
 """The engine of this process: rq calls `perform` by name, so the function must find it here."""
@@ -51,9 +53,10 @@ class Engine:
 
         from model import Prompt, Task
 
-        self._pam.perceive(
+        found = self._pam.perceive(
             Image.new("RGB", (64, 64), "gray"), [Prompt(points=[(32, 32, 1)])], [Task.BRIEF], "en", 0.0, 2
         )
+        self._pam.score(found.regions, ["a", "b"])
 
     def answer(self, payload: dict[str, Any]) -> dict[str, Any]:
         """The reply, or the error that the request caused; other faults are raised and rq records them."""
@@ -71,51 +74,89 @@ class Engine:
             return {"error": known.to_wire()}
 
     def _perceive(self, request: JobRequest) -> JobReply:
-        from model import open_picture
-
-        seconds = {"queue": max(0.0, time.time() - request.sent_at)}
-        begin = time.perf_counter()
-        data = self._pictures.read(request.picture)
-        key = hashlib.sha256(data).hexdigest()
-        embedding = self._shelf.get(key)
-        cached = embedding is not None
-        if embedding is None:
-            image = open_picture(data, self._settings.max_picture_pixels)
-            seconds["fetch"] = time.perf_counter() - begin
-            begin = time.perf_counter()
-            embedding = self._pam.encode(image)
-            self._shelf.put(key, embedding)
-            seconds["encode"] = time.perf_counter() - begin
-        else:
-            seconds["fetch"], seconds["encode"] = time.perf_counter() - begin, 0.0
-        prompts = [to_pixels(prompt, embedding.width, embedding.height) for prompt in request.prompts]
-        found = self._pam.perceive(
-            embedding, prompts, request.tasks, request.language, max_new_tokens=request.max_new_tokens
-        )
-        seconds["segment"], seconds["describe"] = found.seconds["segment"], found.seconds["describe"]
+        seconds: dict[str, float] = {"queue": max(0.0, time.time() - request.sent_at)}
+        embedding, cached = self._embedding(request.picture, seconds)
+        seconds |= {"segment": 0.0, "describe": 0.0}
+        groups = tuple(self._group(embedding, group, request.max_new_tokens, seconds) for group in request.groups)
         return JobReply(
             width=embedding.width,
             height=embedding.height,
-            regions=tuple(_reply(region, texts) for region, texts in found),
+            groups=groups,
             seconds=seconds,
             model_version=self.model_version,
             cached=cached,
         )
 
+    def _embedding(self, picture: str, seconds: dict[str, float]) -> tuple[Embedding, bool]:
+        """Of a picture, and whether it was there already."""
+        from model import open_picture
 
-def to_pixels(prompt: RegionPrompt, width: int, height: int) -> Prompt:
-    """A prompt in percentages → pixels of a picture of that size."""
-    from model import Prompt
+        begin = time.perf_counter()
+        data = self._pictures.read(picture)
+        key = hashlib.sha256(data).hexdigest()
+        embedding = self._shelf.get(key)
+        if embedding is not None:
+            seconds |= {"fetch": time.perf_counter() - begin, "encode": 0.0}
+            return embedding, True
+        image = open_picture(data, self._settings.max_picture_pixels)
+        fetched = time.perf_counter()
+        embedding = self._pam.encode(image)
+        self._shelf.put(key, embedding)
+        seconds |= {"fetch": fetched - begin, "encode": time.perf_counter() - fetched}
+        return embedding, False
 
-    points = [(p.x / 100 * width, p.y / 100 * height, int(p.positive)) for p in prompt.points]
-    box = None
-    if prompt.box is not None:
-        x1, y1, x2, y2 = prompt.box
-        box = (x1 / 100 * width, y1 / 100 * height, x2 / 100 * width, y2 / 100 * height)
-    return Prompt(points=points or None, box=box)
+    def _group(
+        self, embedding: Embedding, group: Group, max_new_tokens: int, seconds: dict[str, float]
+    ) -> tuple[RegionReply, ...]:
+        begin = time.perf_counter()
+        if group.propose:
+            regions = self._pam.propose(embedding, limit=self._settings.max_proposals)
+        else:
+            regions = self._segment(embedding, group.prompts)
+        segmented = time.perf_counter()
+        seconds["segment"] += segmented - begin
+        texts: list[dict[str, TextReply]] = [{} for _ in regions]
+        by_language = defaultdict(list)
+        for ask in group.texts:
+            by_language[ask.language].append(ask)
+        for language, asks in by_language.items():
+            found = self._pam.describe(regions, [a.task for a in asks], language, max_new_tokens=max_new_tokens)
+            for mine, said in zip(texts, found, strict=True):
+                for ask in asks:
+                    text = said[ask.task]
+                    mine[ask.key] = TextReply(string=text.string, score=min(1.0, math.exp(text.mean_logprob)))
+        labels = self._labels(regions, group)
+        seconds["describe"] += time.perf_counter() - segmented
+        return tuple(_reply(region, t, chosen) for region, t, chosen in zip(regions, texts, labels, strict=True))
+
+    def _segment(self, embedding: Embedding, prompts: tuple[RegionPrompt, ...]) -> list[Region]:
+        from backend.corrections import cut, to_pixels
+
+        width, height = embedding.width, embedding.height
+        return self._pam.segment(
+            embedding,
+            [
+                cut(self._pam, embedding, prompt)
+                if prompt.mask is not None and prompt.points
+                else to_pixels(prompt, width, height)
+                for prompt in prompts
+            ],
+        )
+
+    def _labels(self, regions: list[Region], group: Group) -> list[tuple[LabelReply, ...]]:
+        """For each region the likeliest label of each set."""
+        chosen: list[list[LabelReply]] = [[] for _ in regions]
+        if not regions:
+            return []
+        for labels in group.label_sets:
+            names = list(dict.fromkeys(name for candidate in labels.candidates for name in candidate.names))
+            scores = self._pam.score(regions, names, language=labels.language)
+            for mine, row in zip(chosen, scores.tolist(), strict=True):
+                mine.append(best_label(labels.candidates, dict(zip(names, row, strict=True))))
+        return [tuple(mine) for mine in chosen]
 
 
-def _reply(region: Any, texts: Any) -> RegionReply:
+def _reply(region: Region, texts: dict[str, TextReply], labels: tuple[LabelReply, ...]) -> RegionReply:
     from model.mask import to_coco_rle
 
     return RegionReply(
@@ -123,8 +164,6 @@ def _reply(region: Any, texts: Any) -> RegionReply:
         area=region.area,
         iou=min(max(region.iou, 0.0), 1.0),
         object_score=region.object_score,
-        texts={
-            task: TextReply(string=text.string, score=min(1.0, math.exp(text.mean_logprob)))
-            for task, text in texts.items()
-        },
+        texts=texts,
+        labels=labels,
     )

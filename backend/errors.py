@@ -10,6 +10,8 @@ class BackendError(Exception):
 
     status = 500
     retry_after_s: int | None = None
+    annotator_can_help = False
+    """Whether the person who clicked can do something about it: then the reason is shown in the picture."""
 
     @property
     def type(self) -> str:
@@ -36,12 +38,14 @@ class PromptError(BackendError):
     """A click or a box that cannot be used: outside the picture, not finite, empty, inverted."""
 
     status = 400
+    annotator_can_help = True
 
 
 class PictureForbidden(BackendError):
     """The picture's host wants a token that we lack, or a local file lies outside the allowed roots."""
 
     status = 403
+    annotator_can_help = True
 
 
 class NotFound(BackendError):
@@ -54,6 +58,7 @@ class PictureNotFound(BackendError):
     """The picture's host, or the disk, does not have it."""
 
     status = 404
+    annotator_can_help = True
 
 
 class MethodNotAllowed(BackendError):
@@ -72,12 +77,14 @@ class PictureTooLarge(BackendError):
     """More bytes or pixels than the limits allow."""
 
     status = 413
+    annotator_can_help = True
 
 
 class PictureError(BackendError):
     """Not a picture, truncated, 0 bytes."""
 
     status = 422
+    annotator_can_help = True
 
 
 class WorkerError(BackendError):
@@ -90,6 +97,7 @@ class PictureUnreachable(BackendError):
     """The picture's host does not answer, or answers with a fault of its own."""
 
     status = 502
+    annotator_can_help = True
 
 
 class QueueDown(BackendError):
@@ -103,6 +111,7 @@ class QueueFull(BackendError):
     """More requests wait than the limit allows."""
 
     status = 503
+    annotator_can_help = True
     retry_after_s = 10
 
 
@@ -110,6 +119,7 @@ class NoWorker(BackendError):
     """No worker is running."""
 
     status = 503
+    annotator_can_help = True
     retry_after_s = 10
 
 
@@ -117,6 +127,7 @@ class ModelLoading(BackendError):
     """The workers are still loading the model."""
 
     status = 503
+    annotator_can_help = True
     retry_after_s = 10
 
 
@@ -124,6 +135,7 @@ class WorkerDied(BackendError):
     """The worker went away during the job."""
 
     status = 503
+    annotator_can_help = True
     retry_after_s = 5
 
 
@@ -131,6 +143,7 @@ class JobTimeout(BackendError):
     """The job took longer than its limit, or its turn did not come in time."""
 
     status = 504
+    annotator_can_help = True
 
 
 _BY_NAME = {cls.__name__: cls for cls in BackendError.__subclasses__()}

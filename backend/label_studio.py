@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 import urllib.parse
@@ -11,7 +12,23 @@ import requests
 from backend.errors import PictureForbidden, PictureUnreachable
 from backend.settings import Settings
 
+PATHS = ("/data/", "/tasks/")
+"""What Label Studio serves files under: uploads, local storage, cloud storage."""
+
+_CLOUDS = ("s3:", "gs:", "azure-blob:")
 _ACCESS_LIFETIME_S = 240  # Label Studio's access tokens live 300 s
+
+
+def cloud_path(reference: str, task: int | None) -> str:
+    """Label Studio's own way to a cloud storage's file (s3:, gs:, azure-blob:); other references stay as they are.
+
+    It answers there with the file or with a signed address, so that the storage's keys never leave it
+    (GET /tasks/<id>/presign/, the file's URI in URL-safe base64).
+    """
+    if task is None or not reference.startswith(_CLOUDS):
+        return reference
+    encoded = base64.urlsafe_b64encode(reference.encode()).decode()
+    return f"/tasks/{task}/presign/?fileuri={encoded}"
 
 
 class LabelStudio:

@@ -1,26 +1,71 @@
-"""From the model's free answer to a label of the project's closed set."""
+"""The project's closed set of labels: their names, and which one the model means."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from backend.job import Candidate, LabelReply, LabelSet
+from backend.tags import Tag
+
+_HAN = re.compile(r"[\u4e00-\u9fff]")
 
 
-def match_label(answer: str, labels: Sequence[str]) -> str | None:
-    """The label that an answer names: the same words, else the longest label that occurs in it as whole words.
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one control.
 
-    Case and punctuation do not count. None where no label, or more than one of the longest, occurs.
+    Attributes:
+        candidates: each label as results carry it (its alias, if it has one), with all its names: value, alias and the
+            synonyms of `predicted_values`.
+        free: labels marked pallas="auto": choosing one at the prompt leaves the choice to the model.
     """
-    said = _words(answer)
-    if not said:
-        return None
-    for label in labels:
-        if _words(label) == said:
-            return label
-    within = [label for label in labels if _words(label) and f" {_words(label)} " in f" {said} "]
-    longest = [label for label in within if len(_words(label)) == max(len(_words(other)) for other in within)]
-    return longest[0] if len(longest) == 1 else None
+
+    candidates: tuple[Candidate, ...] = ()
+    free: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, tag: Tag) -> Labels:
+        """Of a control's <Label> or <Choice> children."""
+        return cls(
+            tuple(Candidate(label=child.value, names=child.names) for child in tag.children),
+            frozenset(child.value for child in tag.children if "auto" in child.wishes),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.candidates)
+
+    def __contains__(self, label: object) -> bool:
+        return any(candidate.label == label for candidate in self.candidates)
+
+    def fixed(self, label: str | None) -> str | None:
+        """The annotator's own choice, if this control has it and does not leave it to the model; else None."""
+        return label if label in self and label not in self.free else None
+
+    def label_set(self) -> LabelSet:
+        """For the job: the names are asked in Chinese where they are Chinese."""
+        names = [name for candidate in self.candidates for name in candidate.names]
+        chinese = sum(bool(_HAN.search(name)) for name in names) * 2 > len(names)
+        return LabelSet(candidates=self.candidates, language="zh" if chinese else "en")
 
 
-def _words(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.casefold()))
+def best_label(candidates: Sequence[Candidate], log_likelihoods: Mapping[str, float]) -> LabelReply:
+    """The likeliest label, and its probability among all labels of the set.
+
+    A label is as likely as its names together; probabilities are normalised over the set (softmax), since the answer
+    must be one of them.
+
+    Args:
+        candidates: at least one.
+        log_likelihoods: natural logarithm, of each name as the whole answer.
+    """
+    sums = [_log_sum([log_likelihoods[name] for name in candidate.names]) for candidate in candidates]
+    best = max(range(len(sums)), key=sums.__getitem__)
+    return LabelReply(label=candidates[best].label, probability=min(1.0, math.exp(sums[best] - _log_sum(sums))))
+
+
+def _log_sum(values: Sequence[float]) -> float:
+    top = max(values)
+    return top if math.isinf(top) else top + math.log(sum(math.exp(value - top) for value in values))

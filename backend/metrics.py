@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from backend.job import JobReply
 from backend.queues import Dispatcher
+from backend.review import totals
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 
@@ -40,7 +41,7 @@ class Metrics:
         """Count one answered job."""
         for stage, seconds in {**reply.seconds, "shape": shape_s, "whole": whole_s}.items():
             self._stage.labels(stage).observe(seconds)
-        self.regions.inc(len(reply.regions))
+        self.regions.inc(sum(len(group) for group in reply.groups))
         if reply.cached:
             self.cached.inc()
 
@@ -61,7 +62,15 @@ class _Live(Collector):
         up = GaugeMetricFamily("pallas_redis_up", "1 if Redis answers")
         depth = GaugeMetricFamily("pallas_queue_depth", "Jobs waiting", labels=["queue"])
         workers = GaugeMetricFamily("pallas_workers", "Workers alive by state", labels=["state"])
+        reviewed = GaugeMetricFamily(
+            "pallas_reviewed",
+            "Our answers after review by people: sums of regions, masks, labels, texts, those kept, of the masks' IoU "
+            "with ours and of the texts' edit distance",
+            labels=["what"],
+        )
         try:
+            for name, total in totals(self._dispatcher.redis).items():
+                reviewed.add_metric([name], total)
             for name, count in self._dispatcher.depth().items():
                 depth.add_metric([name], count)
             states = [sign.state for sign in self._dispatcher.workers()]
@@ -70,4 +79,4 @@ class _Live(Collector):
             up.add_metric([], 1)
         except redis.RedisError:
             up.add_metric([], 0)
-        yield from (up, depth, workers)
+        yield from (up, depth, workers, reviewed)

@@ -15,7 +15,7 @@ import urllib3
 
 from backend.errors import BadRequest, PictureError, PictureForbidden, PictureNotFound, PictureTooLarge
 from backend.errors import PictureUnreachable as Unreachable
-from backend.label_studio import LabelStudio
+from backend.label_studio import PATHS, LabelStudio
 from backend.settings import Settings
 
 _CHUNK = 1 << 16
@@ -71,7 +71,7 @@ class PictureStore:
             return self._parked(reference)
         if scheme in ("http", "https"):
             return self._download(reference)
-        if reference.startswith("/data/"):
+        if reference.startswith(PATHS):
             return self._download(self._label_studio.absolute(reference))
         if scheme == "file" or reference.startswith("/"):
             return self._local(reference)

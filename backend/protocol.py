@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,41 +17,67 @@ class _Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
-class RegionValue(_Lenient):
-    """Geometry of a region; x, y, width and height are percentages of the picture, rotation is in degrees."""
+class RegionValue(BaseModel):
+    """A region's value; x, y, width, height and radii are percentages of the picture, rotation is in degrees.
+
+    What only some kinds have (rle, points, vertices, text …) stays in `model_extra`.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     x: Percent | None = None
     y: Percent | None = None
     width: Percent | None = None
     height: Percent | None = None
+    radiusX: Percent | None = None  # Label Studio's own spelling
+    radiusY: Percent | None = None
     rotation: Percent = 0.0
-    keypointlabels: list[str] = []
-    rectanglelabels: list[str] = []
-    labels: list[str] = []
 
 
-class ContextRegion(_Lenient):
-    """One region of an interactive request's context: a prompt, or something left over from other tools."""
+class ResultItem(_Lenient):
+    """One item of a result: a prompt, or a part of a region that somebody made. Relations have no from_name."""
 
     id: str | None = None
     type: str
-    from_name: str
-    to_name: str
+    from_name: str = ""
+    to_name: str = ""
     value: RegionValue = RegionValue()
     is_positive: bool | None = None
+    original_width: int = 0
+    original_height: int = 0
+
+    def labels(self) -> list[str]:
+        """The labels under the item's own type, or under `labels` (a <Labels> tag); not those of leftovers."""
+        more = self.value.model_extra or {}
+        for key in (self.type, "labels"):
+            found = more.get(key)
+            if isinstance(found, list) and found:
+                return [str(label) for label in found]
+        return []
 
 
 class Context(_Lenient):
-    result: list[ContextRegion] = []
+    result: list[ResultItem] = []
 
 
 class Params(_Lenient):
     context: Context | None = None
 
 
+class Work(_Lenient):
+    """An annotation or a draft: what somebody has made of a task."""
+
+    id: int | None = None
+    result: list[dict[str, Any]] = []
+    was_cancelled: bool = False
+    updated_at: str = ""
+
+
 class LabelStudioTask(_Lenient):
     id: int | None = None
     data: dict[str, Any]
+    annotations: list[Work] = []
+    drafts: list[Work] = []
 
 
 class PredictRequest(_Lenient):
@@ -58,6 +85,7 @@ class PredictRequest(_Lenient):
 
     tasks: list[LabelStudioTask]
     label_config: str
+    project: str = ""
     params: Params = Params()
 
 
@@ -67,10 +95,16 @@ class SetupRequest(_Lenient):
     label_schema: str = Field(alias="schema")
 
 
+class _Numbered(_Lenient):
+    id: int | None = None
+
+
 class WebhookRequest(_Lenient):
-    """POST /webhook."""
+    """POST /webhook; annotation events carry the annotation, or a list of them."""
 
     action: str
+    annotation: Work | list[Work] | None = None
+    project: _Numbered | None = None
 
 
 class Prediction(BaseModel):
@@ -96,3 +130,14 @@ def parse(model: type[Model], body: Any) -> Model:
         where = ".".join(str(part) for part in first["loc"]) or "the body"
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise BadRequest(f"{where}: {first['msg']}{more}") from None
+
+
+def items_of(result: Sequence[dict[str, Any]]) -> list[ResultItem]:
+    """The items of an annotation or a draft that can be read; what others wrote there must not stop a click."""
+    items = []
+    for raw in result:
+        try:
+            items.append(ResultItem.model_validate(raw))
+        except ValidationError:
+            continue
+    return items

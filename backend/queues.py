@@ -53,13 +53,25 @@ class Dispatcher:
         self._waiting = connect(settings, patience_s=None)
 
     def run(self, request: JobRequest, queue: str = INTERACTIVE) -> JobReply:
-        """Enqueue a job and wait for its reply.
+        """Enqueue a job and wait for its reply; raises what `submit` and `collect` raise."""
+        return self.collect(self.submit(request, queue), request)
+
+    def submit(self, request: JobRequest, queue: str = INTERACTIVE) -> Job:
+        """Enqueue a job.
 
         Raises:
-            QueueFull, NoWorker, ModelLoading, WorkerDied, WorkerError, JobTimeout, or what the job itself found wrong
-            with the picture or the prompts; redis.RedisError where Redis is away.
+            QueueFull, NoWorker; redis.RedisError where Redis is away.
         """
-        return self._unpack(self._wait(self._enqueue(request, queue)), request)
+        return self._enqueue(request, queue)
+
+    def collect(self, job: Job, request: JobRequest, wait_s: float | None = None) -> JobReply:
+        """Wait for a job's reply, at most wait_s seconds (the settings' own by default).
+
+        Raises:
+            NoWorker, ModelLoading, WorkerDied, WorkerError, JobTimeout, or what the job itself found wrong with the
+            picture or the prompts; redis.RedisError where Redis is away.
+        """
+        return self._unpack(self._wait(job, self._settings.wait_s if wait_s is None else wait_s), request)
 
     def depth(self) -> dict[str, int]:
         """Jobs waiting by queue."""
@@ -96,10 +108,10 @@ class Dispatcher:
             description=f"perceive {request.request_id}",
         )
 
-    def _wait(self, job: Job) -> Result:
+    def _wait(self, job: Job, seconds: float) -> Result:
         # fetched anew on a connection that may block, since the enqueuing one gives up after two seconds
         waiting = Job(job.id, connection=self._waiting, serializer=JSONSerializer)
-        result = Result.fetch_latest(waiting, serializer=JSONSerializer, timeout=self._settings.wait_s)
+        result = Result.fetch_latest(waiting, serializer=JSONSerializer, timeout=max(1, round(seconds)))
         if result is not None:
             return result
         signs = self.workers()
@@ -110,10 +122,9 @@ class Dispatcher:
             raise NoWorker("the last worker went away: start one with `python -m backend worker`, then try again")
         if all(sign.state == "loading" for sign in signs):
             raise ModelLoading("the model is still loading: try again in a moment")
-        seconds = self._settings.wait_s
         if still_queued:
-            raise JobTimeout(f"its turn did not come within {seconds} s: try again later, or start more workers")
-        raise JobTimeout(f"the job took longer than {seconds} s: try again, or use a faster device or model")
+            raise JobTimeout(f"its turn did not come within {seconds:.0f} s: try again later, or start more workers")
+        raise JobTimeout(f"the job took longer than {seconds:.0f} s: try again, or use a faster device or model")
 
     def _unpack(self, result: Result, request: JobRequest) -> JobReply:
         if result.type is Result.Type.SUCCESSFUL:

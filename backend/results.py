@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from backend.controls import Control, RegionContext
-from backend.job import JobReply, RegionPrompt
+from backend.answers import Remembered
+from backend.controls import RegionContext, Taste
+from backend.job import Group, JobReply, RegionReply
 from backend.protocol import Prediction
+from backend.roles import ImageRoles
+from backend.wish import Wish, new_id
 
 
-def shape(reply: JobReply, prompts: Sequence[RegionPrompt], outputs: Sequence[Control]) -> Prediction:
-    """One prediction: for each region the items of all outputs under one id, geometry first.
+class Shaper:
+    """Collects the items of one task's answer, and what is to be remembered of them.
 
-    Its score is the least certain region's mask IoU as SAM 2 estimates it, 0..1. A region whose mask is empty (the
-    model sees no object at the prompt) is left out: text without geometry is not shown.
+    Its score is the least certain region's mask IoU as SAM 2 estimates it, 0..1.
     """
-    items: list[dict[str, Any]] = []
-    scores: list[float] = []
-    for prompt, region in zip(prompts, reply.regions, strict=True):
-        # full-length ids: shorter ones collide in projects with many regions
-        context = RegionContext(uuid.uuid4().hex, reply, region, prompt.label)
-        geometry = _geometry(outputs, prompt.label).item(context)
-        if geometry is None:
-            continue
-        texts = [control.item(context) for control in outputs if not control.is_geometry]
-        items += [geometry, *(item for item in texts if item is not None)]
-        scores.append(region.iou)
-    score = round(min(scores), 4) if scores else None
-    return Prediction(result=items, score=score, model_version=reply.model_version)
 
+    def __init__(self, taste: Taste) -> None:
+        self._taste = taste
+        self._items: list[dict[str, Any]] = []
+        self._scores: list[float] = []
+        self.remembered: list[Remembered] = []
 
-def _geometry(outputs: Sequence[Control], label: str | None) -> Control:
-    """Of several mask controls for one picture, the one that has the annotator's label, else the first."""
-    candidates = [control for control in outputs if control.is_geometry]
-    return next((control for control in candidates if control.has_label(label)), candidates[0])
+    def regions(
+        self, reply: JobReply, image: ImageRoles, group: Group, wishes: Sequence[Wish], found: Sequence[RegionReply]
+    ) -> None:
+        """For each wish the items of all controls under one id, geometry first.
+
+        A region whose mask is empty (the model sees no object at the prompt) is left out: text without geometry is not
+        shown.
+        """
+        for wish, region in zip(wishes, found, strict=True):
+            context = RegionContext(wish.id, reply, group, region, wish.prompt.label, self._taste)
+            if wish.own:
+                items = [item | {"id": wish.id} for item in wish.own]
+            else:
+                geometry = image.geometry_for(wish.prompt.label)
+                if group.propose and geometry.labels and context.choose(geometry.labels) is None:
+                    continue  # nobody asked for this one: the config's labels say what is wanted
+                item = geometry.item(context)
+                items = [item, *(word | {"id": wish.id} for word in wish.words)] if item is not None else []
+            if not items:
+                continue
+            there = {item["from_name"] for item in items}
+            words = [control.item(context) for control in image.words if control.name not in there]
+            items += [word for word in words if word is not None]
+            self._items += items
+            self._scores.append(region.iou)
+            mask = None if wish.own else region.mask
+            self.remembered.append(Remembered.of(items, mask, wish.prompt))
+
+    def whole(self, reply: JobReply, image: ImageRoles, group: Group, found: RegionReply) -> None:
+        """The items about the whole picture, each with an id of its own."""
+        for control in image.whole:
+            item = control.item(RegionContext(new_id(), reply, group, found, None, self._taste))
+            if item is not None:
+                self._items.append(item)
+                self._scores.append(float(item["score"]))
+
+    def prediction(self, model_version: str) -> Prediction:
+        score = round(min(self._scores), 4) if self._scores else None
+        return Prediction(result=self._items, score=score, model_version=model_version)

@@ -2,67 +2,110 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from backend.controls import REGISTRY, Control
+from backend.controls.rectangle import Rectangle
 from backend.errors import ConfigError
+from backend.job import Group, TextAsk
+from backend.tags import Tag, read_tags
+
+
+@dataclass(frozen=True)
+class ImageRoles:
+    """The roles of the controls of one <Image>.
+
+    Attributes:
+        name: of the tag.
+        key: of its picture in a task's data.
+        geometry: what receives masks, the preferred one first; rectangles only where there is nothing better.
+        words: what receives labels and texts of a region.
+        whole: what receives words about the whole picture.
+        notice: name of the control that takes messages to the annotator (a <TextArea> with pallas="notice"), or None.
+        propose: with pallas="propose", regions are proposed for tasks in which nobody has marked anything.
+    """
+
+    name: str
+    key: str
+    geometry: tuple[Control, ...]
+    words: tuple[Control, ...]
+    whole: tuple[Control, ...]
+    notice: str | None = None
+    propose: bool = False
+
+    def geometry_for(self, label: str | None) -> Control:
+        """Of several mask controls the one that has the annotator's label, else the first."""
+        return next((control for control in self.geometry if label in control.labels), self.geometry[0])
+
+    def ask(self, labels: Sequence[str | None], propose: bool = False) -> Group:
+        """The questions about regions; `labels` are those the annotator chose at their prompts."""
+        return _group((*self.geometry, *self.words), labels, propose)
+
+    def ask_whole(self) -> Group:
+        """The questions about the whole picture."""
+        return _group(self.whole, [None], False)
+
+
+def _group(controls: Sequence[Control], labels: Sequence[str | None], propose: bool) -> Group:
+    texts: dict[TextAsk, None] = {}
+    sets = []
+    for control in controls:
+        texts |= dict.fromkeys(control.texts())
+        open_choice = propose or any(control.labels.fixed(label) is None for label in labels)
+        # the model need not choose where the annotator has
+        if control.labels and open_choice and control.labels.label_set() not in sets:
+            sets.append(control.labels.label_set())
+    return Group(propose=propose, texts=tuple(texts), label_sets=tuple(sets))
 
 
 @dataclass(frozen=True)
 class Roles:
-    """The roles of one labelling config.
+    """The roles of one labelling config: its pictures by the name of their tag, and the names of all controls."""
 
-    Attributes:
-        images: name of each <Image> → the key of its picture in a task's data.
-        controls: names of all controls.
-        outputs: what fills the answer, geometry first.
-    """
-
-    images: dict[str, str]
+    images: dict[str, ImageRoles]
     controls: frozenset[str]
-    outputs: tuple[Control, ...]
-
-    def outputs_of(self, image: str) -> tuple[Control, ...]:
-        """The outputs that belong to one <Image>."""
-        return tuple(control for control in self.outputs if control.to_name == image)
 
 
 @lru_cache(maxsize=64)
-def read_roles(label_config: str) -> Roles:
+def read_roles(label_config: str, language: str = "en") -> Roles:
     """Read a labelling config.
 
     Args:
         label_config: Label Studio's XML.
+        language: of texts, where the config does not say.
 
     Raises:
         ConfigError: broken XML, no <Image> with a $variable, or no control for a mask; the message says what to add.
     """
-    # loaded late: the schema tools behind it take most of the front's start-up
-    from label_studio_sdk.label_interface.interface import LabelInterface
-
-    if "<!DOCTYPE" in label_config or "<!ENTITY" in label_config:
-        raise ConfigError(
-            "the labelling config declares a document type or entities, which is not allowed: remove them"
-        )
-    try:
-        interface = LabelInterface(label_config)
-        controls, objects = list(interface.controls), list(interface.objects)
-    except Exception as error:  # the parser's own types are internal to the SDK
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(
-            f"the labelling config cannot be read ({reason}): correct it in the project's settings"
-        ) from None
-    images = {
-        o.name: o.value.removeprefix("$") for o in objects if o.tag == "Image" and (o.value or "").startswith("$")
-    }
-    if not images:
+    tags, objects = read_tags(label_config, language)
+    pictures = [o for o in objects if o.kind == "Image" and o.attributes.get("value", "").startswith("$")]
+    if not pictures:
         raise ConfigError('the labelling config has no picture: add <Image name="image" value="$image"/>')
-    on_images = [c for c in controls if c.to_name and c.to_name[0] in images]
-    outputs = [kind.create(c) for kind in REGISTRY for c in on_images if kind.matches(c)]
-    if not any(control.is_geometry for control in outputs):
+    images = {picture.name: _image(picture, [t for t in tags if t.to_name == picture.name]) for picture in pictures}
+    if not any(image.geometry or image.whole for image in images.values()):
         raise ConfigError(
             "the labelling config has no control for masks: add "
             '<BrushLabels name="mask" toName="image" smart="false"><Label value="object"/></BrushLabels>'
         )
-    return Roles(images, frozenset(c.name for c in controls), tuple(outputs))
+    return Roles(images, frozenset(tag.name for tag in tags))
+
+
+def _image(picture: Tag, tags: Sequence[Tag]) -> ImageRoles:
+    mine = [tag for tag in tags if not tag.wishes & {"off", "notice"}]
+    controls = [kind.create(tag) for kind in REGISTRY for tag in mine if kind.matches(tag)]
+    # pallas="mask" says which of several
+    first = {tag.name for tag in mine if "mask" in tag.wishes}
+    geometry = sorted((c for c in controls if c.is_geometry), key=lambda c: c.name not in first)
+    # a rectangle beside a brush is a prompt; alone, it is what the project is about
+    masks = [control for control in geometry if not isinstance(control, Rectangle)]
+    return ImageRoles(
+        name=picture.name,
+        key=picture.attributes["value"].removeprefix("$"),
+        geometry=tuple(masks or geometry),
+        words=tuple(c for c in controls if not c.is_geometry and c.per_region),
+        whole=tuple(c for c in controls if not c.is_geometry and not c.per_region),
+        notice=next((tag.name for tag in tags if tag.kind == "TextArea" and "notice" in tag.wishes), None),
+        propose="propose" in picture.wishes,
+    )

@@ -23,6 +23,9 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N, mps")
     dtype: str = Field("auto", description="auto, float32, bfloat16, float16")
     language: str = Field("en", description="language of the texts: en or zh")
+    label_threshold: float = Field(0.4, ge=0, le=1, description="probability from which the model's label is set")
+    polygon_tolerance: float = Field(1.0, ge=0, le=100, description="how far a polygon may leave the mask's edge, px")
+    show_errors: bool = Field(True, description="tell the annotator in the picture why a click got no answer")
     max_new_tokens: int = Field(64, ge=1, le=1024, description="longest text, in tokens")
 
     host: str = Field("127.0.0.1", description="address the front listens on")
@@ -55,12 +58,14 @@ class Settings(BaseSettings):
     max_picture_bytes: int = Field(50 << 20, ge=1, description="largest encoded picture")
     max_picture_pixels: int = Field(100_000_000, ge=1, le=178_956_970, description="largest width × height")
     max_prompts: int = Field(64, ge=1, description="most regions asked in one request")
+    max_proposals: int = Field(32, ge=1, le=1000, description="most regions proposed in one picture")
     max_waiting: int = Field(256, ge=1, description="most requests in a queue before new ones are refused")
     embedding_cache_bytes: int = Field(512 << 20, ge=0, description="image features a worker keeps, in bytes")
 
     fetch_timeout_s: float = Field(15, gt=0, description="for one picture")
     job_timeout_s: int = Field(60, ge=1, description="for one job in the worker")
     wait_s: int = Field(80, ge=1, description="how long the front waits for a job, queueing included")
+    remember_days: float = Field(14, gt=0, description="how long answers are remembered, for corrections and review")
     heartbeat_s: float = Field(2, gt=0, description="a worker's sign of life; missing five counts as dead")
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING, ERROR")

@@ -1,12 +1,15 @@
-"""Texts to a per-region <TextArea>."""
+"""Texts to <TextArea>, of a region or of the whole picture."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from backend.controls.base import Control, RegionContext, is_per_region
-from model.task import Task
+from backend.controls.base import CLASS, Control, RegionContext
+from backend.job import TextAsk
+from backend.tags import Tag
+from model.task import LANGUAGES, Task
 
 _BY_NAME = (
     ("detail", Task.DETAILED),
@@ -18,34 +21,40 @@ _BY_NAME = (
 
 
 @dataclass(frozen=True)
-class RegionText(Control):
-    """Attributes: task: the text that goes here."""
+class TextArea(Control):
+    """Attributes: ask: the text that goes here."""
 
-    task: Task = Task.BRIEF
-
-    @classmethod
-    def matches(cls, tag: Any) -> bool:
-        return tag.tag == "TextArea" and is_per_region(tag)
+    ask: TextAsk = CLASS
 
     @classmethod
-    def create(cls, tag: Any) -> RegionText:
-        return cls(tag.name, tag.to_name[0], _task_of(tag))
+    def matches(cls, tag: Tag) -> bool:
+        return tag.kind == "TextArea"
 
-    def tasks(self) -> tuple[Task, ...]:
-        return (self.task,)
+    @classmethod
+    def create(cls, tag: Tag) -> Control:
+        return cls(tag.name, tag.to_name, per_region=tag.per_region, ask=_ask_of(tag))
+
+    def texts(self) -> tuple[TextAsk, ...]:
+        return (self.ask,)
 
     def item(self, context: RegionContext) -> dict[str, Any] | None:
-        text = context.region.texts.get(self.task)
+        text = context.region.texts.get(self.ask.key)
         if text is None or not text.string:
             return None
         # always a list: a plain string blanks Label Studio's whole editor on accept
         return self.shell(context, "textarea", {"text": [text.string]}, text.score)
 
 
-def _task_of(tag: Any) -> Task:
-    """The attribute pallas="brief|detailed|explain|recognize", else the tag's name, else the brief caption."""
-    wanted = str(tag.attr.get("pallas", "")).lower()
-    if wanted in [task.value for task in Task]:
-        return Task(wanted)
+def _ask_of(tag: Tag) -> TextAsk:
+    """The attribute pallas="brief|detailed|explain|recognize" and "en|zh", else the tag's name, else the brief caption.
+
+    As a name, `caption_zh` or `chinese_caption` ask for Chinese.
+    """
     name = tag.name.lower()
-    return next((task for part, task in _BY_NAME if part in name), Task.BRIEF)
+    task = next((task for task in Task if task.value in tag.wishes), None)
+    if task is None:
+        task = next((task for part, task in _BY_NAME if part in name), Task.BRIEF)
+    language = next((language for language in LANGUAGES if language in tag.wishes), None)
+    if language is None:
+        language = "zh" if "chinese" in name or re.search(r"(^|[^a-z])zh($|[^a-z])", name) else tag.language
+    return TextAsk(task=task, language=language)

@@ -64,16 +64,16 @@ class Diary:
     def __init__(self, place: Place, stage: str, every: int = 25) -> None:
         place.run.mkdir(parents=True, exist_ok=True)
         self.file, self.stage, self.every = place.log, stage, every
-        self.sums: defaultdict[str, float] = defaultdict(float)
+        self.sums: defaultdict[str, list[float]] = defaultdict(list)
         self.count = 0
 
     def note(self, step: int, minutes: float, planned: float, parts: Mapping[str, Tensor | float]) -> None:
         """Add one step's figures."""
         for name, value in parts.items():
-            self.sums[name] += float(value.detach() if isinstance(value, Tensor) else value)
+            self.sums[name].append(float(value.detach() if isinstance(value, Tensor) else value))
         self.count += 1
         if self.count >= self.every:
-            means = {name: round(value / self.count, 4) for name, value in self.sums.items()}
+            means = {name: round(sum(values) / len(values), 4) for name, values in self.sums.items()}
             row = {"stage": self.stage, "step": step, "minutes": round(minutes, 2), **means}
             with self.file.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(row) + "\n")
@@ -116,15 +116,18 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
         began = time.perf_counter()
         learner.sam.train()
         alone = gone < recipe.crops.minutes
-        count = recipe.crops.batch if alone else recipe.crops.crowds
-        drawn = (clippings.batch if alone else clippings.crowd)(rng, count, recipe.crops.side if alone else recipe.side)
-        lesson_losses = crops.losses if alone else crops.crowd_losses
-        parts = lesson_losses(learner.sam.image_encoder, learner.heads, *(part.to(device) for part in drawn))
-        if not alone:
+        # afterwards by turns: a step of both would cost the same and learn once
+        if alone or learner.step % 2:
+            count = recipe.crops.batch if alone else recipe.crops.crowds
+            side = recipe.crops.side if alone else recipe.side
+            drawn = (clippings.batch if alone else clippings.crowd)(rng, count, side)
+            lesson_losses = crops.losses if alone else crops.crowd_losses
+            parts = lesson_losses(learner.sam.image_encoder, learner.heads, *(part.to(device) for part in drawn))
+        else:
             lesson = _lesson(recipe, gone - recipe.crops.minutes)
             segmentation.at_size(learner.sam, lesson.side)
             batch = segmentation.batch_of(rng, pool, lesson.pictures, lesson.regions, lesson.side).to(device)
-            parts |= segmentation.losses(learner, batch, rng)
+            parts = segmentation.losses(learner, batch, rng)
         learner.update(segmentation.total(parts), gone / planned)
         gone += min(time.perf_counter() - began, _LONGEST_STEP) / 60
         diary.note(learner.step, gone, planned, parts)

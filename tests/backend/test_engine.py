@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from backend.engine import to_pixels
+from backend.corrections import to_pixels
 from backend.job import PointPrompt, RegionPrompt
 from backend.shelf import EmbeddingShelf
 from model import Embedding

@@ -6,16 +6,22 @@ import pytest
 
 from backend.errors import ConfigError, PromptError
 from backend.job import RegionPrompt
-from backend.prompts import read_prompts
-from backend.protocol import Context
+from backend.prompts import check_names, read_prompts
+from backend.protocol import Context, ResultItem
 from backend.roles import read_roles
 from tests.http.stack import CONFIG, box, point
 
 ROLES = read_roles(CONFIG)
 
 
+def context(*regions: dict[str, Any]) -> list[ResultItem]:
+    return Context.model_validate({"result": list(regions)}).result
+
+
 def read(*regions: dict[str, Any]) -> list[RegionPrompt]:
-    return read_prompts(Context.model_validate({"result": list(regions)}).result, ROLES)
+    wishes, negatives = read_prompts(context(*regions), 10**6)
+    assert not negatives
+    return [wish.prompt for wish in wishes]
 
 
 def test_clicks_make_one_region() -> None:
@@ -46,16 +52,17 @@ def test_ordinary_keypoints_do_not_count_beside_smart_ones() -> None:
     assert alone.points[0].positive
 
 
+def test_an_ellipse_is_a_box() -> None:
+    value = {"x": 50, "y": 40, "radiusX": 10, "radiusY": 20, "rotation": 0, "ellipselabels": ["food"]}
+    (prompt,) = read(box(0, 0, 1, 1, type="ellipselabels", value=value))
+    assert prompt.box == pytest.approx((40, 20, 60, 60)) and prompt.label == "food"
+
+
 def test_a_turned_box_becomes_its_upright_hull() -> None:
     turned = box(50, 20, 20, 10)
     turned["value"]["rotation"] = 90
     (prompt,) = read(turned)
     assert prompt.box == pytest.approx((40, 20, 50, 40))
-
-
-def test_a_box_over_the_edge_is_cut() -> None:
-    (prompt,) = read(box(-5, 90, 20, 20))
-    assert prompt.box == (0, 90, 15, 100)
 
 
 def test_rounding_at_the_edge_is_forgiven() -> None:
@@ -68,10 +75,30 @@ def test_leftovers_are_ignored() -> None:
     assert read(point(1, 1, positive=None, value=rle)) == []
 
 
+def test_a_lone_negative_click_speaks_about_a_region_that_is_there() -> None:
+    wishes, negatives = read_prompts(context(point(10, 20, positive=False)), 10**6)
+    assert not wishes and [item.value.x for item in negatives] == [10]
+
+
+def test_a_mask_drawn_by_hand_keeps_its_shape_and_is_asked_for_words() -> None:
+    value = {"points": [[10, 10], [50, 10], [50, 60]], "closed": True, "polygonlabels": ["animal"]}
+    drawn = point(0, 0, positive=None, type="polygonlabels", from_name="poly", id="mine", value=value)
+    older = drawn | {"id": "older", "value": value | {"points": [[0, 0], [9, 0], [9, 9]]}}
+    wishes, _ = read_prompts(context(older, drawn), 10**6)
+    (wish,) = wishes
+    assert wish.prompt.mask is not None and wish.prompt.mask["size"] == [400, 600]
+    assert wish.prompt.label == "animal"
+    assert wish.own[0]["value"]["points"] == value["points"] and wish.own[0]["from_name"] == "poly"
+
+
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="'gone'"):
-        read(point(1, 1, from_name="gone"))
+        check_names(context(point(1, 1, from_name="gone")), ROLES)
+    with pytest.raises(ConfigError, match="no <Image>"):
+        check_names(context(point(1, 1, to_name="mask")), ROLES)
     with pytest.raises(PromptError, match="outside"):
         read(point(101, 1))
     with pytest.raises(PromptError, match="empty or inverted"):
         read(box(1, 1, -3, 3))
+    with pytest.raises(PromptError, match="draw it anew"):
+        read(point(1, 1, positive=None, type="polygonlabels", value={"points": [[1, 1]]}))

@@ -71,7 +71,9 @@ def run_stack(folder: Path, model: Path | str, *arguments: str, **environment: s
     """Start `python -m backend serve` on a free port, and stop it with SIGTERM."""
     folder.mkdir(parents=True, exist_ok=True)
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PALLAS_", "REDIS_", "LABEL_STUDIO_"))}
-    own = {"PALLAS_STATE_DIR": str(folder / "state"), "PALLAS_DEVICE": "cpu", "PALLAS_HEARTBEAT_S": "0.5"} | environment
+    own = {"PALLAS_STATE_DIR": str(folder / "state"), "PALLAS_DEVICE": "cpu", "PALLAS_HEARTBEAT_S": "0.5"}
+    # errors as HTTP codes, unless a test is about showing them to the annotator
+    own |= {"PALLAS_SHOW_ERRORS": "false"} | environment
     log = folder / "stack.log"
     with log.open("w") as out:
         process = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,9 @@ def test_a_click_comes_back_as_mask_class_and_caption(stack: Stack, host: Pictur
 
 
 def test_boxes_make_a_region_each(stack: Stack, host: PictureHost) -> None:
-    answer = stack.predict(f"{host.url}/coffee.jpg", [box(5, 5, 30, 40), box(50, 30, 40, 60, label="object")])
+    answer = stack.predict(f"{host.url}/coffee.jpg", [box(5, 5, 30, 40), box(50, 30, 40, 60, label="animal")])
     masks = [item for item in answer.json()["results"][0]["result"] if item["type"] == "brushlabels"]
-    assert [item["value"]["brushlabels"] for item in masks] == [["food"], ["object"]]
+    assert [item["value"]["brushlabels"] for item in masks] == [["food"], ["animal"]]
     assert len({item["id"] for item in masks}) == 2
 
 
@@ -92,14 +93,28 @@ def test_of_several_pictures_the_newest_prompts_one_is_meant(stack: Stack, host:
     assert (item["from_name"], item["to_name"], item["original_width"]) == ("mb", "b", 512)
 
 
-def test_without_prompts_nothing_is_drawn(stack: Stack, host: PictureHost) -> None:
-    version = stack.wait_for_worker().model_version
-    empty: dict[str, Any] = {"result": [], "score": None, "model_version": version}
-    assert stack.predict(f"{host.url}/coffee.jpg", None).json() == {"results": [empty]}
-    assert stack.predict(f"{host.url}/coffee.jpg", []).json() == {"results": [empty]}
+def test_without_anything_to_predict_there_is_no_prediction(stack: Stack, host: PictureHost) -> None:
+    # an empty list for each task: Label Studio would store an empty prediction and never ask again
+    assert stack.predict(f"{host.url}/coffee.jpg", None).json() == {"results": [[]]}
     tasks = [{"id": i, "data": {"image": f"{host.url}/coffee.jpg"}} for i in range(5)]
     many = stack.post("/predict", json={"tasks": tasks, "label_config": CONFIG, "params": {"context": None}})
-    assert many.json() == {"results": [empty] * 5}
+    assert many.json() == {"results": [[]] * 5}
+
+
+def test_a_page_that_is_left_gets_an_empty_result(stack: Stack, host: PictureHost) -> None:
+    version = stack.wait_for_worker().model_version
+    assert stack.predict(f"{host.url}/coffee.jpg", []).json() == {"results": [{"result": [], "model_version": version}]}
+
+
+def test_a_task_that_is_opened_has_its_picture_encoded(stack: Stack, host: PictureHost) -> None:
+    address = f"{host.url}/astronaut.jpg?opened"
+    assert stack.predict(address, None).json() == {"results": [[]]}
+    until = time.monotonic() + 20
+    while not any(path.endswith("?opened") for path, _ in host.seen) and time.monotonic() < until:
+        time.sleep(0.02)
+    click = stack.predict(address, [point(50, 50)])
+    timings = dict(part.split(";dur=") for part in click.headers["Server-Timing"].split(", "))
+    assert float(timings["encode"]) == 0.0
 
 
 def test_a_second_click_does_not_encode_again(stack: Stack, host: PictureHost) -> None:

@@ -1,0 +1,75 @@
+"""Pallas as a model of the package label-studio-ml: for who runs `label-studio-ml start` or its gunicorn template.
+
+    from backend.runner import Pallas
+
+is all there is to write: with 1.0.9 in a script of its own (`label-studio-ml init mine --script pallas.py:Pallas`),
+with 2.x in `_wsgi.py` instead of the line that imports the template's model (`… import Pallas as NewModel`). No file there
+may be called model.py, since our own package has that name. The web server is then that package's; queue, workers and
+answers are the same as with `python -m backend front`. REDIS_URL and the PALLAS_* settings are read from the
+environment; start workers with `python -m backend worker`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from functools import lru_cache
+from typing import Any
+
+from label_studio_ml.model import LabelStudioMLBase
+
+try:
+    import model.task  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "a file model.py hides Pallas's own package `model`: give yours another name (see docs/operating.md)"
+    ) from error
+
+from backend.metrics import Metrics
+from backend.protocol import PredictRequest, WebhookRequest, parse
+from backend.queues import Dispatcher
+from backend.review import Reviews
+from backend.service import Service
+from backend.settings import Settings
+
+
+@lru_cache(maxsize=1)
+def _service() -> tuple[Service, Dispatcher]:
+    # made at the first request, not at import: gunicorn forks in between, and connections must not be shared
+    settings = Settings()
+    dispatcher = Dispatcher(settings)
+    return Service(settings, dispatcher, Metrics(dispatcher)), dispatcher
+
+
+class Pallas(LabelStudioMLBase):  # the package is no dependency of ours
+    """The model class for label-studio-ml 1.0.9 (PyPI) and 2.x (git)."""
+
+    def setup(self) -> None:
+        """2.x calls it for each request: the version is that of the model in the workers."""
+        self.set("model_version", _service()[1].model_version())
+
+    def predict(self, tasks: list[dict[str, Any]], context: Any = None, **_: Any) -> list[Any]:
+        """One entry for each task, in Label Studio's format; an empty list where nothing is to be predicted.
+
+        Raises:
+            BackendError: see `backend.errors`; the package answers 500 with the message.
+        """
+        body = {
+            "tasks": tasks,
+            "label_config": self.label_config,
+            "project": str(getattr(self, "project_id", "") or ""),
+            # 2.x hands an empty dictionary over where Label Studio sent none
+            "params": {"context": context or None},
+        }
+        outcome = _service()[0].predict(parse(PredictRequest, body), uuid.uuid4().hex)
+        return [[] if answer is None else answer.model_dump(exclude_none=True) for answer in outcome.answers]
+
+    def fit(self, *arguments: Any, **named: Any) -> dict[str, Any]:
+        """Webhook events: what people kept of the answers is counted. Nothing is trained.
+
+        1.0.9 calls fit((), event=…, data=…), 2.x fit(event, data).
+        """
+        event = named.get("event", arguments[0] if arguments else "")
+        data = named.get("data", arguments[1] if len(arguments) > 1 else {})
+        service, dispatcher = _service()
+        Reviews(dispatcher.redis, service.answers).take(parse(WebhookRequest, {**(data or {}), "action": str(event)}))
+        return {}

@@ -1,0 +1,275 @@
+"""What the plug-in does with a request, without HTTP: the Flask front and the label-studio-ml runner both call it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rq.job import Job
+
+from backend import existing, notice
+from backend.answers import Answers
+from backend.controls import Taste
+from backend.errors import BackendError, BadRequest, ConfigError, PromptError
+from backend.job import Group, JobReply, JobRequest, RegionPrompt
+from backend.label_studio import cloud_path
+from backend.metrics import Metrics
+from backend.once import Once
+from backend.pictures import park
+from backend.prompts import check_names, read_prompts
+from backend.protocol import Context, LabelStudioTask, Prediction, PredictRequest
+from backend.queues import BATCH, INTERACTIVE, Dispatcher
+from backend.results import Shaper
+from backend.roles import ImageRoles, Roles, read_roles
+from backend.settings import Settings
+from backend.wish import Wish
+
+log = logging.getLogger(__name__)
+
+_WHOLE = RegionPrompt(box=(0, 0, 100, 100))
+_DAY_S = 86_400
+
+TaskAnswer = Prediction | None
+"""None where nothing is to be predicted: Label Studio would store even an empty prediction."""
+
+
+@dataclass
+class Outcome:
+    """The answer to a /predict: one entry for each task, and seconds by stage of an interactive one."""
+
+    answers: list[TaskAnswer]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked about one picture of a task; without groups it is only encoded."""
+
+    image: ImageRoles
+    picture: str
+    wishes: tuple[Wish, ...] = ()
+    regions: Group | None = None
+    whole: Group | None = None
+
+    def groups(self) -> tuple[Group, ...]:
+        return tuple(group for group in (self.regions, self.whole) if group is not None)
+
+    def shape(self, reply: JobReply, shaper: Shaper) -> None:
+        """Add a reply's regions and words to the answer."""
+        found = list(reply.groups)
+        if self.regions is not None:
+            regions = found.pop(0)
+            wishes = self.wishes or tuple(Wish(RegionPrompt()) for _ in regions)
+            shaper.regions(reply, self.image, self.regions, wishes, regions)
+        if self.whole is not None:
+            shaper.whole(reply, self.image, self.whole, found.pop(0)[0])
+
+
+class Service:
+    """Answers /predict and /setup; safe to use from many threads."""
+
+    def __init__(self, settings: Settings, dispatcher: Dispatcher, metrics: Metrics) -> None:
+        self._settings = settings
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._taste = Taste(settings.label_threshold, settings.polygon_tolerance)
+        self._board = notice.Board(dispatcher.redis)
+        self._once = Once(dispatcher.redis, settings.wait_s)
+        self.answers = Answers(dispatcher.redis, round(settings.remember_days * _DAY_S))
+
+    def setup(self, label_config: str) -> str:
+        """Check a labelling config; the model version. Raises ConfigError with what is missing."""
+        read_roles(label_config, self._settings.language)
+        return self._dispatcher.model_version()
+
+    def predict(self, asked: PredictRequest, request_id: str) -> Outcome:
+        """Answer a /predict of Label Studio. Raises every BackendError there is."""
+        roles = read_roles(asked.label_config, self._settings.language)
+        context = asked.params.context
+        if context is None:
+            return self._batch(asked, roles, request_id)
+        if not context.result:
+            # sent when a page is left: there is nothing to answer, and anything would be inserted
+            return Outcome([Prediction(model_version=self._dispatcher.model_version())])
+        if len(asked.tasks) != 1:
+            raise BadRequest(f"tasks: an interactive request is about one task, this one has {len(asked.tasks)}")
+        try:
+            return self._interactive(asked, context, roles, request_id)
+        except BackendError as error:
+            shown = notice.shown(error, context.result, roles) if self._settings.show_errors else None
+            if shown is None:
+                raise
+            self._board.pinned(asked.project, asked.tasks[0].id)
+            self._metrics.errors.labels(error.type).inc()
+            log.info("request=%s %s: %s (shown to the annotator)", request_id, error.type, ascii(str(error)))
+            return Outcome([Prediction(result=shown, model_version=self._dispatcher.model_version())])
+
+    def _interactive(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
+        task = asked.tasks[0]
+        check_names(context.result, roles)
+        # a config may show several pictures: the newest prompt says which one is meant
+        image = roles.images[context.result[-1].to_name]
+        if not image.geometry:
+            raise ConfigError(
+                f"the picture {image.name!r} has no control for masks: add <BrushLabels toName={image.name!r}>"
+            )
+        here = [item for item in context.result if item.to_name == image.name]
+        # where boxes are the answer too, accepted ones of the same label come along
+        ours = self.answers.get([item.id for item in here if item.id])
+        here = [item for item in here if item.id not in ours]
+        wishes, negatives = read_prompts(here, self._settings.max_picture_pixels)
+        if negatives:
+            wishes = [
+                existing.correction(
+                    negatives, task, asked.project, image.name, self.answers, self._settings.max_picture_pixels
+                )
+            ]
+        if not wishes:
+            return Outcome([Prediction(model_version=self._dispatcher.model_version())])
+        self._check_count(wishes)
+        whole = bool(image.whole) and not existing.has_whole(existing.newest(task), image)
+        plan = _plan(image, _picture(task, image.key), wishes, whole=whole)
+        begin = time.perf_counter()
+        request = self._request(plan, request_id)
+        reply = self._dispatcher.run(request, INTERACTIVE)
+        shaping = time.perf_counter()
+        shaper = Shaper(self._taste)
+        plan.shape(reply, shaper)
+        self.answers.keep(asked.project, task.id, shaper.remembered)
+        end = time.perf_counter()
+        self._metrics.observe(reply, end - shaping, end - begin)
+        prediction = shaper.prediction(reply.model_version)
+        prediction.result += self._board.cleared(asked.project, task.id, image)
+        return Outcome([prediction], reply.seconds | {"shape": end - shaping})
+
+    def _batch(self, asked: PredictRequest, roles: Roles, request_id: str) -> Outcome:
+        """Tasks without a prompt: one that was opened, or all that somebody selected."""
+        if not asked.tasks:
+            return Outcome([])
+        plans = [self._plans(task, roles) for task in asked.tasks]
+        opened = len(asked.tasks) == 1
+        if not any(plan.groups() for mine in plans for plan in mine):
+            if opened:
+                self._warm(plans[0], request_id)
+            return Outcome([None] * len(asked.tasks))
+        if not opened:
+            return Outcome(self._collect(asked, plans, request_id))
+        # Label Studio asks twice at once when a task is opened, and would store both answers
+        first = self._once.begin(_digest(asked, self._dispatcher.model_version()))
+        if first is None:
+            return Outcome([None])
+        with first:
+            return Outcome(self._collect(asked, plans, request_id))
+
+    def _plans(self, task: LabelStudioTask, roles: Roles) -> list[Plan]:
+        result = existing.newest(task)
+        plans = []
+        for image in roles.images.values():
+            picture = task.data.get(image.key)
+            if not isinstance(picture, str) or not picture.strip():
+                continue
+            wishes = existing.unfinished(result, image, self._settings.max_picture_pixels) if image.geometry else []
+            propose = image.propose and bool(image.geometry) and not existing.regions_of(result, image.name)
+            whole = bool(image.whole) and not existing.has_whole(result, image)
+            plans.append(_plan(image, _address(task, picture), wishes[: self._settings.max_prompts], propose, whole))
+        return plans
+
+    def _collect(self, asked: PredictRequest, plans: Sequence[Sequence[Plan]], request_id: str) -> list[TaskAnswer]:
+        """Queue everything at once, then gather; a task that fails is left out, and the log says why."""
+        deadline = time.monotonic() + self._settings.wait_s
+        waiting: list[list[tuple[Plan, JobRequest, Job | BackendError]]] = []
+        for mine in plans:
+            jobs: list[tuple[Plan, JobRequest, Job | BackendError]] = []
+            for plan in mine:
+                if plan.groups():
+                    request, job = self._try_submit(plan, request_id)
+                    jobs.append((plan, request, job))
+            waiting.append(jobs)
+        answers: list[TaskAnswer] = []
+        failures: list[BackendError] = []
+        for task, jobs in zip(asked.tasks, waiting, strict=True):
+            shaper = Shaper(self._taste)
+            version = ""
+            for plan, request, job in jobs:
+                try:
+                    if isinstance(job, BackendError):
+                        raise job
+                    reply = self._dispatcher.collect(job, request, deadline - time.monotonic())
+                except BackendError as error:
+                    failures.append(error)
+                    log.warning("request=%s task %s: %s: %s", request_id, task.id, error.type, ascii(str(error)))
+                    continue
+                plan.shape(reply, shaper)
+                version = reply.model_version
+            self.answers.keep(asked.project, task.id, shaper.remembered)
+            prediction = shaper.prediction(version)
+            answers.append(prediction if prediction.result else None)
+        if failures and not any(answers):
+            raise failures[0]
+        return answers
+
+    def _try_submit(self, plan: Plan, request_id: str) -> tuple[JobRequest, Job | BackendError]:
+        request = self._request(plan, request_id)
+        try:
+            return request, self._dispatcher.submit(request, BATCH)
+        except BackendError as error:
+            return request, error
+
+    def _warm(self, plans: Sequence[Plan], request_id: str) -> None:
+        """Have the pictures of an opened task encoded, so that the first click need not wait for it."""
+        for plan in plans:
+            try:
+                self._dispatcher.submit(self._request(plan, request_id), BATCH)
+            except BackendError as error:
+                log.info("request=%s not encoded ahead: %s", request_id, error.type)
+
+    def _request(self, plan: Plan, request_id: str) -> JobRequest:
+        groups = []
+        if plan.regions is not None:
+            prompts = tuple(wish.prompt for wish in plan.wishes)
+            groups.append(plan.regions.model_copy(update={"prompts": prompts}))
+        if plan.whole is not None:
+            groups.append(plan.whole.model_copy(update={"prompts": (_WHOLE,)}))
+        return JobRequest(
+            request_id=request_id,
+            picture=park(plan.picture, self._dispatcher.redis, self._settings),
+            groups=tuple(groups),
+            max_new_tokens=self._settings.max_new_tokens,
+            sent_at=time.time(),
+        )
+
+    def _check_count(self, wishes: Sequence[Wish]) -> None:
+        if len(wishes) > self._settings.max_prompts:
+            raise PromptError(
+                f"{len(wishes)} regions in one request, the limit is {self._settings.max_prompts}: accept some"
+            )
+
+
+def _plan(image: ImageRoles, picture: str, wishes: Sequence[Wish], propose: bool = False, whole: bool = False) -> Plan:
+    ask = image.ask([wish.prompt.label for wish in wishes], propose) if wishes or propose else None
+    return Plan(image, picture, tuple(wishes), ask, image.ask_whole() if whole else None)
+
+
+def _picture(task: LabelStudioTask, key: str) -> str:
+    value = task.data.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise BadRequest(
+            f"tasks.0.data.{key}: the labelling config reads the picture from there, and the task has "
+            f"{', '.join(sorted(task.data)) or 'no data'}"
+        )
+    return _address(task, value)
+
+
+def _address(task: LabelStudioTask, value: str) -> str:
+    return cloud_path(value.strip(), task.id)
+
+
+def _digest(asked: PredictRequest, model_version: str) -> str:
+    task = asked.tasks[0]
+    parts: list[Any] = [asked.project, task.id, task.data, existing.newest(task), asked.label_config, model_version]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

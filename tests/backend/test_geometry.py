@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend.controls import RegionContext
+from backend.controls.bitmask import Bitmask
+from backend.controls.brush import Brush
+from backend.controls.polygon import Polygon
+from backend.controls.rectangle import Rectangle
+from backend.controls.vector import Vector
+from backend.errors import PromptError
+from backend.geometry import hull, kind_of, mask_of
+from backend.job import Group, JobReply, RegionReply
+from backend.protocol import RegionValue
+from model.mask import to_coco_rle
+
+MASK = np.zeros((40, 60), bool)
+MASK[10:30, 15:45] = True
+MASK[15:20, 25:30] = False
+
+
+def context(mask: np.ndarray) -> RegionContext:
+    region = RegionReply(mask=to_coco_rle(mask), area=int(mask.sum()), iou=0.9, object_score=1.0)
+    reply = JobReply(width=60, height=40, groups=((region,),), seconds={}, model_version="m@1", cached=False)
+    return RegionContext("r", reply, Group(), region)
+
+
+@pytest.mark.parametrize(("control", "least"), [(Brush, 1.0), (Bitmask, 1.0), (Polygon, 0.9), (Vector, 0.9)])
+def test_what_we_write_we_read_back(control: Any, least: float) -> None:
+    item = control("g", "i").item(context(MASK))
+    assert item is not None and item["type"] == control.plain.lower()
+    back = mask_of(item["type"], item["value"], 60, 40, 10**6)
+    assert (back & MASK).sum() / (back | MASK).sum() >= least
+
+
+def test_a_rectangle_is_the_box_of_the_mask() -> None:
+    item = Rectangle("g", "i").item(context(MASK))
+    assert item is not None
+    assert item["value"] == {"x": 25, "y": 25, "width": 50, "height": 50, "rotation": 0}
+
+
+@pytest.mark.parametrize("control", [Brush, Bitmask, Polygon, Vector, Rectangle])
+def test_an_empty_mask_is_no_region(control: Any) -> None:
+    assert control("g", "i").item(context(np.zeros((40, 60), bool))) is None
+
+
+def test_ellipses_and_turned_boxes_become_their_upright_hull() -> None:
+    assert hull("ellipse", RegionValue(x=50, y=50, radiusX=20, radiusY=10)) == pytest.approx((30, 40, 70, 60))
+    turned = RegionValue(x=50, y=50, radiusX=20, radiusY=10, rotation=90)
+    assert hull("ellipse", turned) == pytest.approx((40, 30, 60, 70))
+    assert hull("rectangle", RegionValue(x=-5, y=90, width=20, height=20)) == (0, 90, 15, 100)
+    with pytest.raises(PromptError, match="outside"):
+        hull("rectangle", RegionValue(x=120, y=0, width=5, height=5))
+    with pytest.raises(PromptError, match="empty"):
+        hull("ellipse", RegionValue(x=50, y=50, radiusX=0, radiusY=10))
+    with pytest.raises(PromptError, match="missing"):
+        hull("rectangle", RegionValue(x=50, y=50))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("brush", {"rle": [0, 0, 0, 4, 1]}),
+        ("brush", {"rle": "abc"}),
+        ("brush", {"rle": [0, 0, 37, 128, 255, 255]}),
+        ("brush", {}),
+        ("polygon", {"points": [[1, 1], [2, 2]]}),
+        ("polygon", {"points": [[1, "x"], [2, 2], [3, 3]]}),
+        ("polygon", {"points": [[1, float("nan")], [2, 2], [3, 3]]}),
+        ("vector", {"vertices": [{"x": 1, "y": 1}, {"x": 9, "y": 1}, {"x": 5, "y": 9}], "closed": False}),
+        ("bitmask", {"imageDataURL": "data:image/png;base64,AAAA"}),
+        ("bitmask", {"imageDataURL": "nonsense"}),
+    ],
+)
+def test_broken_regions_are_refused(kind: str, value: dict[str, Any]) -> None:
+    with pytest.raises(PromptError, match="draw it anew"):
+        mask_of(kind, value, 60, 40, 10**6)
+
+
+def test_sizes_are_limited() -> None:
+    with pytest.raises(PromptError, match="pixels"):
+        mask_of("polygon", {"points": [[0, 0], [9, 0], [9, 9]]}, 10**5, 10**5, 10**6)
+
+
+def test_kinds() -> None:
+    assert [kind_of(name) for name in ("brushlabels", "keypoint", "choices", "ellipselabels", "relation")] == [
+        "brush",
+        "keypoint",
+        None,
+        "ellipse",
+        None,
+    ]
