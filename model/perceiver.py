@@ -47,8 +47,9 @@ class SemanticPerceiver(TwoWayTransformer):
             factor: 2 for a picture (and a clip's first frame), 4 for the other frames of a clip.
         """
         batch, _, height, width = image.shape
-        # sine and cosine in float32, then cast: the published order of roundings
-        position = self.pe_layer((height, width)).to(image.dtype).expand(batch, -1, -1, -1)
+        # sine and cosine in float32 (under autocast too), then cast: the published order of roundings
+        with torch.autocast(image.device.type, enabled=False):
+            position = self.pe_layer((height, width)).to(image.dtype).expand(batch, -1, -1, -1)
         queries = torch.cat([mask_tokens, self.sem_tokens.weight.expand(batch, -1, -1)], dim=1)
         queries, keys = super().forward(image, position, queries)
         tokens = pixel_shuffle(keys, factor)

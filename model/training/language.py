@@ -6,6 +6,7 @@ only, and each counts its positions from the end of the prompt, exactly as if it
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.random import Generator
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from model.embedding import Embedding
@@ -53,8 +55,10 @@ class Packed:
 class Speaker(nn.Module):
     """Perceiver, projectors and language model, with a throw-away classifier on the semantic tokens."""
 
-    def __init__(self, config: Qwen2Config) -> None:
+    def __init__(self, config: Qwen2Config, dtype: torch.dtype = torch.float32) -> None:
+        """`dtype` of the arithmetic, under autocast; the weights are float32 in any case."""
         super().__init__()
+        self.dtype = dtype
         self.vision = Vision(config.hidden_size)
         for name in ("image_newline", "semT_newline", "frame_newline"):
             nn.init.normal_(getattr(self.vision, name), std=0.02)
@@ -71,7 +75,25 @@ class Speaker(nn.Module):
         perceiver.sem_tokens.weight.copy_(tokens.mean(0) + tokens.std() * torch.randn_like(perceiver.sem_tokens.weight))
 
     def forward(self, image: Tensor, mask_tokens: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-        """Logits (R, T, V), and class logits (R, classes) from the semantic tokens."""
+        """Logits (K, V) at the K places that have a target, in reading order, and class logits (R, classes).
+
+        The vocabulary is many times wider than the model, and four places in five belong to prompts: to leave them out
+        is an eighth of the whole step.
+        """
+        with self._arithmetic(image.device):
+            logits, kind = self._forward(image, mask_tokens, packed)
+        return logits.float(), kind.float()
+
+    def _arithmetic(self, device: torch.device) -> ExitStack:
+        stack = ExitStack()
+        if self.dtype != torch.float32:
+            stack.enter_context(torch.autocast(device.type, self.dtype))
+            if device.type == "cpu":
+                # the fused attention's backward pass is slow in bfloat16 on CPUs: five times this one's time
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        return stack
+
+    def _forward(self, image: Tensor, mask_tokens: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
         block = self.vision(image, mask_tokens)
         vectors = self.qwen.get_input_embeddings()(packed.ids)
         vectors = torch.cat([vectors[:, : packed.slots.start], block, vectors[:, packed.slots.stop :]], dim=1)
@@ -83,8 +105,11 @@ class Speaker(nn.Module):
             group.shape[1], dtype=torch.bool, device=group.device
         )  # padding sees itself, or softmax would have nothing
         mask = torch.zeros(seen.shape, device=group.device).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
-        out = self.qwen(inputs_embeds=vectors, attention_mask=mask, position_ids=packed.positions, use_cache=False)
-        return out.logits, self.kind(block[:, -17:-1].mean(1))
+        out = self.qwen.model(
+            inputs_embeds=vectors, attention_mask=mask, position_ids=packed.positions, use_cache=False
+        )
+        logits = self.qwen.lm_head(out.last_hidden_state[packed.targets != _IGNORED])
+        return logits, self.kind(block[:, -17:-1].mean(1))
 
 
 class Packer:
@@ -135,12 +160,14 @@ class Packer:
 
 
 def loss(logits: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-    """Cross-entropy, each answer counting the same but for the square root of its length; and share of right tokens."""
+    """Mean cross-entropy of all tokens, and again of each answer's first one, which names the thing; and share of right
+    tokens. `logits` (K, V) as the speaker gives them."""
     known = packed.targets != _IGNORED
-    each = functional.cross_entropy(logits[known], packed.targets[known])
-    starts = known & (packed.targets.roll(1, 1) == _IGNORED)
-    right = (logits[known].argmax(-1) == packed.targets[known]).float().mean()
-    return each + 0.6 * functional.cross_entropy(logits[starts], packed.targets[starts]), right
+    targets = packed.targets[known]
+    starts = (packed.targets.roll(1, 1) == _IGNORED)[known]
+    right = (logits.argmax(-1) == targets).float().mean()
+    each = functional.cross_entropy(logits, targets)
+    return each + 0.6 * functional.cross_entropy(logits[starts], targets[starts]), right
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
@@ -47,6 +48,7 @@ class Speak(_Strict):
     regions: PositiveInt
     answers: int = Field(ge=1, le=8)
     skipped: float = Field(ge=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
     minutes: PositiveFloat
 
 

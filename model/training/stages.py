@@ -145,7 +145,8 @@ def speak(place: Place, recipe: Recipe, device: torch.device, start: Path | None
     tower = Tower(_taught(place, recipe, start).to(device))
     if not (place.checkpoint / "tokenizer.json").is_file():
         tokenizer.learn(place.checkpoint, recipe.vocabulary)
-    speaker = language.Speaker(language.qwen_config(place.checkpoint, recipe.language_model)).to(device)
+    config = language.qwen_config(place.checkpoint, recipe.language_model)
+    speaker = language.Speaker(config, getattr(torch, recipe.speak.precision)).to(device)
     if start is None:
         speaker.learn_from(tower.sam)
     else:
