@@ -17,6 +17,7 @@ from model.errors import CheckpointError
 from model.language import Language
 from model.perceiver import Vision
 from model.sam2_loading import build_sam2, find_config, packaged_config
+from model.unsure import Unsure
 from model.weights import Tensors, load_into, read_folder, read_json
 
 _VISION = (
@@ -72,7 +73,8 @@ class Checkpoint:
 
     def fingerprint(self) -> str:
         """Eight hex digits that change when the configuration or the weight files change (names and sizes)."""
-        parts = [(self.folder / "config.json").read_bytes(), self.sam2_config.read_bytes()]
+        settings = (self.folder / "config.json", self.folder / "generation_config.json", self.sam2_config)
+        parts = [file.read_bytes() for file in settings if file.is_file()]
         for file in sorted([*self.folder.glob("*.safetensors"), *self.folder.glob("*.bin"), self.sam2_weights]):
             parts.append(f"{file.name}:{file.stat().st_size}".encode())
             with file.open("rb") as data:
@@ -100,9 +102,9 @@ class Checkpoint:
             vision = Vision(config.hidden_size, int(settings.get("mm_hidden_size", 256)))
         load_into(vision, {k: v.to(device) for k, v in vision_tensors.items()}, self.folder, fix, assign=True)
         model = _load_qwen(config, qwen_tensors, len(tokenizer), self.folder, fix, device, dtype)
-        defaults = _generation_defaults(self.folder, settings)
+        defaults, unsure = _generation_defaults(self.folder, settings, tokenizer)
         longest = int(settings.get("tokenizer_model_max_length") or 12288)
-        return vision.cast(dtype).eval().requires_grad_(False), Language(model, tokenizer, defaults, longest)
+        return vision.cast(dtype).eval().requires_grad_(False), Language(model, tokenizer, defaults, longest, unsure)
 
 
 def _check_kind(settings: dict[str, Any], folder: Path) -> None:
@@ -146,11 +148,15 @@ def _load_tokenizer(folder: Path, settings: dict[str, Any]) -> PreTrainedTokeniz
     return tokenizer
 
 
-def _generation_defaults(folder: Path, settings: dict[str, Any]) -> GenerationConfig:
+def _generation_defaults(
+    folder: Path, settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> tuple[GenerationConfig, Unsure | None]:
     path = folder / "generation_config.json"
     values = read_json(path) if path.is_file() else {"eos_token_id": settings.get("eos_token_id")}
     values.pop("transformers_version", None)
-    return GenerationConfig(**values)
+    # not transformers' own: it would keep the entry without checking it
+    entry = values.pop("unsure", None)
+    return GenerationConfig(**values), None if entry is None else Unsure.read(entry, tokenizer, path)
 
 
 def _split(tensors: Tensors) -> tuple[Tensors, Tensors]:

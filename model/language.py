@@ -14,6 +14,8 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
+from model.unsure import PreferUnsure, Unsure
+
 _BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
 _AFTER = "\n{instruction}<|im_end|>\n<|im_start|>assistant\n"
 
@@ -64,6 +66,7 @@ class Language:
         tokenizer: its tokenizer.
         defaults: the folder's generation_config.json.
         max_vectors: longest prompt (config `tokenizer_model_max_length`); longer ones are cut on the right.
+        unsure: what greedy answers say instead of a guess; None lets them guess.
     """
 
     def __init__(
@@ -72,11 +75,13 @@ class Language:
         tokenizer: PreTrainedTokenizerBase,
         defaults: GenerationConfig,
         max_vectors: int = 12288,
+        unsure: Unsure | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.defaults = defaults
         self.max_vectors = max_vectors
+        self.unsure = unsure
 
     def prompt_ids(self, instruction: str) -> tuple[list[int], list[int]]:
         """Token ids before and after the image block; each side is tokenised on its own, as PAM does."""
@@ -99,8 +104,12 @@ class Language:
         embeds, attention = _left_pad(prompts)
         config = self._generation_config(sampling)
         penalty = sampling.repetition_penalty or self.defaults.repetition_penalty or 1.0
+        processors = LogitsProcessorList()
+        if self.unsure is not None and sampling.temperature == 0:
+            processors.append(PreferUnsure(self.unsure))
         # not through the config: generate() would count left padding as generated tokens and spare the first of them
-        penalties = [RepetitionPenaltyLogitsProcessor(float(penalty))] if penalty != 1 else []
+        if penalty != 1:
+            processors.append(RepetitionPenaltyLogitsProcessor(float(penalty)))
         forked = sampling.temperature > 0 and sampling.seed is not None
         devices = [embeds.device] if embeds.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices, enabled=forked):
@@ -110,7 +119,7 @@ class Language:
                 inputs_embeds=embeds,
                 attention_mask=attention,
                 generation_config=config,
-                logits_processor=LogitsProcessorList(penalties),
+                logits_processor=processors,
             )
         logprobs = torch.stack(
             [

@@ -11,15 +11,24 @@ from torch import Tensor
 from transformers import Qwen2Config
 
 from model.training.language import Speaker
+from model.training.looks import UNKNOWN
+from model.training.texts import label
 
 LIMIT = 30_000_000
 """Bytes that the weights may take together."""
 
 
 def export(
-    folder: Path, sam: dict[str, Tensor], speaker: Speaker, config: Qwen2Config, max_new_tokens: int = 64
+    folder: Path,
+    sam: dict[str, Tensor],
+    speaker: Speaker,
+    config: Qwen2Config,
+    max_new_tokens: int = 64,
+    unsure: float | None = None,
 ) -> int:
     """Write model.safetensors, sam2.safetensors (float16), config.json and generation_config.json; returns their bytes.
+
+    `unsure`, 0…1, is the probability below which the likeliest word counts as a guess and "object" is said instead.
 
     Raises ValueError when a weight is not finite in float16 or the weights take more than LIMIT bytes.
     """
@@ -38,6 +47,7 @@ def export(
             "do_sample": False,
             "repetition_penalty": 1.0,
             "max_new_tokens": max_new_tokens,
+            **_unsure(unsure),
         },
     )
     taken = sum((folder / name).stat().st_size for name in ("model.safetensors", "sam2.safetensors"))
@@ -55,6 +65,14 @@ def _save(tensors: dict[str, Tensor], file: Path) -> None:
             raise ValueError(f"{name} has values that are not finite in float16: the training has diverged")
     save_file(half, file, metadata={"format": "pt"})
     file.chmod(0o644)  # safetensors writes files that only their owner may read
+
+
+def _unsure(threshold: float | None) -> dict[str, object]:
+    """As `model.unsure` reads it: the class alone, the class within an English sentence, and in Chinese."""
+    if threshold is None:
+        return {}
+    labels = [label(UNKNOWN), f" {label(UNKNOWN)}", label(UNKNOWN, "zh")]
+    return {"unsure": {"threshold": threshold, "labels": labels}}
 
 
 def _pam_config(config: Qwen2Config) -> dict[str, object]:

@@ -50,6 +50,7 @@ class Speak(_Strict):
     skipped: float = Field(ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     minutes: PositiveFloat
+    unsure: float | None = Field(default=None, gt=0, le=1)
 
 
 class Recipe(_Strict):

@@ -208,7 +208,7 @@ def finish(place: Place, recipe: Recipe, figures: dict[str, object] | None = Non
     config = language.qwen_config(place.checkpoint, recipe.language_model)
     speaker = language.Speaker(config)
     speaker.load_state_dict(torch.load(place.speak_state, weights_only=True, map_location="cpu")["average"])
-    taken = export.export(place.checkpoint, sam.state_dict(), speaker, config)
+    taken = export.export(place.checkpoint, sam.state_dict(), speaker, config, unsure=recipe.speak.unsure)
     card.write_card(place.checkpoint / "run.json", recipe, load(place.art), place.log, figures)
     card.curves(place.log, place.checkpoint / "curves.png")
     return taken
