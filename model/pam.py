@@ -15,6 +15,7 @@ from model.device import pick_device, pick_dtype
 from model.embedding import Embedding
 from model.image import as_rgb
 from model.language import Language, Sampling
+from model.likelihood import answer_ids, log_likelihoods
 from model.perceiver import Vision
 from model.prompt import Prompt
 from model.region import Perception, Region, Text, Texts
@@ -148,6 +149,39 @@ class PerceiveAnything:
                     task, language, answer.string, answer.token_ids, answer.mean_logprob, answer.finished
                 )
         return texts
+
+    def score(
+        self,
+        regions: Sequence[Region],
+        candidates: Sequence[str],
+        task: Task | str = Task.RECOGNIZE,
+        language: str = "en",
+    ) -> np.ndarray:
+        """How likely each candidate is as the whole answer about each region: to choose among given labels.
+
+        Args:
+            regions: from `segment` of this model.
+            candidates: at least one answer, each as the model would write it ("dog", not " Dog ").
+            task: a `Task` (or its value); any other string is asked as it stands.
+            language: "en" or "zh", of the instruction.
+
+        Returns:
+            (R, N) float32, natural-log likelihoods <= 0, the end token counted; `exp` gives probabilities, which sum to
+            less than 1 since the model may say something else. A longer answer is less likely by its length alone.
+
+        Raises:
+            ValueError: no candidates, one without tokens, an unknown language, an empty instruction, or a checkpoint
+                without an end token.
+        """
+        asked = instruction(_task(task), language)
+        answers = answer_ids(self.language, candidates)
+        scores = np.zeros((len(regions), len(answers)), dtype=np.float32)
+        for start in range(0, len(regions), ROWS_PER_BATCH):
+            blocks = self.image_blocks(regions[start : start + ROWS_PER_BATCH])
+            prompts = torch.stack([self.language.embed(block, asked) for block in blocks])
+            found = log_likelihoods(self.language, prompts, answers)
+            scores[start : start + len(blocks)] = found.cpu().numpy()
+        return scores
 
     def propose(self, embedding, points_per_side=8, limit=64):  # type: ignore
         n = points_per_side

@@ -1,0 +1,1 @@
+"""Measurements of speed that the documentation quotes; each prints its table: `python -m benchmarks.labels`."""
