@@ -4,8 +4,8 @@
 
 is all there is to write: with 1.0.9 in a script of its own (`label-studio-ml init mine --script pallas.py:Pallas`),
 with 2.x in `_wsgi.py` instead of the line that imports the template's model (`… import Pallas as NewModel`). No file
-there may be called model.py, since our own package has that name. The web server is then that package's; queue, workers and
-answers are the same as with `python -m backend front`. REDIS_URL and the PALLAS_* settings are read from the
+there may be called model.py, since our own package has that name. The web server is then that package's; queue, workers
+and answers are the same as with `python -m backend front`. REDIS_URL and the PALLAS_* settings are read from the
 environment; start workers with `python -m backend worker`.
 """
 

@@ -183,19 +183,6 @@ class PerceiveAnything:
             scores[start : start + len(blocks)] = found.cpu().numpy()
         return scores
 
-    def propose(self, embedding, points_per_side=8, limit=64):  # type: ignore
-        n = points_per_side
-        prompts = [
-            Prompt(points=[((i + 0.5) / n * embedding.width, (j + 0.5) / n * embedding.height, 1)])
-            for i in range(n)
-            for j in range(n)
-        ]
-        out = []
-        for r in sorted(self.segment(embedding, prompts), key=lambda r: -r.iou):
-            if r.area and all((r.mask & o.mask).sum() / (r.mask | o.mask).sum() < 0.6 for o in out):
-                out.append(r)
-        return out[:limit]
-
     def perceive(
         self,
         image_or_embedding: Image.Image | np.ndarray | Embedding,
