@@ -18,6 +18,7 @@ from model.language import Language, Sampling
 from model.likelihood import answer_ids, log_likelihoods
 from model.perceiver import Vision
 from model.prompt import Prompt
+from model.proposals import Wanted, propose
 from model.region import Perception, Region, Text, Texts
 from model.task import Task, instruction
 from model.tower import Tower
@@ -106,9 +107,41 @@ class PerceiveAnything:
         """
         for prompt in prompts:
             prompt.check_inside(embedding.width, embedding.height)
-        if embedding.device != self.device:
-            embedding = embedding.to(self.device)
-        return self.tower.segment(embedding, prompts, refine_masks)
+        return self.tower.segment(self._here(embedding), prompts, refine_masks)
+
+    def propose(
+        self,
+        embedding: Embedding,
+        points_per_side: int = 16,
+        min_iou: float = 0.6,
+        min_stability: float = 0.6,
+        max_overlap: float = 0.6,
+        min_area_share: float = 0.001,
+        limit: int = 64,
+    ) -> list[Region]:
+        """Regions of a picture without a prompt: a grid of clicks, of which the good and different answers stay.
+
+        Args:
+            embedding: from `encode` of this model.
+            points_per_side: clicks along each side, evenly spread.
+            min_iou: of SAM 2's own estimate, 0..1. The defaults suit the bundled checkpoint; for its released weights
+                SAM 2 uses 0.8.
+            min_stability: IoU of the mask with its logits' threshold at 1 and at -1, 0..1; SAM 2 uses 0.95 for those.
+            max_overlap: IoU of two masks above which the one with the lower predicted IoU is dropped.
+            min_area_share: of the picture, 0..1.
+            limit: regions at most.
+
+        Returns:
+            Regions by predicted IoU, the best first; the prompt of each is its click.
+
+        Raises:
+            ValueError: a number out of its range.
+        """
+        wanted = Wanted(points_per_side, min_iou, min_stability, max_overlap, min_area_share, limit)
+        return propose(self.tower, self._here(embedding), wanted)
+
+    def _here(self, embedding: Embedding) -> Embedding:
+        return embedding if embedding.device == self.device else embedding.to(self.device)
 
     def describe(
         self,
