@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from label_studio_sdk.converter import brush
 
-from tests.http.stack import CONFIG, PictureHost, Stack, box
-from tests.http.test_protocol import mask_of
+from backend.geometry import mask_of
+from tests.http.stack import CONFIG, PictureHost, Stack, box, run_stack
 
 
 def ask(stack: Stack, tasks: list[dict[str, Any]], config: str = CONFIG) -> list[Any]:
@@ -49,7 +50,9 @@ def test_a_mask_drawn_by_hand_gets_its_words_and_keeps_its_shape(stack: Stack, h
     drawn["value"] = {"format": "rle", "rle": rle, "brushlabels": ["food"]}
     (found,) = ask(stack, [task(11, f"{host.url}/coffee.jpg", drawn)])
     geometry, *words = found["result"]
-    assert (mask_of(geometry) == (mask > 0)).all() and geometry["value"]["rle"] == rle
+    assert (mask_of("brush", geometry["value"], 600, 400, 10**6) == (mask > 0)).all() and geometry["value"][
+        "rle"
+    ] == rle
     assert {word["type"] for word in words} == {"choices", "textarea"}
     assert {word["id"] for word in words} == {geometry["id"]} != {"mine"}
 
@@ -62,19 +65,20 @@ def test_a_task_asked_twice_at_once_is_answered_once(stack: Stack, host: Picture
     assert len(stored) == 1 and stored[0]["result"]
 
 
-def test_regions_are_proposed_where_the_config_asks_for_it(stack: Stack, host: PictureHost) -> None:
-    config = CONFIG.replace('<Image name="image"', '<Image name="image" pallas="propose"')
-    # one label: the small random checkpoint would name hardly anything with certainty
-    for label in ("person", "animal", "vehicle", "food"):
-        config = "\n".join(line for line in config.split("\n") if f'value="{label}"' not in line)
-    (found,) = ask(stack, [task(31, f"{host.url}/astronaut.jpg")], config)
-    masks = [mask_of(item) for item in found["result"] if item["type"] == "brushlabels"]
-    assert masks and len(masks) <= 32
-    for i, one in enumerate(masks):
-        for other in masks[:i]:
-            assert (one & other).sum() / (one | other).sum() <= 0.65
-    (none,) = ask(stack, [task(32, f"{host.url}/astronaut.jpg", box(5, 5, 30, 40))], config)
-    assert sum(item["type"] == "brushlabels" for item in none["result"]) == 1
+def test_regions_are_proposed_where_the_config_asks_for_it(tmp_path: Path, host: PictureHost) -> None:
+    config = """<View><Image name="image" value="$image" pallas="propose"/>
+    <RectangleLabels name="box" toName="image" smart="true"><Label value="thing"/></RectangleLabels>
+    <PolygonLabels name="outline" toName="image"><Label value="thing"/></PolygonLabels></View>"""
+    with run_stack(tmp_path, "tiny") as stack:
+        (found,) = ask(stack, [task(31, f"{host.url}/coffee.jpg")], config)
+        masks = [mask_of("polygon", item["value"], 600, 400, 10**6) for item in found["result"]]
+        assert masks and len(masks) <= 32
+        for i, one in enumerate(masks):
+            for other in masks[:i]:
+                assert (one & other).sum() / (one | other).sum() <= 0.65
+        # where somebody has marked something, only that is answered
+        (one,) = ask(stack, [task(32, f"{host.url}/coffee.jpg", box(5, 5, 30, 40))], config)
+        assert len(one["result"]) == 1
 
 
 def test_words_about_the_whole_picture(stack: Stack, host: PictureHost) -> None:

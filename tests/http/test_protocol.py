@@ -150,6 +150,19 @@ def test_the_token_goes_to_label_studio_alone(stack: Stack, host: PictureHost, t
     assert ("/data/upload/1/coffee.jpg", "Token s3cret-key") in host.seen
 
 
+def test_cloud_storage_goes_through_label_studio_and_the_token_stays_there(stack: Stack, host: PictureHost) -> None:
+    from tests.http.stack import run_host
+
+    with run_host(PICTURES) as storage:
+        bucket = storage.url.removeprefix("http://")
+        answer = stack.predict(f"s3://{bucket}/coffee.jpg", [point(50, 50)])
+        assert answer.status_code == 200, answer.text
+        assert mask_of(answer.json()["results"][0]["result"][0]).shape == (400, 600)
+        assert storage.seen == [("/coffee.jpg", None)]
+    asked = [(path, token) for path, token in host.seen if path.startswith("/tasks/1/presign/?fileuri=")]
+    assert asked and asked[-1][1] == "Token s3cret-key"
+
+
 def test_webhooks_and_metrics(stack: Stack, host: PictureHost) -> None:
     stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)])
     assert stack.post("/webhook", json={"action": "ANNOTATION_CREATED", "annotation": {}}).json() == {"status": "ok"}
