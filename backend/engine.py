@@ -16,7 +16,7 @@ from backend.settings import Settings
 from backend.shelf import EmbeddingShelf
 
 if TYPE_CHECKING:
-    from model import Embedding, PerceiveAnything, Region
+    from model import Embedding, PerceiveAnything, Reading, Region
 
 _resident: Engine | None = None
 """The engine of this process: rq calls `perform` by name, so the function must find it here."""
@@ -34,6 +34,11 @@ def make_resident(engine: Engine) -> None:
     _resident = engine
 
 
+def resident_stats() -> dict[str, float]:
+    """Of this process's engine; empty while it is loading."""
+    return _resident.stats() if _resident is not None else {}
+
+
 class Engine:
     """Answers jobs with a loaded model."""
 
@@ -41,11 +46,31 @@ class Engine:
         self._settings = settings
         self._pam = pam
         self._pictures = pictures
-        self._shelf = EmbeddingShelf(settings.embedding_cache_bytes)
+        on_host = pam.device.type == "cpu"
+        self._shelf = EmbeddingShelf(
+            settings.embedding_cache_bytes, 0 if on_host else settings.embedding_host_bytes, str(pam.device)
+        )
 
     @property
     def model_version(self) -> str:
         return self._pam.version
+
+    def stats(self) -> dict[str, float]:
+        """For /metrics: what the worker remembers of pictures, and its GPU's memory in bytes."""
+        shelf = self._shelf
+        found: dict[str, float] = {
+            "embedding_hits": shelf.stats.hits,
+            "embedding_misses": shelf.stats.misses,
+            "embedding_evictions": shelf.stats.evictions,
+            "embedding_bytes": shelf.nbytes,
+            "embedding_host_bytes": shelf.host_nbytes,
+        }
+        if self._pam.device.type == "cuda":
+            import torch
+
+            found["gpu_memory_bytes"] = torch.cuda.memory_reserved(self._pam.device)
+            found["gpu_memory_peak_bytes"] = torch.cuda.max_memory_allocated(self._pam.device)
+        return found
 
     def warm_up(self) -> None:
         """Run the whole path once, so that the first click does not pay for lazy initialisation."""
@@ -76,7 +101,7 @@ class Engine:
     def _perceive(self, request: JobRequest) -> JobReply:
         seconds: dict[str, float] = {"queue": max(0.0, time.time() - request.sent_at)}
         embedding, cached = self._embedding(request.picture, seconds)
-        seconds |= {"segment": 0.0, "describe": 0.0}
+        seconds |= dict.fromkeys(("decode", "prefill", "generate"), 0.0)
         groups = tuple(self._group(embedding, group, request.max_new_tokens, seconds) for group in request.groups)
         return JobReply(
             width=embedding.width,
@@ -113,21 +138,30 @@ class Engine:
             regions = self._pam.propose(embedding, limit=self._settings.max_proposals)
         else:
             regions = self._segment(embedding, group.prompts)
-        segmented = time.perf_counter()
-        seconds["segment"] += segmented - begin
-        texts: list[dict[str, TextReply]] = [{} for _ in regions]
+        decoded = time.perf_counter()
+        # each region's prompt is read once, whatever is then asked about it
+        reading = self._pam.read(regions)
+        prefilled = time.perf_counter()
+        texts = self._texts(reading, group, max_new_tokens)
+        labels = self._labels(reading, group)
+        seconds["decode"] += decoded - begin
+        seconds["prefill"] += prefilled - decoded
+        seconds["generate"] += time.perf_counter() - prefilled
+        return tuple(_reply(region, t, chosen) for region, t, chosen in zip(regions, texts, labels, strict=True))
+
+    def _texts(self, reading: Reading, group: Group, max_new_tokens: int) -> list[dict[str, TextReply]]:
+        """For each region its texts by `TextAsk.key`."""
+        texts: list[dict[str, TextReply]] = [{} for _ in reading.regions]
         by_language = defaultdict(list)
         for ask in group.texts:
             by_language[ask.language].append(ask)
         for language, asks in by_language.items():
-            found = self._pam.describe(regions, [a.task for a in asks], language, max_new_tokens=max_new_tokens)
+            found = self._pam.describe(reading, [a.task for a in asks], language, max_new_tokens=max_new_tokens)
             for mine, said in zip(texts, found, strict=True):
                 for ask in asks:
                     text = said[ask.task]
                     mine[ask.key] = TextReply(string=text.string, score=min(1.0, math.exp(text.mean_logprob)))
-        labels = self._labels(regions, group)
-        seconds["describe"] += time.perf_counter() - segmented
-        return tuple(_reply(region, t, chosen) for region, t, chosen in zip(regions, texts, labels, strict=True))
+        return texts
 
     def _segment(self, embedding: Embedding, prompts: tuple[RegionPrompt, ...]) -> list[Region]:
         from backend.corrections import cut, to_pixels
@@ -143,14 +177,12 @@ class Engine:
             ],
         )
 
-    def _labels(self, regions: list[Region], group: Group) -> list[tuple[LabelReply, ...]]:
+    def _labels(self, reading: Reading, group: Group) -> list[tuple[LabelReply, ...]]:
         """For each region the likeliest label of each set."""
-        chosen: list[list[LabelReply]] = [[] for _ in regions]
-        if not regions:
-            return []
+        chosen: list[list[LabelReply]] = [[] for _ in reading.regions]
         for labels in group.label_sets:
             names = list(dict.fromkeys(name for candidate in labels.candidates for name in candidate.names))
-            scores = self._pam.score(regions, names, language=labels.language)
+            scores = self._pam.score(reading, names, language=labels.language)
             for mine, row in zip(chosen, scores.tolist(), strict=True):
                 mine.append(best_label(labels.candidates, dict(zip(names, row, strict=True))))
         return [tuple(mine) for mine in chosen]

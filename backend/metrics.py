@@ -31,7 +31,7 @@ class Metrics:
         self.cached = Counter("pallas_embedding_hits", "Jobs whose picture was encoded before", registry=self._registry)
         self._stage = Histogram(
             "pallas_stage_seconds",
-            "Seconds by stage: queue, fetch, encode, segment, describe, shape, whole",
+            "Seconds by stage: queue, fetch, encode, decode (masks), prefill, generate (words), shape, whole",
             ["stage"],
             registry=self._registry,
             buckets=_SECONDS,
@@ -68,15 +68,25 @@ class _Live(Collector):
             "with ours and of the texts' edit distance",
             labels=["what"],
         )
+        own = GaugeMetricFamily(
+            "pallas_worker",
+            "Of each worker: embeddings found, not found, dropped since it began; bytes of them on its device and in "
+            "host memory; bytes of GPU memory",
+            labels=["worker", "what"],
+        )
         try:
             for name, total in totals(self._dispatcher.redis).items():
                 reviewed.add_metric([name], total)
             for name, count in self._dispatcher.depth().items():
                 depth.add_metric([name], count)
-            states = [sign.state for sign in self._dispatcher.workers()]
+            signs = self._dispatcher.workers()
+            for sign in signs:
+                for what, value in sign.stats.items():
+                    own.add_metric([sign.name, what], value)
+            states = [sign.state for sign in signs]
             for state in ("loading", "ready"):
                 workers.add_metric([state], states.count(state))
             up.add_metric([], 1)
         except redis.RedisError:
             up.add_metric([], 0)
-        yield from (up, depth, workers, reviewed)
+        yield from (up, depth, workers, own, reviewed)

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import redis
 
@@ -29,6 +29,7 @@ class Sign:
         device: e.g. "cuda:0".
         pid: process id, on its host.
         host: its machine's name.
+        stats: numbers of the moment, for /metrics.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Sign:
     device: str = ""
     pid: int = 0
     host: str = ""
+    stats: dict[str, float] = field(default_factory=dict)
 
 
 def everybody(client: redis.Redis) -> list[Sign]:
@@ -71,13 +73,22 @@ class Heart:
         every_s: between two beats.
         ttl_s: how long a sign lasts.
         on_beat: called at each beat, for what else must be kept alive; its errors are logged.
+        stats: called at each beat, for the sign.
     """
 
-    def __init__(self, client: redis.Redis, every_s: float, ttl_s: int, on_beat: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        every_s: float,
+        ttl_s: int,
+        on_beat: Callable[[], None],
+        stats: Callable[[], dict[str, float]] = dict,
+    ) -> None:
         self._client = client
         self._every_s = every_s
         self._ttl_s = ttl_s
         self._on_beat = on_beat
+        self._stats = stats
         self._stop = threading.Event()
         self._sign: Sign | None = None
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
@@ -102,7 +113,7 @@ class Heart:
                 log.warning("could not take back the worker's sign: it expires in %d s", self._ttl_s)
 
     def _beat(self, sign: Sign) -> None:
-        self._client.set(_KEY + sign.name, json.dumps(asdict(sign)), ex=self._ttl_s)
+        self._client.set(_KEY + sign.name, json.dumps(asdict(replace(sign, stats=self._stats()))), ex=self._ttl_s)
         self._client.sadd(_NAMES, sign.name)
 
     def _run(self) -> None:

@@ -60,7 +60,8 @@ class Settings(BaseSettings):
     max_prompts: int = Field(64, ge=1, description="most regions asked in one request")
     max_proposals: int = Field(32, ge=1, le=1000, description="most regions proposed in one picture")
     max_waiting: int = Field(256, ge=1, description="most requests in a queue before new ones are refused")
-    embedding_cache_bytes: int = Field(512 << 20, ge=0, description="image features a worker keeps, in bytes")
+    embedding_cache_bytes: int = Field(512 << 20, ge=0, description="image features a worker keeps on its device")
+    embedding_host_bytes: int = Field(2 << 30, ge=0, description="and a GPU worker in host memory behind it")
 
     fetch_timeout_s: float = Field(15, gt=0, description="for one picture")
     job_timeout_s: int = Field(60, ge=1, description="for one job in the worker")

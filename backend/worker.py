@@ -16,7 +16,7 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
-from backend.engine import Engine, make_resident
+from backend.engine import Engine, make_resident, resident_stats
 from backend.job import FUNCTION
 from backend.pictures import PictureStore
 from backend.presence import Heart, Sign
@@ -97,7 +97,7 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
     )
     worker.heartbeat_ttl_s = settings.heartbeat_ttl_s
     sign = Sign(name, "loading", settings.model, pid=os.getpid(), host=socket.gethostname())
-    heart = Heart(client, settings.heartbeat_s, settings.heartbeat_ttl_s, worker.beat)
+    heart = Heart(client, settings.heartbeat_s, settings.heartbeat_ttl_s, worker.beat, resident_stats)
     heart.start(sign)
     try:
         engine, device = _load(settings, client)

@@ -78,12 +78,28 @@ def stack(console: Console, log: Path) -> Iterator[str]:
             shutil.rmtree(state, ignore_errors=True)
 
 
+_STAGES = ("queue", "fetch", "encode", "decode", "prefill", "generate")
+
+
 def print_table(console: Console, outcomes: list[Outcome]) -> None:
     table = Table(
-        "picture", "prompt", "class", "caption", "mask", "queue", "fetch", "encode", "segment", "describe", "all"
+        "picture",
+        "prompt",
+        "class",
+        "caption",
+        "mask",
+        "queue",
+        "fetch",
+        "encode",
+        "decode",
+        "prefill",
+        "generate",
+        "all",
     )
     for o in outcomes:
-        stages = [f"{o.seconds.get(name, 0):.3f}" for name in ("queue", "fetch", "encode", "segment", "describe")]
+        stages = [
+            f"{o.seconds.get(name, 0):.3f}" for name in ("queue", "fetch", "encode", "decode", "prefill", "generate")
+        ]
         share = f"{o.area} px, {100 * o.area / (o.width * o.height):.0f} %"
         table.add_row(o.ask.picture, o.ask.title, o.class_text, o.caption, share, *stages, f"{o.whole_s:.3f}")
     console.print(table)

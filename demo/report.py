@@ -52,7 +52,7 @@ def write_report(outcomes: list[Outcome], path: Path, notice: str = "") -> Path:
     environment = Environment(autoescape=True)
     environment.filters["inline"] = _inline
     page = environment.from_string(_PAGE)
-    stages = ("queue", "fetch", "encode", "segment", "describe", "shape")
+    stages = ("queue", "fetch", "encode", "decode", "prefill", "generate", "shape")
     path.write_text(page.render(outcomes=outcomes, stages=stages, notice=notice), encoding="utf-8")
     return path
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         PromptError,
     )
     from model.image import open_picture
-    from model.pam import PerceiveAnything
+    from model.pam import PerceiveAnything, Reading
     from model.prompt import Prompt
     from model.region import Perception, Region, Text, Texts
     from model.task import LANGUAGES, Task
@@ -39,6 +39,7 @@ _HOME = {
     "PromptError": "errors",
     "open_picture": "image",
     "PerceiveAnything": "pam",
+    "Reading": "pam",
     "Prompt": "prompt",
     "Perception": "region",
     "Region": "region",
@@ -60,6 +61,7 @@ __all__ = [
     "PictureTooLargeError",
     "Prompt",
     "PromptError",
+    "Reading",
     "Region",
     "Task",
     "Text",

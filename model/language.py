@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +13,11 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen2ForCausalLM,
     RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
 )
 
+from model.attention import NAME, Prefix
+from model.decoding import Choice, Grid, draw, read_prefix
 from model.unsure import PreferUnsure, Unsure
 
 _BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
@@ -78,6 +82,7 @@ class Language:
         unsure: Unsure | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
+        self.model.set_attn_implementation(NAME)
         self.tokenizer = tokenizer
         self.defaults = defaults
         self.max_vectors = max_vectors
@@ -97,24 +102,65 @@ class Language:
         return torch.cat([before, block.to(before.dtype), after])[: self.max_vectors]
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[torch.Tensor], sampling: Sampling) -> list[Answer]:
-        """Answer a batch of prompts (L_i, hidden); shorter ones are padded on the left with a mask."""
-        if not prompts:
-            return []
-        embeds, attention = _left_pad(prompts)
-        config = self._generation_config(sampling)
+    def read(self, blocks: torch.Tensor) -> Prefix:
+        """Read the beginning of R prompts once, system text and image block: blocks (R, K, hidden)."""
+        before = torch.tensor(self.prompt_ids("")[0], device=blocks.device)
+        vectors = self.model.get_input_embeddings()(before)
+        vectors = vectors.expand(len(blocks), -1, -1)
+        return read_prefix(self.model, torch.cat([vectors, blocks.to(vectors.dtype)], dim=1)[:, : self.max_vectors])
+
+    def bytes_of(self, tokens: int) -> int:
+        """Memory that so many tokens of one row take: keys and values of all layers, and one row of logits."""
+        config = self.model.config
+        size = config.hidden_size // config.num_attention_heads
+        each = 2 * config.num_hidden_layers * config.num_key_value_heads * size * self.model.dtype.itemsize
+        return tokens * each + 8 * int(config.vocab_size)
+
+    def question_ids(self, prefix: Prefix, instruction: str) -> list[int]:
+        """What follows the image block in a prompt."""
+        return self.prompt_ids(instruction)[1][: max(self.max_vectors - prefix.length, 1)]
+
+    @torch.no_grad()
+    def answer(self, prefix: Prefix, instructions: Sequence[str], sampling: Sampling) -> list[list[Answer]]:
+        """Answers of R regions to T instructions, by region; all rows are drawn together."""
+        questions = [self.question_ids(prefix, text) for text in instructions]
+        if not prefix.regions or not questions:
+            return [[] for _ in range(prefix.regions)]
+        with _seeded(sampling, prefix.device):
+            grid = Grid(self.model, prefix, questions, sampling.max_new_tokens)
+            drawn = draw(grid, self._choice(sampling), self.end_ids(), sampling.max_new_tokens)
+        each = iter(zip(drawn.ids.tolist(), drawn.logprobs.tolist(), strict=True))
+        return [[self._answer(*next(each)) for _ in questions] for _ in range(prefix.regions)]
+
+    def _choice(self, sampling: Sampling) -> Choice:
+        processors = self._processors(sampling)
+        if sampling.suppress_end and self.end_ids():
+            processors.append(SuppressTokensLogitsProcessor(self.end_ids(), device=str(self.model.device)))
+        # the authors leave the folder's top_k in force
+        return Choice(processors, sampling.temperature, self.defaults.top_k or 0)
+
+    def _processors(self, sampling: Sampling) -> LogitsProcessorList:
         penalty = sampling.repetition_penalty or self.defaults.repetition_penalty or 1.0
         processors = LogitsProcessorList()
         if self.unsure is not None and sampling.temperature == 0:
             processors.append(PreferUnsure(self.unsure))
-        # not through the config: generate() would count left padding as generated tokens and spare the first of them
         if penalty != 1:
             processors.append(RepetitionPenaltyLogitsProcessor(float(penalty)))
-        forked = sampling.temperature > 0 and sampling.seed is not None
-        devices = [embeds.device] if embeds.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices, enabled=forked):
-            if forked:
-                torch.manual_seed(sampling.seed)
+        return processors
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[torch.Tensor], sampling: Sampling) -> list[Answer]:
+        """Answer a batch of whole prompts (L_i, hidden) with transformers' own generate(): one prompt, one answer.
+
+        Shorter ones are padded on the left with a mask. `answer` gives the same and shares what prompts share.
+        """
+        if not prompts:
+            return []
+        embeds, attention = _left_pad(prompts)
+        config = self._generation_config(sampling)
+        # not through the config: generate() would count left padding as generated tokens and spare the first of them
+        processors = self._processors(sampling)
+        with _seeded(sampling, embeds.device):
             out = self.model.generate(
                 inputs_embeds=embeds,
                 attention_mask=attention,
@@ -165,6 +211,17 @@ class Language:
         kept = ids[:length]
         string = str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
         return Answer(string, tuple(kept), sum(counted) / len(counted), finished)
+
+
+@contextmanager
+def _seeded(sampling: Sampling, device: torch.device) -> Iterator[None]:
+    """Under a seed, random numbers of the block's own."""
+    forked = sampling.temperature > 0 and sampling.seed is not None
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices, enabled=forked):
+        if forked:
+            torch.manual_seed(sampling.seed)
+        yield
 
 
 def _left_pad(prompts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from model.attention import Prefix
+from model.decoding import Grid
 from model.language import Language
 
 TOKENS_PER_CHUNK = 512
@@ -34,13 +36,18 @@ def answer_ids(language: Language, answers: Sequence[str]) -> list[list[int]]:
 
 @torch.no_grad()
 def log_likelihoods(
-    language: Language, prompts: torch.Tensor, answers: Sequence[Sequence[int]], per_chunk: int = TOKENS_PER_CHUNK
+    language: Language,
+    prefix: Prefix,
+    question: Sequence[int],
+    answers: Sequence[Sequence[int]],
+    per_chunk: int = TOKENS_PER_CHUNK,
 ) -> torch.Tensor:
     """Natural-log likelihood of each answer, its end token counted, behind each prompt.
 
     Args:
         language: the language model.
-        prompts: (R, L, hidden), whole prompts of one length, R > 0.
+        prefix: of R regions.
+        question: token ids that follow the prefix.
         answers: N lists of at least one token id each.
         per_chunk: tokens that are read together.
 
@@ -53,12 +60,11 @@ def log_likelihoods(
     ends = language.end_ids()
     if not ends:
         raise ValueError("the checkpoint names no end token (eos_token_id): the end of an answer cannot be scored")
-    rows, length = prompts.shape[:2]
-    model, device = language.model, prompts.device
-    read = model(inputs_embeds=prompts, use_cache=True, logits_to_keep=1)
-    cache = read.past_key_values
+    device, regions = prefix.device, prefix.regions
+    longest = max(per_chunk, *(len(answer) for answer in answers))
+    grid = Grid(language.model, prefix, [question], longest)
     first = torch.tensor([answer[0] for answer in answers], device=device)
-    scores = read.logits[:, -1].float().log_softmax(dim=-1)[:, first]
+    scores = grid.logits().log_softmax(dim=-1)[:, first]
     for numbers in _chunks([len(answer) for answer in answers], per_chunk):
         chunk = [answers[number] for number in numbers]
         ids = torch.tensor([token for answer in chunk for token in answer], device=device)
@@ -66,16 +72,12 @@ def log_likelihoods(
         targets = torch.tensor([token for answer in chunk for token in (*answer[1:], ends[0])], device=device)
         owner = torch.tensor([i for i, answer in enumerate(chunk) for _ in answer], device=device)
         place = torch.tensor([i for answer in chunk for i in range(len(answer))], device=device)
-        out = model.model(
-            inputs_embeds=model.get_input_embeddings()(ids).expand(rows, -1, -1),
-            attention_mask=_mask(owner, length, prompts.dtype).expand(rows, -1, -1, -1),
-            position_ids=(length + place).expand(rows, -1),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache.crop(-len(ids))
-        for row in range(rows):  # one after the other: logits of all rows together would be large
-            logits = model.lm_head(out.last_hidden_state[row]).float()
+        order = torch.arange(len(ids), device=device)
+        # each sees its own answer's tokens up to itself
+        seen = (owner[:, None] == owner[None, :]) & (order[:, None] >= order[None, :])
+        hidden = grid.read(ids, seen, place)
+        for row in range(regions):  # one after the other: logits of all rows together would be large
+            logits = language.model.lm_head(hidden[row]).float()
             each = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
             scores[row, list(numbers)] += each.new_zeros(len(chunk)).index_add_(0, owner, each)
     return scores
@@ -90,12 +92,3 @@ def _chunks(lengths: Sequence[int], limit: int) -> Iterator[range]:
             start, held = number, 0
         held += length
     yield range(start, len(lengths))
-
-
-def _mask(owner: torch.Tensor, length: int, dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask (1, 1, T, length + T): each token sees the prompt and its own answer's tokens up to itself."""
-    order = torch.arange(len(owner), device=owner.device)
-    own = (owner[:, None] == owner[None, :]) & (order[:, None] >= order[None, :])
-    mask = torch.zeros(len(owner), length + len(owner), dtype=dtype, device=owner.device)
-    mask[:, length:].masked_fill_(~own, torch.finfo(dtype).min)
-    return mask[None, None]

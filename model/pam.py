@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from model.attention import Prefix
+from model.batches import fitting, in_batches
 from model.checkpoint import Checkpoint
 from model.device import pick_device, pick_dtype
 from model.embedding import Embedding
@@ -23,8 +26,19 @@ from model.region import Perception, Region, Text, Texts
 from model.task import Task, instruction
 from model.tower import Tower
 
-ROWS_PER_BATCH = 16
-"""Regions × tasks that go through the language model together; bounds the memory of one step."""
+REGIONS_PER_BATCH = 16
+"""Regions that go through perceiver and language model together, with all their tasks; fewer where memory is short."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Regions whose prompts have been read: the language model's keys and values, one prefix for each region."""
+
+    regions: tuple[Region, ...]
+    prefixes: tuple[Prefix, ...]
+
+    def __len__(self) -> int:
+        return len(self.regions)
 
 
 class PerceiveAnything:
@@ -145,7 +159,7 @@ class PerceiveAnything:
 
     def describe(
         self,
-        regions: Sequence[Region],
+        regions: Sequence[Region] | Reading,
         tasks: Sequence[Task | str] = (Task.RECOGNIZE, Task.BRIEF),
         language: str = "en",
         temperature: float = 0.0,
@@ -156,7 +170,7 @@ class PerceiveAnything:
         """The texts of each region by task, regions and tasks in their order.
 
         Args:
-            regions: from `segment` of this model.
+            regions: from `segment` of this model, or read already (`read`).
             tasks: `Task`s (or their values); any other string is asked as it stands.
             language: "en" or "zh".
             temperature: 0 is greedy.
@@ -168,24 +182,26 @@ class PerceiveAnything:
             ValueError: an unknown language, an empty instruction, or a number out of its range.
         """
         sampling = Sampling(temperature, max_new_tokens, repetition_penalty, seed)
-        wanted = [_task(task) for task in tasks]
-        instructions = {task: instruction(task, language) for task in wanted}
-        texts: list[Texts] = [{} for _ in regions]
-        pending = [(i, task) for i in range(len(regions)) for task in instructions]
-        for start in range(0, len(pending), ROWS_PER_BATCH):
-            rows = pending[start : start + ROWS_PER_BATCH]
-            members = sorted({i for i, _ in rows})
-            blocks = dict(zip(members, self.image_blocks([regions[i] for i in members]), strict=True))
-            prompts = [self.language.embed(blocks[i], instructions[task]) for i, task in rows]
-            for (i, task), answer in zip(rows, self.language.generate(prompts, sampling), strict=True):
-                texts[i][task] = Text(
-                    task, language, answer.string, answer.token_ids, answer.mean_logprob, answer.finished
-                )
-        return texts
+        wanted = list(dict.fromkeys(_task(task) for task in tasks))
+        instructions = [instruction(task, language) for task in wanted]
+
+        def texts(part: Sequence[Prefix]) -> list[Texts]:
+            answers = self.language.answer(Prefix.join(part), instructions, sampling)
+            return [
+                {
+                    task: Text(task, language, a.string, a.token_ids, a.mean_logprob, a.finished)
+                    for task, a in zip(wanted, row, strict=True)
+                }
+                for row in answers
+            ]
+
+        reading = self._read(regions)
+        rows = fitting(self.device, self.language.bytes_of(max_new_tokens) * max(1, len(wanted)), REGIONS_PER_BATCH)
+        return in_batches(reading.prefixes, texts, rows)
 
     def score(
         self,
-        regions: Sequence[Region],
+        regions: Sequence[Region] | Reading,
         candidates: Sequence[str],
         task: Task | str = Task.RECOGNIZE,
         language: str = "en",
@@ -193,7 +209,7 @@ class PerceiveAnything:
         """How likely each candidate is as the whole answer about each region: to choose among given labels.
 
         Args:
-            regions: from `segment` of this model.
+            regions: from `segment` of this model, or read already (`read`).
             candidates: at least one answer, each as the model would write it ("dog", not " Dog ").
             task: a `Task` (or its value); any other string is asked as it stands.
             language: "en" or "zh", of the instruction.
@@ -208,13 +224,28 @@ class PerceiveAnything:
         """
         asked = instruction(_task(task), language)
         answers = answer_ids(self.language, candidates)
-        scores = np.zeros((len(regions), len(answers)), dtype=np.float32)
-        for start in range(0, len(regions), ROWS_PER_BATCH):
-            blocks = self.image_blocks(regions[start : start + ROWS_PER_BATCH])
-            prompts = torch.stack([self.language.embed(block, asked) for block in blocks])
-            found = log_likelihoods(self.language, prompts, answers)
-            scores[start : start + len(blocks)] = found.cpu().numpy()
-        return scores
+
+        def scores(part: Sequence[Prefix]) -> list[np.ndarray]:
+            prefix = Prefix.join(part)
+            found = log_likelihoods(self.language, prefix, self.language.question_ids(prefix, asked), answers)
+            return list(found.float().cpu().numpy())
+
+        rows = in_batches(self._read(regions).prefixes, scores, REGIONS_PER_BATCH)
+        return np.array(rows, dtype=np.float32).reshape(len(rows), len(answers))
+
+    def read(self, regions: Sequence[Region]) -> Reading:
+        """Read the prompts of regions once, for any number of calls of `describe` and `score` about them.
+
+        What is read takes memory on the device as long as it is kept: two vectors a layer and token.
+        """
+
+        def prefixes(part: Sequence[Region]) -> list[Prefix]:
+            return self.language.read(self.image_blocks(part)).split()
+
+        return Reading(tuple(regions), tuple(in_batches(regions, prefixes, REGIONS_PER_BATCH)))
+
+    def _read(self, regions: Sequence[Region] | Reading) -> Reading:
+        return regions if isinstance(regions, Reading) else self.read(regions)
 
     def perceive(
         self,

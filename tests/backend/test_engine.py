@@ -24,11 +24,28 @@ def test_the_shelf_keeps_to_its_bytes_and_drops_the_oldest() -> None:
     assert shelf.get("huge") is None and len(shelf) == 2 and shelf.nbytes == 320
 
 
+def test_what_the_device_has_no_room_for_goes_to_host_memory() -> None:
+    shelf = EmbeddingShelf(limit_bytes=400, host_bytes=480)
+    for key in "abcd":
+        shelf.put(key, embedding(40))
+    assert (shelf.nbytes, shelf.host_nbytes, len(shelf)) == (320, 320, 4)
+    assert shelf.stats.evictions == 0
+    # "a" comes back, and what was used longest ago makes room for it
+    assert shelf.get("a") is not None and (shelf.nbytes, shelf.host_nbytes) == (320, 320)
+    for key in "ef":
+        shelf.put(key, embedding(40))
+    assert shelf.nbytes <= 400 and shelf.host_nbytes <= 480
+    assert shelf.stats.evictions == 6 - len(shelf)
+    assert shelf.get("nothing") is None
+    assert (shelf.stats.hits, shelf.stats.misses) == (1, 1)
+
+
 def test_ten_thousand_pictures_do_not_make_it_grow() -> None:
-    shelf = EmbeddingShelf(limit_bytes=4000)
+    shelf = EmbeddingShelf(limit_bytes=4000, host_bytes=2000)
     for number in range(10_000):
         shelf.put(str(number), embedding(10))
-    assert shelf.nbytes <= 4000 and len(shelf) == 100
+    assert shelf.nbytes <= 4000 and shelf.host_nbytes <= 2000 and len(shelf) == 150
+    assert shelf.stats.evictions == 10_000 - 150
 
 
 def test_percentages_become_pixels() -> None:

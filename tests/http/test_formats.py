@@ -19,7 +19,7 @@ OTHER = Image.new("L", GREY.size, 200)
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     file = BytesIO()
-    image.save(file, kind, **options)  # type: ignore[arg-type]
+    image.save(file, kind, **options)
     return file.getvalue()
 
 

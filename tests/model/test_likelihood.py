@@ -60,8 +60,9 @@ def test_a_finished_greedy_answer_has_the_score_of_its_text(pam: PerceiveAnythin
         ]
         assert pairs
         for region, text in pairs[:3]:
-            prompt = pam.language.embed(pam.image_blocks([region])[0], instruction(Task.RECOGNIZE))
-            score = log_likelihoods(pam.language, prompt[None], [text.token_ids])
+            prefix = pam.language.read(pam.image_blocks([region]))
+            question = pam.language.question_ids(prefix, instruction(Task.RECOGNIZE))
+            score = log_likelihoods(pam.language, prefix, question, [text.token_ids])
             assert float(score) == pytest.approx(text.mean_logprob * (len(text.token_ids) + 1), abs=1e-3)
     finally:
         head.copy_(before)
@@ -69,11 +70,14 @@ def test_a_finished_greedy_answer_has_the_score_of_its_text(pam: PerceiveAnythin
 
 @pytest.mark.parametrize("per_chunk", [1, 3, 7])
 def test_chunks_do_not_change_the_scores(pam: PerceiveAnything, regions: list[Region], per_chunk: int) -> None:
-    prompts = torch.stack([pam.language.embed(block, "Which?") for block in pam.image_blocks(regions)])
+    prefix = pam.language.read(pam.image_blocks(regions))
+    question = pam.language.question_ids(prefix, "Which?")
     answers = answer_ids(pam.language, LABELS)
     assert sum(map(len, answers)) > 2 * per_chunk
-    whole = log_likelihoods(pam.language, prompts, answers)
-    torch.testing.assert_close(log_likelihoods(pam.language, prompts, answers, per_chunk), whole, atol=2e-4, rtol=0)
+    whole = log_likelihoods(pam.language, prefix, question, answers)
+    torch.testing.assert_close(
+        log_likelihoods(pam.language, prefix, question, answers, per_chunk), whole, atol=2e-4, rtol=0
+    )
 
 
 def test_the_order_of_candidates_does_not_matter(pam: PerceiveAnything, regions: list[Region]) -> None:

@@ -1,0 +1,176 @@
+"""Keys and values that many rows share: the beginning of a prompt is kept once, each row keeps only what is its own.
+
+The language model stays that of `transformers`: its attention is replaced through the public registry of attention
+functions, its cache through the public class `DynamicCache`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "pallas"
+"""Of the attention function in transformers' registry."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values of the common beginnings of R prompts, by layer: (R, kv_heads, L, head) each."""
+
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+
+    @property
+    def regions(self) -> int:
+        """R."""
+        return len(self.keys[0])
+
+    @property
+    def length(self) -> int:
+        """L, in tokens."""
+        return int(self.keys[0].shape[2])
+
+    @property
+    def device(self) -> torch.device:
+        return self.keys[0].device
+
+    @classmethod
+    def join(cls, parts: Sequence[Prefix]) -> Prefix:
+        """Of all regions of the parts, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        layers = range(len(parts[0].keys))
+        return cls(
+            tuple(torch.cat([part.keys[i] for part in parts]) for i in layers),
+            tuple(torch.cat([part.values[i] for part in parts]) for i in layers),
+        )
+
+    def split(self) -> list[Prefix]:
+        """One for each region; they share this one's memory."""
+        return [
+            Prefix(tuple(k[i : i + 1] for k in self.keys), tuple(v[i : i + 1] for v in self.values))
+            for i in range(self.regions)
+        ]
+
+    def take(self, regions: torch.Tensor) -> Prefix:
+        """Of some regions only, by their numbers (N,) int64."""
+        return Prefix(tuple(k[regions] for k in self.keys), tuple(v[regions] for v in self.values))
+
+
+class KeyValues(DynamicCache):
+    """A cache with room made ahead: writing a token copies that token, not everything before it."""
+
+    def __init__(self, room: int) -> None:
+        """`room` is the number of tokens that will be written at most."""
+        super().__init__()
+        self.room = room
+        self.used = 0
+        self._keys: list[torch.Tensor] = []
+        self._values: list[torch.Tensor] = []
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *more: Any, **named: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write a layer's new keys and values (B, kv_heads, S, head); returns all written so far.
+
+        Releases of transformers differ in what else they hand over; nothing of it is needed here.
+        """
+        new = key_states.shape[2]
+        if layer_idx == len(self._keys):
+            rows, heads, _, size = key_states.shape
+            self._keys.append(key_states.new_empty(rows, heads, self.room, size))
+            self._values.append(value_states.new_empty(rows, heads, self.room, size))
+        keys, values = self._keys[layer_idx], self._values[layer_idx]
+        # every layer writes at the same place; the last one moves on
+        end = self.used + new
+        keys[:, :, self.used : end] = key_states
+        values[:, :, self.used : end] = value_states
+        return keys[:, :, :end], values[:, :, :end]
+
+    def get_seq_length(self, *_: Any, **__: Any) -> int:
+        """Tokens written, of the rows' own."""
+        return self.used
+
+    def advance(self, tokens: int) -> None:
+        """After a forward pass: the next one writes behind its tokens; a negative number forgets some again."""
+        self.used += tokens
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Only some rows go on, by their numbers (N,) int64."""
+        self._keys = [k[rows] for k in self._keys]
+        self._values = [v[rows] for v in self._values]
+
+    def prefix(self) -> Prefix:
+        """What was written, as the common beginning of other rows."""
+        return Prefix(
+            tuple(k[:, :, : self.used] for k in self._keys), tuple(v[:, :, : self.used] for v in self._values)
+        )
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    prefix: Prefix | None = None,
+    **more: Any,
+) -> tuple[torch.Tensor, None]:
+    """Grouped-query attention of B rows to the prefix of their region and to their own keys.
+
+    Rows lie region by region, the same number T for each, B = R·T. Without a prefix it is transformers' own attention.
+
+    Args:
+        module: the attention layer.
+        query: (B, heads, S, head).
+        key, value: (B, kv_heads, N, head), the rows' own.
+        attention_mask: (1 or B, 1, S, N) boolean, True where a token sees another; the whole prefix is always seen.
+        scaling: of the scores.
+        dropout: without a prefix only.
+        prefix: what the rows of each region share.
+        more: handed on to transformers' own attention.
+
+    Returns:
+        (B, S, heads, head), and no weights.
+    """
+    if prefix is None:
+        out, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
+        )
+        return out, None
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    before, told = prefix.keys[layer], prefix.values[layer]
+    rows, heads, steps, size = query.shape
+    regions, kv_heads, length, _ = before.shape
+    group, each = heads // kv_heads, rows // regions
+    query = (query * (size**-0.5 if scaling is None else scaling)).reshape(rows, kv_heads, group * steps, size)
+    # all rows of a region ask its prefix together: it is read once
+    together = query.reshape(regions, each, kv_heads, group * steps, size).transpose(1, 2)
+    shared = together.reshape(regions, kv_heads, each * group * steps, size) @ before.transpose(2, 3)
+    shared = shared.reshape(regions, kv_heads, each, group * steps, length).transpose(1, 2)
+    own = (query @ key.transpose(2, 3)).reshape(rows, kv_heads, group, steps, -1)
+    if attention_mask is not None:
+        own = own.masked_fill(~attention_mask[:, :, None], torch.finfo(own.dtype).min)
+    scores = torch.cat(
+        [shared.reshape(rows, kv_heads, group * steps, length), own.reshape(rows, kv_heads, group * steps, -1)], dim=-1
+    )
+    weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    seen, mine = weights[..., :length], weights[..., length:]
+    seen = seen.reshape(regions, each, kv_heads, group * steps, length).transpose(1, 2)
+    heard = seen.reshape(regions, kv_heads, each * group * steps, length) @ told
+    heard = heard.reshape(regions, kv_heads, each, group * steps, size).transpose(1, 2)
+    out = heard.reshape(rows, kv_heads, group * steps, size) + mine @ value
+    return out.reshape(rows, heads, steps, size).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, sdpa_mask)
