@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import tarfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -23,6 +20,8 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
+from model.training.packages import BACKGROUNDS, CLIPPINGS, STYLES, TEST_BACKGROUNDS, unpack_deb, unpack_npm
+
 DRAWN_SIDE = 192
 """Longer side, in pixels, of a drawing in the art folder."""
 BACKGROUND_SIDE = 1024
@@ -31,37 +30,6 @@ HELD_OUT_SHARE = 0.15
 """Share of the drawings of each class that training never sees."""
 TRANSFER_STYLE = "twemoji"
 """The emoji set that training never sees at all."""
-TEST_BACKGROUNDS = "lomiri-wallpapers-16.04"
-"""The package whose photographs are kept for testing."""
-
-STYLES = {
-    "noto": "@iconify-json/noto@1.2.9",
-    "noto-v1": "@iconify-json/noto-v1@1.2.5",
-    "twemoji": "@iconify-json/twemoji@1.2.5",
-    "openmoji": "@iconify-json/openmoji@1.2.29",
-    "fluent-emoji": "@iconify-json/fluent-emoji@1.2.7",
-    "fluent-emoji-flat": "@iconify-json/fluent-emoji-flat@1.2.6",
-    "emojione": "@iconify-json/emojione@1.2.3",
-    "emojione-v1": "@iconify-json/emojione-v1@1.2.3",
-    "fxemoji": "@iconify-json/fxemoji@1.2.2",
-}
-"""npm packages, each one JSON of SVG drawings of one hand."""
-CLIPPINGS = {
-    "tuxpaint-stamps-default": "usr/share/tuxpaint/stamps",
-    "openclipart-png": "usr/share/openclipart/png",
-}
-"""Debian packages of cut-out pictures with alpha: photographs, and drawings of many hands."""
-BACKGROUNDS = (
-    "mate-backgrounds",
-    "plasma-workspace-wallpapers",
-    "gnome-backgrounds",
-    "ukui-wallpapers",
-    "tuxpaint-data",
-    "mypaint-data-extras",
-    TEST_BACKGROUNDS,
-)
-"""Debian packages of photographs and textures to paste things on."""
-
 _CATEGORIES = {"Animals & Nature", "Food & Drink", "Objects", "Travel & Places", "Activities"}
 _CLIPPING_FOLDERS = {
     "tuxpaint-stamps-default": ("animals", "food", "household", "clothes", "vehicles", "hobbies", "sports", "plants"),
@@ -154,10 +122,10 @@ def fetch(root: Path, workers: int = 2) -> Catalog:
     packages.mkdir(parents=True, exist_ok=True)
     for style, package in STYLES.items():
         if not (packages / style / "icons.json").is_file():
-            _unpack_npm(package, packages / style)
+            unpack_npm(package, packages / style)
     for package in (*CLIPPINGS, *BACKGROUNDS):
         if not (packages / package / "usr").is_dir():
-            _unpack_deb(package, packages / package)
+            unpack_deb(package, packages / package)
     catalog = draw(root, workers)
     data = {"drawings": [asdict(d) for d in catalog.drawings], "backgrounds": catalog.backgrounds}
     (root / "catalog.json").write_text(json.dumps(data, indent=0), encoding="utf-8")
@@ -202,34 +170,6 @@ def assign(rows: Iterable[tuple[str, str, str, str | None]]) -> Iterator[Drawing
         held = max(1, round(HELD_OUT_SHARE * len(group)))
         for number, row in enumerate(group):
             yield Drawing(*row, "test" if number < held else "train")
-
-
-def _run(command: list[str], folder: Path) -> str:
-    if shutil.which(command[0]) is None:
-        raise RuntimeError(f"{command[0]} is needed to fetch the art and is not installed")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()[-400:]}")
-    return done.stdout
-
-
-def _unpack_npm(package: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    name = _run(["npm", "pack", "--silent", package], folder).split()[-1]
-    with tarfile.open(folder / name) as tar:
-        for member in tar.getmembers():
-            if Path(member.name).name in ("icons.json", "info.json", "metadata.json"):
-                member.name = Path(member.name).name
-                tar.extract(member, folder, filter="data")
-    (folder / name).unlink()
-
-
-def _unpack_deb(package: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    _run(["apt-get", "download", package], folder)
-    for deb in folder.glob("*.deb"):
-        _run(["dpkg", "-x", deb.name, "."], folder)
-        deb.unlink()
 
 
 Job = tuple[str, str, str | None, str | Path]

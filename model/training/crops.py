@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from model.training import looks
 from model.training.art import Catalog
+from model.training.batch import MEAN, NAMES, STD
+from model.training.heads import Heads
 from model.training.looks import COLOURS, UNKNOWN
-from model.training.segmentation import MEAN, NAMES, STD, Heads
 
 _UNKNOWN_SHARE = 0.08
 _STORED = 80  # pixels, longer side of a drawing in memory

@@ -115,4 +115,4 @@ def _pam_config(config: Qwen2Config) -> dict[str, object]:
 
 
 def _json(file: Path, value: object) -> None:
-    file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ from model.perceiver import Vision
 from model.task import LANGUAGES, instruction
 from model.tower import Decoded, Tower
 from model.training import segmentation
-from model.training.segmentation import NAMES, Batch
+from model.training.batch import NAMES, Batch
 from model.training.texts import Truth, write
 
 _ASKED = {"recognize": 0.2, "brief": 0.35, "detailed": 0.25, "explain": 0.2}

@@ -18,28 +18,15 @@ from pycocotools import mask as coco
 from model.training import looks
 from model.training.art import Catalog, Drawing
 from model.training.looks import UNKNOWN
+from model.training.paint import Picture, crop, develop, recolour, shade, texture, trim
 from model.training.texts import Neighbour, Truth
 
 SPLITS = ("train", "val", "test", "transfer")
 """train and val show drawings that training uses, val over held-out backgrounds; test shows the held-out drawings and
 transfer the held-out style, both over held-out backgrounds."""
 
-Picture = NDArray[Any]  # uint8, height × width × 3 or 4
 _COUNTS = (0.28, 0.3, 0.24, 0.12, 0.06)  # how often a scene has 1, 2, … 5 things
 _UNKNOWN_SHARE = 0.2  # things outside the class table
-_PAINTS = {
-    "red": (2, 0.85, 0.85),
-    "orange": (28, 0.9, 0.95),
-    "yellow": (54, 0.85, 0.97),
-    "green": (125, 0.7, 0.7),
-    "blue": (218, 0.75, 0.85),
-    "purple": (275, 0.65, 0.75),
-    "pink": (333, 0.45, 0.97),
-    "brown": (25, 0.65, 0.5),
-    "black": (0, 0.0, 0.2),
-    "grey": (0, 0.03, 0.6),
-    "white": (0, 0.02, 1.0),
-}  # hue 0–360, saturation, value
 
 
 @dataclass(frozen=True)
@@ -95,31 +82,31 @@ class Painter:
                 continue
             colour, alpha = layer
             if rng.random() < 0.45:
-                canvas = _shade(rng, canvas, alpha)
+                canvas = shade(rng, canvas, alpha)
             canvas = canvas * (1 - alpha[..., None]) + colour * alpha[..., None]
             mask = alpha > 0.5
             owner[mask] = len(whole)
             whole.append(mask)
             chosen.append((kind, source))
-        picture = _develop(rng, canvas)
+        picture = develop(rng, canvas)
         return Scene(picture, tuple(_things(picture, owner, whole, chosen)))
 
     def _background(self, rng: Generator, width: int, height: int) -> Picture:
         if not self.backgrounds or rng.random() < 0.12:
-            return _texture(rng, width, height)
+            return texture(rng, width, height)
         source = _photograph(str(self.catalog.root / self.backgrounds[rng.integers(len(self.backgrounds))]))
-        return _crop(rng, source, width, height)
+        return crop(rng, source, width, height)
 
     def _thing(self, rng: Generator) -> tuple[str, str, Picture]:
         """Kind, source and RGBA picture of the next thing."""
         if rng.random() < _UNKNOWN_SHARE:
             if self.strange and rng.random() < 0.6:
                 drawing = self.strange[rng.integers(len(self.strange))]
-                return UNKNOWN, drawing.file, _recolour(rng, _drawing(str(self.catalog.root / drawing.file)))
+                return UNKNOWN, drawing.file, recolour(rng, _drawing(str(self.catalog.root / drawing.file)))
             return UNKNOWN, "blob", self._blob(rng)
         kind = self.names[rng.integers(len(self.names))]
         drawing = self.known[kind][rng.integers(len(self.known[kind]))]
-        return kind, drawing.file, _recolour(rng, _drawing(str(self.catalog.root / drawing.file)))
+        return kind, drawing.file, recolour(rng, _drawing(str(self.catalog.root / drawing.file)))
 
     def _blob(self, rng: Generator) -> Picture:
         """A smooth random shape cut out of a photograph or a texture."""
@@ -128,8 +115,8 @@ class Painter:
         reach = np.hypot(*np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j])
         edge = 0.62 + sum(rng.uniform(0, 0.22 / k) * np.cos(k * turn + rng.uniform(0, 6.3)) for k in range(1, 6))
         alpha = np.clip((edge - reach) * side / 4, 0, 1)
-        skin = _texture(rng, side, side) if rng.random() < 0.4 else self._background(rng, side, side)
-        return _trim(np.dstack([skin, (alpha * 255).astype(np.uint8)]))
+        skin = texture(rng, side, side) if rng.random() < 0.4 else self._background(rng, side, side)
+        return trim(np.dstack([skin, (alpha * 255).astype(np.uint8)]))
 
 
 def export(painter: Painter, count: int, folder: Path) -> Path:
@@ -175,61 +162,6 @@ def _photograph(file: str) -> Picture:
     return np.asarray(Image.open(file).convert("RGB"))
 
 
-def _trim(cut: Picture) -> Picture:
-    left, top, right, bottom = looks.box_of(cut[..., 3] > 100)
-    return np.ascontiguousarray(cut[top:bottom, left:right])
-
-
-def _crop(rng: Generator, source: Picture, width: int, height: int) -> Picture:
-    """A random part of a photograph, at a random zoom, as width × height pixels."""
-    high, wide = source.shape[:2]
-    span = min(wide / width, high / height) * rng.uniform(0.35, 1.0)
-    part_w, part_h = max(8, int(width * span)), max(8, int(height * span))
-    left, top = rng.integers(wide - part_w + 1), rng.integers(high - part_h + 1)
-    part = cv2.resize(source[top : top + part_h, left : left + part_w], (width, height), interpolation=cv2.INTER_AREA)
-    return part[:, ::-1] if rng.random() < 0.5 else part
-
-
-def _texture(rng: Generator, width: int, height: int) -> Picture:
-    """Two colours mixed by smooth noise, stripes or a slope, with a little grain."""
-    first, second = rng.uniform(20, 240, (2, 3))
-    kind = rng.integers(3)
-    if kind == 0:
-        mix = cv2.resize(
-            rng.random((rng.integers(2, 20), rng.integers(2, 20))), (width, height), interpolation=cv2.INTER_CUBIC
-        )
-    else:
-        turn = rng.uniform(0, np.pi)
-        rows, columns = np.mgrid[0:height, 0:width] / max(width, height)
-        along = rows * np.sin(turn) + columns * np.cos(turn)
-        mix = along if kind == 1 else 0.5 + 0.5 * np.sin(along * rng.uniform(10, 90))
-    flat = (
-        first + np.clip(mix, 0, 1)[..., None] * (second - first) + rng.normal(0, rng.uniform(0, 10), (height, width, 1))
-    )
-    return np.clip(flat, 0, 255).astype(np.uint8)
-
-
-def _recolour(rng: Generator, cut: Picture) -> Picture:
-    """Small changes of tone; things without a clear colour, and some others, are painted over in one."""
-    hsv = cv2.cvtColor(cut[..., :3], cv2.COLOR_RGB2HSV).astype(np.float32)
-    shares = np.sort(looks.colour_shares(cut[..., :3][cut[..., 3] > 128]))
-    clear = shares[-1] > 0.5 and shares[-1] - shares[-2] > 0.2
-    if rng.random() < (0.1 if clear else 0.45):
-        hue, saturation, value = _PAINTS[list(_PAINTS)[rng.integers(len(_PAINTS))]]
-        light = hsv[..., 2] / 255
-        hsv[..., 0] = hue / 2
-        hsv[..., 1] = saturation * 255 * (0.8 + 0.2 * hsv[..., 1] / 255)
-        hsv[..., 2] = 255 * np.clip(value * (0.72 + 0.4 * light), 0, 1)
-        hsv[..., 2] *= np.where(light < 0.15, 0.55, 1)  # outlines stay dark
-    else:
-        hsv[..., 0] = (hsv[..., 0] + rng.normal(0, 4)) % 180
-        hsv[..., 1] *= rng.uniform(0.75, 1.25)
-        hsv[..., 2] *= rng.uniform(0.8, 1.15)
-    hsv[..., 0] = hsv[..., 0] % 180
-    colour = cv2.cvtColor(np.clip(hsv, 0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB)
-    return np.dstack([colour, cut[..., 3]])
-
-
 def _place(
     rng: Generator,
     cut: Picture,
@@ -271,27 +203,6 @@ def _place(
             continue
         return warped[..., :3] / np.maximum(alpha, 1e-3)[..., None], alpha
     return None
-
-
-def _shade(rng: Generator, canvas: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
-    """The canvas with the soft shadow of a thing that is about to be pasted."""
-    shift = np.array([[1, 0, rng.uniform(-8, 8)], [0, 1, rng.uniform(1, 9)]])
-    shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, shift, alpha.shape[::-1]), (0, 0), rng.uniform(1.5, 5))
-    return canvas * (1 - rng.uniform(0.2, 0.55) * shadow[..., None])
-
-
-def _develop(rng: Generator, canvas: NDArray[Any]) -> Picture:
-    """Light, tint, blur, noise and JPEG loss over the whole picture."""
-    canvas = canvas * rng.uniform(0.85, 1.12) * rng.uniform(0.96, 1.04, 3) + rng.uniform(-8, 8)
-    if rng.random() < 0.3:
-        canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.4, 1.1))
-    if rng.random() < 0.4:
-        canvas = canvas + rng.normal(0, rng.uniform(1, 9), canvas.shape)
-    picture: Picture = np.clip(canvas, 0, 255).astype(np.uint8)
-    if rng.random() < 0.3:
-        _, code = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 95))])
-        picture = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
-    return picture
 
 
 def _things(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.training import clicks
-from model.training.art import kinds
-from model.training.looks import COLOURS, PLACES, UNKNOWN, box_of
-from model.training.pool import Pool, Sample
-from model.training.texts import Truth
+from model.training.batch import NAMES, Batch, batch_of
+from model.training.heads import Heads
+from model.training.looks import box_of
+from model.training.pool import Pool
 
-MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-NAMES = [UNKNOWN, *kinds()]
 _PLANS = (("click", 0.3), ("box", 0.22), ("clicks", 0.3), ("box and click", 0.08), ("mask", 0.1))
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B pictures with P regions each, R = B·P.
-
-    pictures: (B, 3, S, S) float32, normalised. masks: (R, S, S) bool array. targets: (R, 1, S/4, S/4) float32 in 0…1.
-    kind, colour, place: (R,) int64. cells: (B, S/16, S/16) int64, class of each cell + 1, 0 ground, −1 mixed.
-    truths: of the R regions.
-    """
-
-    pictures: Tensor
-    masks: np.ndarray
-    targets: Tensor
-    kind: Tensor
-    colour: Tensor
-    place: Tensor
-    cells: Tensor
-    truths: tuple[Truth, ...]
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on a device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)  # type: ignore[arg-type]  # the names are the fields'
 
 
 @dataclass(frozen=True)
@@ -65,22 +39,6 @@ class Decoded:
     tokens: Tensor
     score: Tensor
     image: Tensor
-
-
-class Heads(nn.Module):
-    """The throw-away classifiers."""
-
-    def __init__(self, width: int = 256) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.kind = nn.Linear(width, len(NAMES))
-        self.colour = nn.Linear(width, len(COLOURS))
-        self.place = nn.Linear(width, len(PLACES))
-        self.pooled = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(NAMES)))
-        self.cells = nn.Conv2d(width, len(NAMES) + 1, 1)
-        self.crop_norm = nn.LayerNorm(width)
-        self.crop_kind = nn.Linear(width, len(NAMES))
-        self.crop_colour = nn.Linear(width, len(COLOURS))
 
 
 class Learner:
@@ -170,55 +128,6 @@ def at_size(sam: SAM2Base, side: int) -> None:
     sam.sam_prompt_encoder.image_embedding_size = (cells, cells)
     sam.sam_prompt_encoder.input_image_size = (side, side)
     sam.sam_prompt_encoder.mask_input_size = (4 * cells, 4 * cells)
-
-
-def batch_of(rng: Generator, pool: Pool, pictures: int, regions: int, side: int, skipped: float = 0.0) -> Batch:
-    """A random batch at `side` pixels, with `regions` things of each picture (some twice where there are fewer).
-
-    `skipped` is the share of unknown things left out: they are many, and `object` is a safe guess for too long.
-    """
-    chosen: list[Sample] = []
-    while len(chosen) < pictures:
-        sample = pool[int(rng.integers(len(pool)))]
-        if sample.truths and all((sample.owner == i + 1).sum() >= 40 for i in range(len(sample.truths))):
-            chosen.append(sample)
-    masks: list[np.ndarray] = []
-    told: list[Truth] = []
-    inputs: list[Tensor] = []
-    cells: list[Tensor] = []
-    for sample in chosen:
-        flip = rng.random() < 0.5
-        picture, owner = sample.picture, sample.owner
-        truths = [t.mirror() for t in sample.truths] if flip else list(sample.truths)
-        if flip:
-            picture, owner = picture[:, ::-1], owner[:, ::-1]
-        image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
-        whole = torch.from_numpy(np.ascontiguousarray(owner))
-        if side != picture.shape[0]:
-            image = functional.interpolate(image[None], (side, side), mode="bilinear", antialias=True)[0]
-            whole = functional.interpolate(whole[None, None].float(), (side, side), mode="nearest-exact")[0, 0].byte()
-        inputs.append((image - MEAN[:, None, None]) / STD[:, None, None])
-        codes = torch.tensor([0, *[NAMES.index(t.kind) + 1 for t in truths]])
-        blocks = codes[whole.long()].view(side // 16, 16, side // 16, 16).permute(0, 2, 1, 3).flatten(2)
-        best = blocks.mode(-1).values
-        cells.append(torch.where((blocks == best[..., None]).float().mean(-1) > 0.55, best, -1))
-        order = [int(i) for i in rng.permutation(len(truths))]
-        order = [i for i in order if truths[i].kind != UNKNOWN or rng.random() >= skipped] or order
-        for index in (order * regions)[:regions]:
-            masks.append(whole.numpy() == index + 1)
-            told.append(truths[index])
-    stack = np.stack(masks)
-    targets = functional.avg_pool2d(torch.from_numpy(stack)[:, None].float(), 4)
-    return Batch(
-        torch.stack(inputs),
-        stack,
-        targets,
-        torch.tensor([NAMES.index(t.kind) for t in told]),
-        torch.tensor([list(COLOURS).index(t.colour) for t in told]),
-        torch.tensor([list(PLACES).index(t.place) for t in told]),
-        torch.stack(cells),
-        tuple(told),
-    )
 
 
 def encode(sam: SAM2Base, pictures: Tensor) -> list[Tensor]:

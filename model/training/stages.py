@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from transformers import Qwen2Tokenizer
 
@@ -26,6 +24,8 @@ from model.sam2_loading import build_sam2
 from model.tower import Tower
 from model.training import card, crops, export, language, segmentation, tokenizer
 from model.training.art import load
+from model.training.batch import batch_of
+from model.training.diary import Diary, numbers
 from model.training.pool import Pool, draw
 from model.training.recipe import Lesson, Recipe
 from model.training.scenes import Painter
@@ -58,35 +58,6 @@ class Place:
         return self.run / "log.jsonl"
 
 
-class Diary:
-    """Shows progress and writes means to the log every few steps."""
-
-    def __init__(self, place: Place, stage: str, every: int = 25) -> None:
-        place.run.mkdir(parents=True, exist_ok=True)
-        self.file, self.stage, self.every = place.log, stage, every
-        self.sums: defaultdict[str, list[float]] = defaultdict(list)
-        self.count = 0
-
-    def note(self, step: int, minutes: float, planned: float, parts: Mapping[str, Tensor | float]) -> None:
-        """Add one step's figures."""
-        for name, value in parts.items():
-            self.sums[name].append(float(value.detach() if isinstance(value, Tensor) else value))
-        self.count += 1
-        if self.count >= self.every:
-            means = {name: round(sum(values) / len(values), 4) for name, values in self.sums.items()}
-            row = {"stage": self.stage, "step": step, "minutes": round(minutes, 2), **means}
-            with self.file.open("a", encoding="utf-8") as log:
-                log.write(json.dumps(row) + "\n")
-            shown = " ".join(
-                f"{k} {v:.2f}"
-                for k, v in means.items()
-                if k in ("mean IoU", "top-1", "crop top-1", "loss", "right words")
-            )
-            print(f"{self.stage} step {step}, {minutes:.1f} of {planned:.0f} min: {shown}", flush=True)
-            self.sums.clear()
-            self.count = 0
-
-
 def prepare(seed: int, device: str = "auto") -> torch.device:
     """Fixed seeds, no more threads than cores (OpenCV would fight with torch), and the device to train on."""
     torch.manual_seed(seed)
@@ -97,7 +68,7 @@ def prepare(seed: int, device: str = "auto") -> torch.device:
 def draw_pool(place: Place, recipe: Recipe) -> None:
     """Draw the scenes that are not there yet."""
     catalog = load(place.art)
-    for shard in range(recipe.shards):
+    for shard in numbers(recipe.shards, "pool"):
         draw(Painter(catalog, "train", recipe.seed), place.run / "pool" / "train", shard, recipe.side)
     draw(Painter(catalog, "val", recipe.seed + 8), place.run / "pool" / "val", 0, recipe.side)
 
@@ -111,32 +82,34 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
     rng = np.random.default_rng([recipe.seed, learner.step])
     lessons = sum(lesson.minutes for lesson in recipe.segment)
     planned = recipe.crops.minutes + lessons
-    diary = Diary(place, "segment")
-    while gone < planned:
-        began = time.perf_counter()
-        learner.sam.train()
-        alone = gone < recipe.crops.minutes
-        # afterwards by turns: a step of both would cost the same and learn once
-        if alone or learner.step % 2:
-            count = recipe.crops.batch if alone else recipe.crops.crowds
-            side = recipe.crops.side if alone else recipe.side
-            drawn = (clippings.batch if alone else clippings.crowd)(rng, count, side)
-            lesson_losses = crops.losses if alone else crops.crowd_losses
-            parts = lesson_losses(learner.sam.image_encoder, learner.heads, *(part.to(device) for part in drawn))
-        else:
-            lesson = _lesson(recipe, gone - recipe.crops.minutes)
-            segmentation.at_size(learner.sam, lesson.side)
-            batch = segmentation.batch_of(rng, pool, lesson.pictures, lesson.regions, lesson.side).to(device)
-            parts = segmentation.losses(learner, batch, rng)
-        learner.update(segmentation.total(parts), gone / planned)
-        gone += min(time.perf_counter() - began, _LONGEST_STEP) / 60
-        diary.note(learner.step, gone, planned, parts)
-        if learner.step % 100 == 0:
-            pool.refresh()  # scenes may still be being drawn beside it
-            val.refresh()
-            learner.save(place.segment_state, gone)
-            if not alone and len(val):
-                print("val", segmentation.probe(learner, val, 96, recipe.side), flush=True)
+    with Diary(place.log, "segment") as diary:
+        while gone < planned:
+            began = time.perf_counter()
+            learner.sam.train()
+            alone = gone < recipe.crops.minutes
+            encoder, heads = learner.sam.image_encoder, learner.heads
+            if alone:
+                drawn = clippings.batch(rng, recipe.crops.batch, recipe.crops.side)
+                parts = crops.losses(encoder, heads, *(part.to(device) for part in drawn))
+            elif learner.step % 2:
+                # by turns with the scenes: a step of both would cost the same and learn once
+                crowd = clippings.crowd(rng, recipe.crops.crowds, recipe.side)
+                parts = crops.crowd_losses(encoder, heads, *(part.to(device) for part in crowd))
+            else:
+                lesson = _lesson(recipe, gone - recipe.crops.minutes)
+                segmentation.at_size(learner.sam, lesson.side)
+                batch = batch_of(rng, pool, lesson.pictures, lesson.regions, lesson.side).to(device)
+                parts = segmentation.losses(learner, batch, rng)
+            learner.update(segmentation.total(parts), gone / planned)
+            gone += min(time.perf_counter() - began, _LONGEST_STEP) / 60
+            diary.note(learner.step, gone, planned, parts)
+            if learner.step % 100 == 0:
+                pool.refresh()  # scenes may still be being drawn beside it
+                val.refresh()
+                learner.save(place.segment_state, gone)
+                if not alone and len(val):
+                    figures = segmentation.probe(learner, val, 96, recipe.side)
+                    diary.tell("val " + " ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     learner.save(place.segment_state, gone)
 
 
@@ -166,7 +139,6 @@ def speak(place: Place, recipe: Recipe, device: torch.device, start: Path | None
         gone, step = state["minutes"], state["step"]
     rng = np.random.default_rng([recipe.seed, 1, step])
     planned = recipe.speak.minutes
-    diary = Diary(place, "speak")
 
     def save() -> None:
         _write(
@@ -180,25 +152,24 @@ def speak(place: Place, recipe: Recipe, device: torch.device, start: Path | None
             },
         )
 
-    while gone < planned:
-        began = time.perf_counter()
-        wanted = recipe.speak
-        batch = segmentation.batch_of(rng, pool, wanted.pictures, wanted.regions, recipe.side, wanted.skipped).to(
-            device
-        )
-        seen = language.regions(rng, tower, batch)
-        packed = packer.pack(rng, list(batch.truths), recipe.speak.answers).to(device)
-        logits, kind = speaker(seen.image, seen.mask_tokens, packed)
-        loss, right = language.loss(logits, packed)
-        help_loss = functional.cross_entropy(kind, batch.kind)
-        descend(chosen, loss + 0.6 * help_loss, schedule(step, gone / planned, 60))
-        step += 1
-        _follow(average, speaker, min(0.995, (1 + step) / (20 + step)))
-        gone += min(time.perf_counter() - began, _LONGEST_STEP) / 60
-        top = (kind.argmax(-1) == batch.kind).float().mean()
-        diary.note(step, gone, planned, {"loss": loss, "right words": right, "top-1": top})
-        if step % 50 == 0:
-            save()
+    with Diary(place.log, "speak") as diary:
+        while gone < planned:
+            began = time.perf_counter()
+            wanted = recipe.speak
+            batch = batch_of(rng, pool, wanted.pictures, wanted.regions, recipe.side, wanted.skipped).to(device)
+            seen = language.regions(rng, tower, batch)
+            packed = packer.pack(rng, list(batch.truths), recipe.speak.answers).to(device)
+            logits, kind = speaker(seen.image, seen.mask_tokens, packed)
+            loss, right = language.loss(logits, packed)
+            help_loss = functional.cross_entropy(kind, batch.kind)
+            descend(chosen, loss + 0.6 * help_loss, schedule(step, gone / planned, 60))
+            step += 1
+            _follow(average, speaker, min(0.995, (1 + step) / (20 + step)))
+            gone += min(time.perf_counter() - began, _LONGEST_STEP) / 60
+            top = (kind.argmax(-1) == batch.kind).float().mean()
+            diary.note(step, gone, planned, {"loss": loss, "right words": right, "top-1": top})
+            if step % 50 == 0:
+                save()
     save()
 
 
