@@ -1,16 +1,20 @@
 # make demo    set up, then the main job on the embedded defaults; report in demo-output/
-# make test    set up, then all tests
+# make test    set up, then all tests; PALLAS_SKIP_E2E=1 leaves out those that need Label Studio and a browser
 # make serve   set up, then run front, queue and worker until Ctrl-C
 # make lint    set up, then ruff and mypy
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+LABEL_STUDIO := .venv-label-studio
 
 .PHONY: demo test serve lint format clean
 
 demo: $(VENV)/.ready
 	$(RUN) -m demo
 
+ifneq ($(PALLAS_SKIP_E2E),1)
+test: $(LABEL_STUDIO)/.ready
+endif
 test: $(VENV)/.ready-dev
 	$(RUN) -m pytest
 
@@ -27,7 +31,7 @@ format: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) demo-output .pallas
+	rm -rf $(VENV) $(LABEL_STUDIO) demo-output .pallas test-artifacts
 
 # torch first: sam2 is built from source against it, and would else fetch a second torch to build with
 $(VENV)/.ready: requirements.txt constraints.txt
@@ -42,4 +46,8 @@ $(VENV)/.ready: requirements.txt constraints.txt
 
 $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt requirements-training.txt
 	$(RUN) -m pip install --disable-pip-version-check --no-build-isolation -r requirements-dev.txt
+	@touch $@
+
+$(LABEL_STUDIO)/.ready: tests/e2e/setup.sh tests/e2e/requirements.txt tests/e2e/constraints.txt
+	sh tests/e2e/setup.sh $(PYTHON) $(LABEL_STUDIO)
 	@touch $@
