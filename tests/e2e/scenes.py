@@ -1,0 +1,74 @@
+"""Pictures with exact truth, as `python -m model.training scenes` writes them (PNG files and truth.json)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+FOLDER = Path(__file__).parent / "scenes"
+Mask = NDArray[np.bool_]  # height × width
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One thing of a scene: its class in truth.json's words and its visible mask."""
+
+    kind: str
+    mask: Mask
+
+    def inside(self) -> tuple[float, float]:
+        """The point deepest inside it, in percentages of the picture."""
+        return deepest(self.mask)
+
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom in percentages of the picture."""
+        rows, columns = np.nonzero(self.mask)
+        height, width = self.mask.shape
+        left, right = 100 * columns.min() / width, 100 * (columns.max() + 1) / width
+        return left, 100 * rows.min() / height, right, 100 * (rows.max() + 1) / height
+
+
+@dataclass(frozen=True)
+class Scene:
+    picture: Path
+    things: tuple[Thing, ...]
+
+    def thing(self, kind: str) -> Thing:
+        return next(thing for thing in self.things if thing.kind == kind)
+
+
+def read_scenes(folder: Path = FOLDER) -> dict[str, Scene]:
+    """The scenes of a folder by the names of their files without the ending."""
+    rows = json.loads((folder / "truth.json").read_text(encoding="utf-8"))["scenes"]
+    return {
+        Path(row["file"]).stem: Scene(
+            folder / row["file"], tuple(Thing(thing["class"], _mask(thing["mask"])) for thing in row["things"])
+        )
+        for row in rows
+    }
+
+
+def kinds(scenes: dict[str, Scene]) -> list[str]:
+    """Every class of the scenes, sorted."""
+    return sorted({thing.kind for scene in scenes.values() for thing in scene.things})
+
+
+def iou(first: Mask, second: Mask) -> float:
+    return float((first & second).sum() / max(1, (first | second).sum()))
+
+
+def deepest(mask: Mask) -> tuple[float, float]:
+    """The point farthest from the mask's edge, in percentages."""
+    away = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    row, column = divmod(int(away.argmax()), mask.shape[1])
+    return 100 * (column + 0.5) / mask.shape[1], 100 * (row + 0.5) / mask.shape[0]
+
+
+def _mask(rle: dict[str, object]) -> Mask:
+    return coco.decode({"size": rle["size"], "counts": str(rle["counts"]).encode("ascii")}).astype(bool)
