@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 LABEL_STUDIO := .venv-label-studio
+RUNNER := .label-studio-ml
 
 .PHONY: demo test serve lint format clean
 
@@ -15,7 +16,7 @@ demo: $(VENV)/.ready
 ifneq ($(PALLAS_SKIP_E2E),1)
 test: $(LABEL_STUDIO)/.ready
 endif
-test: $(VENV)/.ready-dev
+test: $(VENV)/.ready-dev $(RUNNER)/.ready
 	$(RUN) -m pytest
 
 serve: $(VENV)/.ready
@@ -31,7 +32,7 @@ format: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LABEL_STUDIO) demo-output .pallas test-artifacts
+	rm -rf $(VENV) $(LABEL_STUDIO) $(RUNNER) demo-output .pallas test-artifacts
 
 # torch first: sam2 is built from source against it, and would else fetch a second torch to build with
 $(VENV)/.ready: requirements.txt constraints.txt
@@ -50,4 +51,10 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt requirements-training.tx
 
 $(LABEL_STUDIO)/.ready: tests/e2e/setup.sh tests/e2e/requirements.txt tests/e2e/constraints.txt
 	sh tests/e2e/setup.sh $(PYTHON) $(LABEL_STUDIO)
+	@touch $@
+
+# without its pins of 2021, for tests/runner alone
+$(RUNNER)/.ready: $(VENV)/.ready requirements-runner.txt
+	rm -rf $(RUNNER)
+	$(RUN) -m pip install --disable-pip-version-check -q --no-deps --target $(RUNNER) -r requirements-runner.txt
 	@touch $@

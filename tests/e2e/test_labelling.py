@@ -1,0 +1,107 @@
+"""What README promises an annotator, in a real Label Studio and a real browser, with the bundled checkpoint."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from model import hub
+from tests.e2e.configs import Region, regions
+from tests.e2e.conftest import Desk
+from tests.e2e.scenes import Scene, Thing, iou
+
+THINGS = (("test-11-00012", "ladybird"), ("test-11-00018", "dolphin"), ("test-11-00000", "shirt"))
+GOOD = 0.7  # IoU with the truth
+
+
+def names_things() -> bool:
+    """Whether the bundled checkpoint's card says that it tells classes apart; only then is the right one asked for."""
+    figures = json.loads((hub.resolve("tiny") / "run.json").read_text(encoding="utf-8"))["figures"]
+    return bool(figures["class_top1"] >= 0.9)
+
+
+def saved_region(desk: Desk, task: int) -> Region:
+    """The only region of the only annotation, as Label Studio's API gives it."""
+    (annotation,) = desk.label_studio.annotations(task)
+    found = regions(annotation["result"])
+    assert len(found) == 1, {name: region.types for name, region in found.items()}
+    return next(iter(found.values()))
+
+
+def check(region: Region, thing: Thing, desk: Desk) -> None:
+    """Mask, class and caption, all on this one region."""
+    (mask,) = region.masks
+    assert iou(mask, thing.mask) >= GOOD
+    (kind,) = region.classes
+    assert kind in desk.labels and (kind == thing.kind or not names_things())
+    assert region.texts and all(text.strip() for text in region.texts)
+
+
+@pytest.mark.parametrize(("name", "kind"), THINGS, ids=[kind for _, kind in THINGS])
+def test_a_click_is_saved_as_mask_class_and_caption(desk: Desk, scenes: dict[str, Scene], name: str, kind: str) -> None:
+    thing = scenes[name].thing(kind)
+    task = desk.label_studio.upload(desk.project, scenes[name].picture)
+    desk.page.open(desk.project, task)
+    desk.page.auto_annotation()
+    desk.page.choose("KeyPoint", kind)
+    desk.page.click(*thing.inside())
+    desk.page.wait_for_suggestions()
+    desk.page.shot(f"click-{kind}-suggested")
+    desk.page.accept()
+    desk.page.shot(f"click-{kind}-accepted")
+    desk.page.submit()
+    check(saved_region(desk, task), thing, desk)
+
+
+@pytest.mark.parametrize(("name", "kind"), THINGS, ids=[kind for _, kind in THINGS])
+def test_a_box_is_saved_as_mask_class_and_caption(desk: Desk, scenes: dict[str, Scene], name: str, kind: str) -> None:
+    thing = scenes[name].thing(kind)
+    task = desk.label_studio.upload(desk.project, scenes[name].picture)
+    desk.page.open(desk.project, task)
+    desk.page.auto_annotation()
+    desk.page.choose("Rectangle", kind)
+    desk.page.drag(*thing.box())
+    desk.page.wait_for_suggestions()
+    desk.page.shot(f"box-{kind}-suggested")
+    desk.page.accept()
+    desk.page.shot(f"box-{kind}-accepted")
+    desk.page.submit()
+    check(saved_region(desk, task), thing, desk)
+
+
+def test_an_alt_click_takes_a_part_away(desk: Desk, scenes: dict[str, Scene]) -> None:
+    scene = scenes["test-11-00023"]
+    thing = scene.thing("turtle")
+    task = desk.label_studio.upload(desk.project, scene.picture)
+    desk.page.open(desk.project, task)
+    desk.page.auto_annotation()
+    desk.page.choose("KeyPoint", "turtle")
+    (first,) = regions(desk.page.click(*thing.inside()).result).values()
+    desk.page.wait_for_suggestions()
+    desk.page.shot("alt-click-before")
+
+    x, y = farthest(first.masks[0], thing.inside())
+    desk.page.choose("KeyPoint", "turtle")
+    exchange = desk.page.click(x, y, "Alt")
+    assert [prompt["is_positive"] for prompt in exchange.prompts] == [True, False]
+    (second,) = regions(exchange.result).values()
+    assert iou(first.masks[0], second.masks[0]) < 0.98
+    height, width = first.masks[0].shape
+    assert not second.masks[0][int(y / 100 * height), int(x / 100 * width)]
+
+    desk.page.wait_for_suggestions()
+    desk.page.shot("alt-click-after")
+    desk.page.accept()
+    desk.page.submit()
+    assert (saved_region(desk, task).masks[0] == second.masks[0]).all()
+
+
+def farthest(mask: np.ndarray, start: tuple[float, float]) -> tuple[float, float]:
+    """The point of the mask that lies farthest from a point, both in percentages."""
+    height, width = mask.shape
+    rows, columns = np.nonzero(mask)
+    away = (columns / width - start[0] / 100) ** 2 + (rows / height - start[1] / 100) ** 2
+    last = away.argmax()
+    return 100 * (columns[last] + 0.5) / width, 100 * (rows[last] + 0.5) / height

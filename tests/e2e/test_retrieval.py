@@ -1,0 +1,37 @@
+"""The data manager's "Retrieve predictions", in a real Label Studio with the bundled checkpoint."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from tests.e2e.configs import drawn_box, regions
+from tests.e2e.conftest import Desk
+from tests.e2e.scenes import Scene, iou
+
+BOXED = (("test-11-00012", "ladybird"), ("test-11-00018", "dolphin"), ("test-11-00022", "house"))
+BARE = ("test-11-00000", "test-11-00023")
+
+
+def test_boxes_drawn_before_become_masks_and_other_tasks_get_nothing(desk: Desk, scenes: dict[str, Scene]) -> None:
+    boxed = {}
+    for name, kind in BOXED:
+        scene = scenes[name]
+        task = desk.label_studio.upload(desk.project, scene.picture)
+        with Image.open(scene.picture) as picture:
+            drawn = drawn_box(desk.config, scene.thing(kind).box(), picture.size, kind)
+        desk.label_studio.annotate(task, [drawn])
+        boxed[task] = scene.thing(kind)
+    bare = [desk.label_studio.upload(desk.project, scenes[name].picture) for name in BARE]
+
+    answer = desk.label_studio.retrieve_predictions(desk.project, [*boxed, *bare])
+    assert answer["processed_items"] == 5
+
+    # an empty prediction would mark the task as predicted, and it would never be asked about again
+    assert [desk.label_studio.predictions(task) for task in bare] == [[], []]
+    for task, thing in boxed.items():
+        (prediction,) = desk.label_studio.predictions(task)
+        (region,) = regions(prediction["result"]).values()
+        assert iou(region.masks[0], thing.mask) >= 0.7
+        assert set(region.classes) <= set(desk.labels) and len(region.classes) == 1
+        assert region.texts and region.texts[0].strip()
+    desk.page.open(desk.project, next(iter(boxed)))
