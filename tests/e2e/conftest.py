@@ -45,7 +45,7 @@ def label_studio(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 def stack(label_studio: LabelStudio, artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Pallas with the bundled checkpoint, as README's `make serve` runs it."""
     folder = tmp_path_factory.mktemp("stack")
-    own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN}
+    own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN, "PALLAS_SHOW_ERRORS": "true"}
     try:
         with run_stack(folder, "tiny", **own) as running:
             running.wait_for_worker(120)
