@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from backend import rle
 from backend.controls.base import Geometry, RegionContext
 
 
@@ -13,6 +14,4 @@ class Brush(Geometry):
     plain: ClassVar[str] = "Brush"
 
     def value(self, context: RegionContext) -> dict[str, Any] | None:
-        from label_studio_sdk.converter import brush
-
-        return {"format": "rle", "rle": brush.mask2rle(context.mask.astype("uint8") * 255)}
+        return {"format": "rle", "rle": rle.encode(context.mask)}
