@@ -23,11 +23,12 @@ from rich.table import Table
 
 from demo.client import Ask, Outcome, send
 from demo.report import write_report
+from demo.truth import read_scenes
 
 HERE = Path(__file__).parent
 TINY = (
-    "The bundled model is a toy: it learnt from drawings. On photographs like these its masks are rough and its words "
-    "are guesses. For real work: --model PAM-3B."
+    "The bundled model is a toy: it learnt from drawings. On photographs its masks are rough and it knows no words for "
+    "what is there. For real work: --model PAM-3B."
 )
 
 
@@ -82,28 +83,26 @@ _STAGES = ("queue", "fetch", "encode", "decode", "prefill", "generate")
 
 
 def print_table(console: Console, outcomes: list[Outcome]) -> None:
-    table = Table(
-        "picture",
-        "prompt",
-        "class",
-        "caption",
-        "mask",
-        "queue",
-        "fetch",
-        "encode",
-        "decode",
-        "prefill",
-        "generate",
-        "all",
-    )
+    table = Table("picture", "prompt", "truth", "class", "caption", "mask", "IoU", *_STAGES, "all")
     for o in outcomes:
-        stages = [
-            f"{o.seconds.get(name, 0):.3f}" for name in ("queue", "fetch", "encode", "decode", "prefill", "generate")
-        ]
-        share = f"{o.area} px, {100 * o.area / (o.width * o.height):.0f} %"
-        table.add_row(o.ask.picture, o.ask.title, o.class_text, o.caption, share, *stages, f"{o.whole_s:.3f}")
+        stages = [f"{o.seconds.get(name, 0):.3f}" for name in _STAGES]
+        share = f"{100 * o.area / (o.width * o.height):.0f} %"
+        match = f"{o.iou:.2f}" if o.iou is not None else ""
+        words = (o.ask.truth(), o.class_text, o.caption)
+        table.add_row(o.ask.picture, o.ask.title, *words, share, match, *stages, f"{o.whole_s:.3f}")
     console.print(table)
-    console.print("seconds by stage; `encode` is 0 where the picture was encoded before", style="dim")
+    console.print(
+        "mask: share of the picture; IoU: with the true mask, where it is known; seconds by stage (encode is 0 where "
+        "the picture was encoded before)",
+        style="dim",
+    )
+    known = [o for o in outcomes if o.iou is not None]
+    right = sum(o.ask.thing is not None and o.class_text == o.ask.thing.kind for o in known)
+    if known:
+        console.print(
+            f"generated pictures that the model never saw: {right} of {len(known)} classes right, "
+            f"mean IoU {sum(o.iou or 0.0 for o in known) / len(known):.2f}"
+        )
 
 
 def main() -> int:
@@ -114,11 +113,13 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
     config = (HERE.parent / "label_config.xml").read_text(encoding="utf-8")
     asks = [Ask.from_json(entry) for entry in json.loads((HERE / "requests.json").read_text(encoding="utf-8"))]
+    asks = [ask for scene in read_scenes().values() for ask in Ask.of_scene(scene)] + asks
     begin = time.perf_counter()
-    with stack(console, out / "stack.log") as url, pictures_on_http(HERE / "pictures") as pictures:
+    with stack(console, out / "stack.log") as url, pictures_on_http(HERE) as host:
         outcomes = [
-            send(url, config, ask, pictures, HERE / "pictures", out)
+            send(url, config, ask, f"{host}/{where}", HERE / where, out)
             for ask in track(asks, "sending Label Studio requests", console=console, transient=True)
+            for where in ["pictures" if ask.thing is None else "scenes"]
         ]
     print_table(console, outcomes)
     if outcomes[0].model_version.startswith("tiny@"):

@@ -12,18 +12,32 @@ import requests
 from label_studio_sdk.converter import brush
 from PIL import Image
 
+from demo.truth import Scene, Thing, iou
 from model.overlay import draw_regions
 from model.prompt import Prompt
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: a picture's file name and a prompt in pixels."""
+    """One request: a picture's file name, a prompt in pixels, and, of generated pictures, what is really there."""
 
     picture: str
     title: str
     points: tuple[tuple[float, float, bool], ...] = ()
     box: tuple[float, float, float, float] | None = None
+    thing: Thing | None = None
+
+    @classmethod
+    def of_scene(cls, scene: Scene) -> list[Ask]:
+        """A click into the middle of each thing of a generated picture that has a class."""
+        asks = []
+        for thing in scene.things:
+            height, width = thing.mask.shape
+            x, y = thing.inside()
+            if thing.kind != "object":
+                point = (x / 100 * width, y / 100 * height, True)
+                asks.append(cls(scene.picture.name, f"a click on the {thing.kind}", (point,), thing=thing))
+        return asks
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> Ask:
@@ -51,6 +65,10 @@ class Ask:
             result.append({**size, "value": value, "is_positive": inside, "id": f"point{i}", **names})
         return result
 
+    def truth(self) -> str:
+        """What is really there, in words; empty where nobody knows."""
+        return f"{self.thing.colour} {self.thing.kind} {self.thing.place}" if self.thing is not None else ""
+
     def prompt(self) -> Prompt:
         return Prompt(points=[(x, y, int(inside)) for x, y, inside in self.points], box=self.box)
 
@@ -72,6 +90,11 @@ class Outcome:
     model_version: str
     overlay: Path
     mask: np.ndarray = field(repr=False)
+
+    @property
+    def iou(self) -> float | None:
+        """Of the mask with the true one, where that is known."""
+        return iou(self.mask, self.ask.thing.mask) if self.ask.thing is not None else None
 
 
 def send(url: str, config: str, ask: Ask, pictures: str, folder: Path, out: Path, label: str = "object") -> Outcome:

@@ -33,6 +33,8 @@ _PAGE = """<!doctype html>
  alt="{{ o.ask.picture }}: {{ o.class_text }}">
 <figcaption><span class="class">{{ o.class_text or "(no class)" }}</span>
 — {{ o.caption or "(no caption)" }}<br>
+{% if o.iou is not none %}<span class="small">really: {{ o.ask.truth() }}; mask's IoU with the true one
+{{ "%.2f" | format(o.iou) }}</span><br>{% endif %}
 <span class="small">{{ o.ask.picture }}, {{ o.ask.title }}; mask {{ o.area }} px,
 IoU estimate {{ "%.2f" | format(o.score) }},
 {{ "%.2f" | format(o.whole_s) }} s</span></figcaption></figure>

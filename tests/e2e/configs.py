@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 from label_studio_sdk.converter import brush
 
-from tests.e2e.scenes import Mask
+from demo.truth import Mask
 
 
 def with_labels(config: str, labels: list[str]) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from demo.truth import Scene, kinds, read_scenes
 from tests.e2e import browser as chromium
 from tests.e2e.configs import with_labels
 from tests.e2e.label_studio import PROGRAM, TOKEN, LabelStudio, run_label_studio
 from tests.e2e.labelling_page import LabellingPage
-from tests.e2e.scenes import Scene, kinds, read_scenes
 from tests.http.stack import CONFIG, Stack, run_stack
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "test-artifacts" / "e2e"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from playwright.sync_api import Route
 
+from demo.truth import Scene
 from tests.e2e.conftest import Desk
-from tests.e2e.scenes import Scene
 
 NOWHERE = "http://pictures.invalid/ladybird.png"  # a name that RFC 2606 promises never to resolve
 

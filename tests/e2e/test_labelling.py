@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from demo.truth import Scene, Thing, iou
 from model import hub
 from tests.e2e.configs import Region, regions
 from tests.e2e.conftest import Desk
-from tests.e2e.scenes import Scene, Thing, iou
 
 THINGS = (("test-11-00012", "ladybird"), ("test-11-00018", "dolphin"), ("test-11-00000", "shirt"))
 GOOD = 0.7  # IoU with the truth

@@ -17,10 +17,12 @@ Mask = NDArray[np.bool_]  # height × width
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of a scene: its class in truth.json's words and its visible mask."""
+    """One thing of a scene: class, colour and place in truth.json's words, and its visible mask."""
 
     kind: str
     mask: Mask
+    colour: str = ""
+    place: str = ""
 
     def inside(self) -> tuple[float, float]:
         """The point deepest inside it, in percentages of the picture."""
@@ -48,7 +50,8 @@ def read_scenes(folder: Path = FOLDER) -> dict[str, Scene]:
     rows = json.loads((folder / "truth.json").read_text(encoding="utf-8"))["scenes"]
     return {
         Path(row["file"]).stem: Scene(
-            folder / row["file"], tuple(Thing(thing["class"], _mask(thing["mask"])) for thing in row["things"])
+            folder / row["file"],
+            tuple(Thing(t["class"], _mask(t["mask"]), t["colour"], t["place"]) for t in row["things"]),
         )
         for row in rows
     }
