@@ -21,9 +21,11 @@ from model.training.art import Catalog
 from model.training.batch import MEAN, NAMES, STD
 from model.training.heads import Heads
 from model.training.looks import COLOURS, UNKNOWN
+from model.training.paint import develop, recolour
 
 _UNKNOWN_SHARE = 0.08
-_STORED = 80  # pixels, longer side of a drawing in memory
+_RECOLOURED = 0.5  # share of a crowd's things that are coloured as in scenes
+_STORED = 112  # pixels, longer side of a drawing in memory
 _GROUND = 256  # pixels, longer side of a photograph in memory
 
 
@@ -59,38 +61,39 @@ class Clippings:
         return _normal(pictures), torch.from_numpy(kinds), torch.from_numpy(colours)
 
     def crowd(self, rng: Generator, count: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`count` crowded pictures of nine things each, for the encoder alone.
+        """`count` crowded pictures of N = 4 or 9 things each, for the encoder alone, coloured and blurred like scenes.
 
-        Returns pictures (count, 3, side, side) normalised, shares (count·9, 1, side/16, side/16) of each cell that a
-        thing covers, and class and colour indices (count·9,); things that are all but hidden have class −100.
+        Returns pictures (count, 3, side, side) normalised, shares (count·N, 1, side/16, side/16) of each cell that a
+        thing covers, and class and colour indices (count·N,); things that are all but hidden have class −100.
         """
+        across = int(rng.choice([2, 3]))  # large things and small ones: a scene has both
+        things = across * across
         pictures = np.empty((count, side, side, 3), np.uint8)
         owners = np.full((count, side, side), 255, np.uint8)
-        kinds = np.full(count * 9, -100, np.int64)
-        colours = np.zeros(count * 9, np.int64)
+        kinds = np.full(count * things, -100, np.int64)
+        colours = np.zeros(count * things, np.int64)
         for row in range(count):
             canvas: NDArray[np.floating] = self._ground(rng, side)
-            order = rng.permutation(9)
-            for slot in order:
+            for slot in rng.permutation(things):
                 strange = UNKNOWN in self.by_kind and rng.random() < _UNKNOWN_SHARE
                 kind = UNKNOWN if strange else self.names[rng.integers(len(self.names))]
                 same = self.by_kind[kind]
-                middle = (np.array([slot % 3, slot // 3]) + 0.5 + rng.uniform(-0.15, 0.15, 2)) * side / 3
-                size = side / 3 * rng.uniform(0.75, 1.25)
-                warped = _warp(rng, _tint(rng, same[rng.integers(len(same))]), size, middle, side)
+                cut = same[rng.integers(len(same))]
+                cut = recolour(rng, cut) if rng.random() < _RECOLOURED else _tint(rng, cut)
+                middle = (np.array([slot % across, slot // across]) + 0.5 + rng.uniform(-0.15, 0.15, 2)) * side / across
+                warped = _warp(rng, cut, side / across * rng.uniform(0.75, 1.25), middle, side)
                 alpha = warped[..., 3:].astype(np.float32) / 255
                 canvas = canvas * (1 - alpha) + warped[..., :3] * alpha
-                shown = warped[..., 3] > 128
-                owners[row][shown] = slot
-                kinds[row * 9 + slot] = NAMES.index(kind)
-                colours[row * 9 + slot] = (
-                    list(COLOURS).index(looks.colour_of(warped[..., :3][shown])) if shown.any() else 0
-                )
-            canvas = canvas * rng.uniform(0.85, 1.1) + rng.normal(0, 3, (side, side, 1))
-            pictures[row] = np.clip(canvas, 0, 255)
-        seen = torch.from_numpy(owners[:, None] == np.arange(9, dtype=np.uint8)[None, :, None, None]).flatten(0, 1)[
-            :, None
-        ]
+                owners[row][warped[..., 3] > 128] = slot
+                kinds[row * things + slot] = NAMES.index(kind)
+            pictures[row] = develop(rng, canvas)
+            for slot in range(things):
+                shown = owners[row] == slot
+                if shown.any():
+                    word = looks.colour_of(pictures[row][shown])
+                    colours[row * things + slot] = list(COLOURS).index(word)
+        numbers = np.arange(things, dtype=np.uint8)[None, :, None, None]
+        seen = torch.from_numpy(owners[:, None] == numbers).flatten(0, 1)[:, None]
         shares = functional.avg_pool2d(seen.float(), 16)
         labels = torch.from_numpy(kinds).masked_fill(shares.sum((1, 2, 3)) < 1.5, -100)
         return _normal(pictures), shares, labels, torch.from_numpy(colours)
