@@ -65,7 +65,8 @@ class LabellingPage:
         """Choose a label and the smart tool; the label twice, since turning to another tool may drop it."""
         self._choose_label(tool, label)
         tools = self.page.locator(".lsf-tool_smart")
-        button = tools.and_(self.page.locator(f"[aria-label={BUTTONS[tool]}]"))
+        named = tools.and_(self.page.locator(f"[aria-label={BUTTONS[tool]}]"))
+        button = named if named.count() else tools.first  # a config's only smart tool has no name
         if not self._has(button, "lsf-tool_active"):
             self.page.keyboard.press("m")  # always takes the first smart tool of the config
         if not self._has(button, "lsf-tool_active"):

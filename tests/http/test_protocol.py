@@ -220,3 +220,11 @@ def test_two_hundred_requests_from_eight_threads(stack: Stack, host: PictureHost
     with ThreadPoolExecutor(8) as pool:
         failures = [text for text in pool.map(ask, range(200)) if text]
     assert failures == []
+
+
+@pytest.mark.parametrize("name", ["webhook_created", "webhook_created_prefilled", "webhook_updated", "webhook_deleted"])
+def test_real_webhooks_of_label_studio(stack: Stack, name: str) -> None:
+    """Bodies that Label Studio 1.23.2 sent when a suggestion was accepted, changed and deleted."""
+    record = json.loads((Path(__file__).parent / "recorded" / f"{name}.json").read_text())
+    answer = stack.post(record["path"], json=record["body"])
+    assert answer.status_code == 200 and answer.json() == {"status": "ok"}
