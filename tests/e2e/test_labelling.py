@@ -98,6 +98,32 @@ def test_an_alt_click_takes_a_part_away(desk: Desk, scenes: dict[str, Scene]) ->
     assert (saved_region(desk, task).masks[0] == second.masks[0]).all()
 
 
+def test_with_auto_accept_a_lone_alt_click_corrects_the_region_it_falls_on(
+    desk: Desk, scenes: dict[str, Scene]
+) -> None:
+    scene = scenes["test-11-00012"]
+    thing = scene.thing("ladybird")
+    task = desk.label_studio.upload(desk.project, scene.picture)
+    desk.page.open(desk.project, task)
+    desk.page.auto_annotation(accept=True)
+    desk.page.choose("KeyPoint", "ladybird")
+    (first,) = regions(desk.page.click(*thing.inside()).result).items()
+
+    x, y = farthest(first[1].masks[0], thing.inside())
+    desk.page.choose("KeyPoint", "ladybird")
+    # Control, since a plain click would choose the accepted region
+    exchange = desk.page.click(x, y, "Control", "Alt")
+    assert [prompt["is_positive"] for prompt in exchange.prompts] == [False]
+    (second,) = regions(exchange.result).items()
+    assert second[0] == first[0]
+    height, width = second[1].masks[0].shape
+    assert not second[1].masks[0][int(y / 100 * height), int(x / 100 * width)]
+
+    desk.page.shot("corrected")
+    desk.page.submit()
+    assert (saved_region(desk, task).masks[0] == second[1].masks[0]).all()
+
+
 def farthest(mask: np.ndarray, start: tuple[float, float]) -> tuple[float, float]:
     """The point of the mask that lies farthest from a point, both in percentages."""
     height, width = mask.shape

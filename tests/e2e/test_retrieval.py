@@ -35,3 +35,17 @@ def test_boxes_drawn_before_become_masks_and_other_tasks_get_nothing(desk: Desk,
         assert set(region.classes) <= set(desk.labels) and len(region.classes) == 1
         assert region.texts and region.texts[0].strip()
     desk.page.open(desk.project, next(iter(boxed)))
+
+
+def test_opening_a_task_leaves_no_empty_and_no_second_prediction(desk: Desk, scenes: dict[str, Scene]) -> None:
+    scene = scenes["test-11-00012"]
+    bare = desk.label_studio.upload(desk.project, scene.picture)
+    boxed = desk.label_studio.upload(desk.project, scene.picture)
+    with Image.open(scene.picture) as picture:
+        drawn = drawn_box(desk.config, scene.thing("ladybird").box(), picture.size, "ladybird")
+    desk.label_studio.annotate(boxed, [drawn])
+    desk.page.open(desk.project, bare)
+    desk.page.open(desk.project, boxed)
+    assert desk.label_studio.predictions(bare) == []
+    (prediction,) = desk.label_studio.predictions(boxed)
+    assert len(regions(prediction["result"])) == 1
