@@ -13,7 +13,7 @@ from backend.job import VERSION, Group, JobReply, JobRequest, LabelReply, Region
 from backend.labels import best_label
 from backend.pictures import PictureStore
 from backend.settings import Settings
-from backend.shelf import EmbeddingShelf
+from backend.shelf import Addresses, EmbeddingShelf
 
 if TYPE_CHECKING:
     from model import Embedding, PerceiveAnything, Reading, Region
@@ -46,6 +46,7 @@ class Engine:
         self._settings = settings
         self._pam = pam
         self._pictures = pictures
+        self._addresses = Addresses(settings.picture_memory_s)
         on_host = pam.device.type == "cpu"
         self._shelf = EmbeddingShelf(
             settings.embedding_cache_bytes, 0 if on_host else settings.embedding_host_bytes, str(pam.device)
@@ -117,9 +118,16 @@ class Engine:
         from model import open_picture
 
         begin = time.perf_counter()
+        known = self._addresses.get(picture)
+        embedding = self._shelf.get(known) if known is not None else None
+        if embedding is not None:
+            seconds |= {"fetch": time.perf_counter() - begin, "encode": 0.0}
+            return embedding, True
         data = self._pictures.read(picture)
         key = hashlib.sha256(data).hexdigest()
-        embedding = self._shelf.get(key)
+        self._addresses.put(picture, key)
+        # the same picture under another address is the same picture
+        embedding = self._shelf.get(key) if key != known else None
         if embedding is not None:
             seconds |= {"fetch": time.perf_counter() - begin, "encode": 0.0}
             return embedding, True

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     embedding_cache_bytes: int = Field(512 << 20, ge=0, description="image features a worker keeps on its device")
     embedding_host_bytes: int = Field(2 << 30, ge=0, description="and a GPU worker in host memory behind it")
 
+    picture_memory_s: float = Field(300, ge=0, description="how long an address is taken to show the same picture")
     fetch_timeout_s: float = Field(15, gt=0, description="for one picture")
     job_timeout_s: int = Field(60, ge=1, description="for one job in the worker")
     wait_s: int = Field(80, ge=1, description="how long the front waits for a job, queueing included")

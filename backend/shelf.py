@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -70,6 +71,27 @@ class EmbeddingShelf:
 
     def __len__(self) -> int:
         return len(self._near) + len(self._far)
+
+
+class Addresses:
+    """Which content an address had when it was last fetched; believed for a while, so that a click need not fetch."""
+
+    def __init__(self, believed_s: float, most: int = 10_000) -> None:
+        self._believed_s = believed_s
+        self._most = most
+        self._known: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    def get(self, address: str) -> str | None:
+        """The content's key, or None where it is not known or too old."""
+        key, until = self._known.get(address, ("", 0.0))
+        return key if time.monotonic() < until else None
+
+    def put(self, address: str, key: str) -> None:
+        """The content was just fetched."""
+        self._known[address] = (key, time.monotonic() + self._believed_s)
+        self._known.move_to_end(address)
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
 
 
 class _Tier:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from backend.corrections import to_pixels
 from backend.job import PointPrompt, RegionPrompt
-from backend.shelf import EmbeddingShelf
+from backend.shelf import Addresses, EmbeddingShelf
 from model import Embedding
 
 
@@ -51,3 +52,18 @@ def test_ten_thousand_pictures_do_not_make_it_grow() -> None:
 def test_percentages_become_pixels() -> None:
     prompt = to_pixels(RegionPrompt(points=(PointPrompt(x=50, y=100, positive=False),), box=(0, 25, 50, 100)), 640, 400)
     assert prompt.points == ((320, 400, 0),) and prompt.box == (0, 100, 320, 400)
+
+
+def test_an_address_is_believed_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("backend.shelf.time.monotonic", lambda: now[0])
+    addresses = Addresses(believed_s=10, most=3)
+    addresses.put("a", "1")
+    now[0] = 9.0
+    assert addresses.get("a") == "1" and addresses.get("b") is None
+    now[0] = 10.0
+    assert addresses.get("a") is None
+    for name in "bcde":
+        addresses.put(name, name)
+    assert [addresses.get(name) for name in "bcde"] == [None, "c", "d", "e"]
+    assert Addresses(believed_s=0).get("a") is None

@@ -124,6 +124,12 @@ def test_a_second_click_does_not_encode_again(stack: Stack, host: PictureHost) -
     assert float(timings["encode"]) == 0.0 and float(timings["decode"]) > 0
 
 
+def test_a_second_click_does_not_fetch_again(stack: Stack, host: PictureHost) -> None:
+    for _ in range(3):
+        stack.predict(f"{host.url}/rocket.jpg?once", [point(50, 50)])
+    assert sum(path.endswith("?once") for path, _ in host.seen) == 1
+
+
 @pytest.mark.parametrize("source", ["upload", "data", "file", "path"])
 def test_pictures_from_everywhere(stack: Stack, source: str) -> None:
     roots = stack.settings.state_dir.parent / "roots"
