@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from backend.errors import BadRequest
 
@@ -72,6 +72,12 @@ class Work(_Lenient):
     was_cancelled: bool = False
     updated_at: str = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        # fields that Label Studio leaves null for some kinds of work mean what their absence means
+        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
 
 class LabelStudioTask(_Lenient):
     id: int | None = None
@@ -85,7 +91,7 @@ class PredictRequest(_Lenient):
 
     tasks: list[LabelStudioTask]
     label_config: str
-    project: str = ""
+    project: Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))] = ""
     params: Params = Params()
 
 

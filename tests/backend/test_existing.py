@@ -112,6 +112,12 @@ def test_the_draft_is_newer_than_the_annotation_and_skipped_work_does_not_count(
     assert newest(skipped) == []
 
 
+def test_nulls_in_other_peoples_work_are_no_error() -> None:
+    work = {"id": None, "result": None, "was_cancelled": None, "updated_at": None}
+    given = LabelStudioTask.model_validate({"id": 1, "data": {}, "annotations": [work], "drafts": [work]})
+    assert newest(given) == []
+
+
 def test_words_about_the_whole_picture_that_are_there() -> None:
     image = read_roles(
         '<View><Image name="image" value="$image"/><TextArea name="caption" toName="image"/></View>'
