@@ -83,12 +83,12 @@ _STAGES = ("queue", "fetch", "encode", "decode", "prefill", "generate")
 
 
 def print_table(console: Console, outcomes: list[Outcome]) -> None:
-    table = Table("picture", "prompt", "truth", "class", "caption", "mask", "IoU", *_STAGES, "all")
+    table = Table("picture", "prompt", "truth", "class → label", "caption", "mask", "IoU", *_STAGES, "all")
     for o in outcomes:
         stages = [f"{o.seconds.get(name, 0):.3f}" for name in _STAGES]
         share = f"{100 * o.area / (o.width * o.height):.0f} %"
         match = f"{o.iou:.2f}" if o.iou is not None else ""
-        words = (o.ask.truth(), o.class_text, o.caption)
+        words = (o.ask.truth(), f"{o.class_text} → {o.label}", o.caption)
         table.add_row(o.ask.picture, o.ask.title, *words, share, match, *stages, f"{o.whole_s:.3f}")
     console.print(table)
     console.print(
