@@ -109,22 +109,27 @@ class Bench:
 
 def compare(
     bench: Bench,
-    kind: str,
-    regions: int,
-    texts: int,
+    name: tuple[str, int, int],
     ours: Callable[[], object],
     plain: Callable[[], object],
     times: int,
+    alone: Callable[[], object] | None = None,
 ) -> Row:
-    """Run both by turns, after one run of each in which operations are counted."""
-    operations = []
-    for work in (ours, plain):
-        with FlopCounterMode(display=False) as counter:
-            work()
-        operations.append(float(counter.get_total_flops()))
+    """Run both by turns, after a run in which operations are counted.
+
+    `alone` is the plain way for one region, where it does the same for each: counting it once is enough.
+    """
+    kind, regions, texts = name
+    counted = _operations(ours), _operations(alone or plain) * (regions if alone else 1)
     pairs = [(_seconds(ours, bench), _seconds(plain, bench)) for _ in range(times)]
     fast, slow = (median(column) for column in zip(*pairs, strict=True))
-    return Row(kind, regions, texts, fast, slow, median(b / a for a, b in pairs), operations[0], operations[1])
+    return Row(kind, regions, texts, fast, slow, median(b / a for a, b in pairs), *counted)
+
+
+def _operations(work: Callable[[], object]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
 
 
 def _seconds(work: Callable[[], object], bench: Bench) -> float:
@@ -141,30 +146,25 @@ def measure(bench: Bench, regions: Sequence[int], texts: Sequence[int], times: i
     one, first = bench.prompts(1), TASKS[:1]
     assert bench.ours(bench.prompts(2), TASKS[:2]) == bench.plain(bench.prompts(2), TASKS[:2]), "the answers differ"
     embedding = bench.pam.encode(bench.picture)
-    rows.append(
-        compare(bench, "warm", 1, 1, lambda: bench.ours(one, first, embedding), lambda: bench.plain(one, first), times)
-    )
+    warm = ("warm", 1, 1)
+    rows.append(compare(bench, warm, lambda: bench.ours(one, first, embedding), lambda: bench.plain(one, first), times))
     for count, asked in track([(r, t) for r in regions for t in texts], "cold", console=console, transient=True):
         prompts, tasks = bench.prompts(count), TASKS[:asked]
         rows.append(
             compare(
                 bench,
-                "cold",
-                count,
-                asked,
+                ("cold", count, asked),
                 lambda: bench.ours(prompts, tasks),  # noqa: B023
                 lambda: bench.plain(prompts, tasks),  # noqa: B023
                 times,
+                lambda: bench.plain(prompts[:1], tasks),  # noqa: B023
             )
         )
-    found = bench.pam.segment(embedding, one)
-    names = labels(100)
+    found, names, hundred = bench.pam.segment(embedding, one), labels(100), ("labels", 1, 100)
     rows.append(
         compare(
             bench,
-            "labels",
-            1,
-            100,
+            hundred,
             lambda: bench.pam.score(found, names),
             lambda: bench.ours(one, first, embedding),
             times,
@@ -181,7 +181,9 @@ def peak(arguments: Sequence[str], side: str) -> float:
 
 
 def _load(options: argparse.Namespace) -> Bench:
-    pam = PerceiveAnything.from_pretrained(options.checkpoint, options.sam2, options.config, options.device)
+    pam = PerceiveAnything.from_pretrained(
+        options.checkpoint, options.sam2, options.config, options.device, options.dtype
+    )
     return Bench(pam, Image.open(options.picture).convert("RGB"), options.new_tokens)
 
 
@@ -197,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--new-tokens", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--out", type=Path, help="folder for image.json and image.png")
     parser.add_argument("--only", choices=("ours", "plain"), help=argparse.SUPPRESS)
     given = list(sys.argv[1:] if arguments is None else arguments)
