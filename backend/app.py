@@ -75,9 +75,7 @@ def _add_pages(app: Flask, service: Service, dispatcher: Dispatcher, metrics: Me
         outcome = service.predict(parse(PredictRequest, _json()), g.request_id)
         g.seconds = outcome.seconds
         # an empty list is how Label Studio stores no prediction; it would keep an empty one and never ask again
-        return jsonify(
-            results=[[] if answer is None else answer.model_dump(exclude_none=True) for answer in outcome.answers]
-        )
+        return jsonify(results=[[] if answer is None else answer.to_wire() for answer in outcome.answers])
 
     @app.post("/webhook")
     def webhook() -> Response:

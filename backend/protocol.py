@@ -120,6 +120,11 @@ class Prediction(BaseModel):
     score: float | None = None
     model_version: str
 
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON values; without a score where there is none. The result is not copied: masks are long lists."""
+        known = {"score": self.score} if self.score is not None else {}
+        return {"result": self.result, "model_version": self.model_version, **known}
+
 
 def parse(model: type[Model], body: Any) -> Model:
     """Validate a request's body.

@@ -61,7 +61,7 @@ class Pallas(LabelStudioMLBase):  # the package is no dependency of ours
             "params": {"context": context or None},
         }
         outcome = _service()[0].predict(parse(PredictRequest, body), uuid.uuid4().hex)
-        return [[] if answer is None else answer.model_dump(exclude_none=True) for answer in outcome.answers]
+        return [[] if answer is None else answer.to_wire() for answer in outcome.answers]
 
     def fit(self, *arguments: Any, **named: Any) -> dict[str, Any]:
         """Webhook events: what people kept of the answers is counted. Nothing is trained.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from model.checkpoint import Checkpoint
 from model.training.art import Catalog
 from model.training.recipe import Recipe
 
@@ -25,14 +26,27 @@ def rows(log: Path) -> list[dict[str, float | str]]:
     return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
 
 
+def note_start(log: Path, stage: str, start: Path | None) -> None:
+    """Write down which checkpoint a stage goes on from; nothing for one that begins anew."""
+    if start is not None:
+        name = f"{start.name}@{Checkpoint.find(start).fingerprint()}"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"stage": stage, "started_from": name}) + "\n")
+
+
 def write_card(file: Path, recipe: Recipe, catalog: Catalog, log: Path, figures: dict[str, object] | None) -> None:
     """What was trained on what, for how long, where, with what result."""
     drawings = Counter(f"{d.split}, {'of the table' if d.label else 'outside the table'}" for d in catalog.drawings)
     stages = {}
     for stage in SHOWN:
-        mine = [row for row in rows(log) if row["stage"] == stage]
+        mine = [row for row in rows(log) if row["stage"] == stage and "step" in row]
+        started = [row["started_from"] for row in rows(log) if row["stage"] == stage and "started_from" in row]
         if mine:
-            stages[stage] = {"steps": mine[-1]["step"], "minutes": mine[-1]["minutes"], "last": mine[-1]}
+            stages[stage] = {
+                **{"started_from": started[-1] if started else None},
+                **{"steps": mine[-1]["step"], "minutes": mine[-1]["minutes"], "last": mine[-1]},
+            }
     card = {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": recipe.model_dump(),
@@ -64,7 +78,7 @@ def curves(log: Path, target: Path) -> None:
 
     figure, charts = pyplot.subplots(len(SHOWN), 5, figsize=(16, 6), squeeze=False)
     for row, (stage, names) in zip(charts, SHOWN.items(), strict=True):
-        mine = [line for line in rows(log) if line["stage"] == stage]
+        mine = [line for line in rows(log) if line["stage"] == stage and "step" in line]
         for chart, name in zip(row, names, strict=False):
             points = [(line["step"], line[name]) for line in mine if name in line]
             if points:

@@ -76,6 +76,8 @@ def draw_pool(place: Place, recipe: Recipe) -> None:
 def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | None = None) -> None:
     """The SAM 2 stage: crops alone, then whole lessons. `start` is a checkpoint folder to fine-tune."""
     learner = Learner(_sam2(place, start).to(device), recipe.rates.segment)
+    if not place.segment_state.is_file():
+        card.note_start(place.log, "segment", start)
     gone = learner.load(place.segment_state) if place.segment_state.is_file() else 0.0
     pool, val = Pool(place.run / "pool" / "train"), Pool(place.run / "pool" / "val")
     clippings = crops.Clippings(load(place.art))
@@ -120,6 +122,8 @@ def speak(place: Place, recipe: Recipe, device: torch.device, start: Path | None
         tokenizer.learn(place.checkpoint, recipe.vocabulary)
     config = language.qwen_config(place.checkpoint, recipe.language_model)
     speaker = language.Speaker(config, getattr(torch, recipe.speak.precision)).to(device)
+    if not place.speak_state.is_file():
+        card.note_start(place.log, "speak", start)
     if start is None:
         speaker.learn_from(tower.sam)
     else:
