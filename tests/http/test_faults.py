@@ -204,7 +204,7 @@ def test_everything_stops(small_checkpoint: Path, tmp_path: Path, host: PictureH
 def test_a_running_job_is_finished_and_answered_before_the_stop(
     small_checkpoint: Path, tmp_path: Path, host: PictureHost
 ) -> None:
-    options = {"PALLAS_MAX_NEW_TOKENS": "128", "PALLAS_MAX_PROMPTS": "64"}
+    options = {"PALLAS_MAX_NEW_TOKENS": "64", "PALLAS_MAX_PROMPTS": "64"}
     with run_stack(tmp_path, small_checkpoint, **options) as stack, ThreadPoolExecutor(1) as pool:
         pending = pool.submit(stack.predict, f"{host.url}/coffee.jpg", MANY[:16])
         wait_until_started(stack)
