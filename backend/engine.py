@@ -120,14 +120,12 @@ class Engine:
         begin = time.perf_counter()
         known = self._addresses.get(picture)
         embedding = self._shelf.get(known) if known is not None else None
-        if embedding is not None:
-            seconds |= {"fetch": time.perf_counter() - begin, "encode": 0.0}
-            return embedding, True
-        data = self._pictures.read(picture)
-        key = hashlib.sha256(data).hexdigest()
-        self._addresses.put(picture, key)
-        # the same picture under another address is the same picture
-        embedding = self._shelf.get(key) if key != known else None
+        if embedding is None:
+            data = self._pictures.read(picture)
+            key = hashlib.sha256(data).hexdigest()
+            self._addresses.put(picture, key)
+            # the same picture under another address is the same picture
+            embedding = self._shelf.get(key) if key != known else None
         if embedding is not None:
             seconds |= {"fetch": time.perf_counter() - begin, "encode": 0.0}
             return embedding, True

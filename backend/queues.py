@@ -62,7 +62,24 @@ class Dispatcher:
         Raises:
             QueueFull, NoWorker; redis.RedisError where Redis is away.
         """
-        return self._enqueue(request, queue)
+        if not self.workers():
+            raise NoWorker(
+                "no worker is running: start one with `python -m backend worker` (or `serve`), then try again"
+            )
+        waiting = make_queue(queue, self.redis)
+        if waiting.count >= self._settings.max_waiting:
+            raise QueueFull(f"{waiting.count} requests are waiting: try again in a moment, or start more workers")
+        return waiting.enqueue_call(
+            FUNCTION,
+            args=(request.model_dump(mode="json"),),
+            timeout=self._settings.job_timeout_s,
+            result_ttl=_RESULT_TTL_S,
+            failure_ttl=_FAILURE_TTL_S,
+            # nobody waits for it any longer then
+            ttl=self._settings.wait_s,
+            # rq would describe the job by its arguments, and those may hold private addresses
+            description=f"perceive {request.request_id}",
+        )
 
     def collect(self, job: Job, request: JobRequest, wait_s: float | None = None) -> JobReply:
         """Wait for a job's reply, at most wait_s seconds (the settings' own by default).
@@ -87,26 +104,6 @@ class Dispatcher:
             return presence.published_version(self.redis) or self._settings.model
         except redis.RedisError:
             return self._settings.model
-
-    def _enqueue(self, request: JobRequest, name: str) -> Job:
-        if not self.workers():
-            raise NoWorker(
-                "no worker is running: start one with `python -m backend worker` (or `serve`), then try again"
-            )
-        queue = make_queue(name, self.redis)
-        if queue.count >= self._settings.max_waiting:
-            raise QueueFull(f"{queue.count} requests are waiting: try again in a moment, or start more workers")
-        return queue.enqueue_call(
-            FUNCTION,
-            args=(request.model_dump(mode="json"),),
-            timeout=self._settings.job_timeout_s,
-            result_ttl=_RESULT_TTL_S,
-            failure_ttl=_FAILURE_TTL_S,
-            # nobody waits for it any longer then
-            ttl=self._settings.wait_s,
-            # rq would describe the job by its arguments, and those may hold private addresses
-            description=f"perceive {request.request_id}",
-        )
 
     def _wait(self, job: Job, seconds: float) -> Result:
         # fetched anew on a connection that may block, since the enqueuing one gives up after two seconds

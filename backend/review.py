@@ -120,10 +120,6 @@ class Reviews:
                 pipe.hincrbyfloat(_SUMS, name, change)
         pipe.execute()
 
-    def totals(self) -> Counter[str]:
-        """The sums, by name of `Verdict.counts`."""
-        return totals(self._redis)
-
 
 def totals(client: redis.Redis) -> Counter[str]:
     """The sums of all verdicts so far."""

@@ -12,9 +12,10 @@ import requests
 from label_studio_sdk.converter import brush
 from PIL import Image
 
-from demo.truth import Scene, Thing, iou
+from demo.truth import Scene, Thing
 from model.overlay import draw_regions
 from model.prompt import Prompt
+from model.training.clicks import iou
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
+
+from model.training import clicks
+from model.training.looks import box_of
 
 FOLDER = Path(__file__).parent / "scenes"
 Mask = NDArray[np.bool_]  # height × width
@@ -26,14 +28,14 @@ class Thing:
 
     def inside(self) -> tuple[float, float]:
         """The point deepest inside it, in percentages of the picture."""
-        return deepest(self.mask)
+        x, y, _ = clicks.middle(self.mask)
+        return 100 * x / self.mask.shape[1], 100 * y / self.mask.shape[0]
 
     def box(self) -> tuple[float, float, float, float]:
         """Left, top, right, bottom in percentages of the picture."""
-        rows, columns = np.nonzero(self.mask)
         height, width = self.mask.shape
-        left, right = 100 * columns.min() / width, 100 * (columns.max() + 1) / width
-        return left, 100 * rows.min() / height, right, 100 * (rows.max() + 1) / height
+        left, top, right, bottom = box_of(self.mask)
+        return 100 * left / width, 100 * top / height, 100 * right / width, 100 * bottom / height
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,6 @@ def read_scenes(folder: Path = FOLDER) -> dict[str, Scene]:
 def kinds(scenes: dict[str, Scene]) -> list[str]:
     """Every class of the scenes, sorted."""
     return sorted({thing.kind for scene in scenes.values() for thing in scene.things})
-
-
-def iou(first: Mask, second: Mask) -> float:
-    return float((first & second).sum() / max(1, (first | second).sum()))
-
-
-def deepest(mask: Mask) -> tuple[float, float]:
-    """The point farthest from the mask's edge, in percentages."""
-    away = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    row, column = divmod(int(away.argmax()), mask.shape[1])
-    return 100 * (column + 0.5) / mask.shape[1], 100 * (row + 0.5) / mask.shape[0]
 
 
 def _mask(rle: dict[str, object]) -> Mask:

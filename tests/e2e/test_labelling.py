@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from demo.truth import Scene, Thing, iou
+from demo.truth import Scene, Thing
 from model import hub
+from model.training.clicks import iou
 from tests.e2e.configs import Region, regions
 from tests.e2e.conftest import Desk
 

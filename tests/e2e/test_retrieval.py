@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from PIL import Image
 
-from demo.truth import Scene, iou
+from demo.truth import Scene
+from model.training.clicks import iou
 from tests.e2e.configs import drawn_box, regions
 from tests.e2e.conftest import Desk
 
