@@ -45,12 +45,17 @@ class Sign:
 def everybody(client: redis.Redis) -> list[Sign]:
     """The workers that are alive."""
     # by a set of names: a scan would walk through every job in Redis at each click
-    names = sorted(name.decode() if isinstance(name, bytes) else name for name in client.smembers(_NAMES))
+    names = sorted(members(client, _NAMES))
     values = client.mget([_KEY + name for name in names]) if names else []
     gone = [name for name, value in zip(names, values, strict=True) if value is None]
     if gone:
         client.srem(_NAMES, *gone)
     return [Sign(**json.loads(value)) for value in values if value is not None]
+
+
+def members(client: redis.Redis, key: str) -> set[str]:
+    """Of a set of names in Redis."""
+    return {name.decode() if isinstance(name, bytes) else name for name in client.smembers(key)}
 
 
 def published_version(client: redis.Redis) -> str | None:

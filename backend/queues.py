@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import logging
-import threading
-import time
+from collections.abc import Iterable
+from typing import Any
 
 import redis
 from pydantic import ValidationError
 from rq import Queue
-from rq.executions import Execution
-from rq.job import Job
+from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from backend import presence
+from backend.affinity import Affinity, patience_s
 from backend.errors import (
     BackendError,
     JobTimeout,
@@ -33,7 +37,14 @@ INTERACTIVE, BATCH, BULK = "interactive", "batch", "bulk"
 STRICT_ORDER = (INTERACTIVE, BATCH, BULK)
 """A worker takes from a later queue only when all earlier ones are empty."""
 
+JOBS = "pallas:jobs"
+"""The set of all jobs' ids that are not known to be over; the janitor looks whether they are where they should be."""
+
+PRIVATE = "pallas:private"
+"""The set of workers that have a queue of their own."""
+
 _RESULT_TTL_S = 300
+_SHARED_RESULT_TTL_S = 3600
 _FAILURE_TTL_S = 3600
 
 log = logging.getLogger(__name__)
@@ -44,6 +55,23 @@ def make_queue(name: str, client: redis.Redis) -> Queue:
     return Queue(name, connection=client, serializer=JSONSerializer)
 
 
+def private_key(worker: str) -> str:
+    """Redis key of the queue that only this worker takes from, before all others: clicks on pictures it holds."""
+    return f"{Queue.redis_queue_namespace_prefix}{INTERACTIVE}:{worker}"
+
+
+class _Private(Queue):
+    """`interactive`, but a job that is put in waits for one worker alone."""
+
+    def __init__(self, worker: str, client: redis.Redis) -> None:
+        super().__init__(INTERACTIVE, connection=client, serializer=JSONSerializer)
+        self._worker = worker
+
+    def push_job_id(self, job_id: str, pipeline: redis.client.Pipeline | None = None, at_front: bool = False) -> None:
+        target = pipeline if pipeline is not None else self.connection
+        target.rpush(private_key(self._worker), job_id)
+
+
 class Dispatcher:
     """The front's side of the queues; safe to use from many threads."""
 
@@ -51,10 +79,21 @@ class Dispatcher:
         self._settings = settings
         self.redis = connect(settings)
         self._waiting = connect(settings, patience_s=None)
+        self._affinity = Affinity(self.redis)
 
-    def run(self, request: JobRequest, queue: str = INTERACTIVE) -> JobReply:
-        """Enqueue a job and wait for its reply; raises what `submit` and `collect` raise."""
-        return self.collect(self.submit(request, queue), request)
+    def run(self, request: JobRequest) -> JobReply:
+        """Enqueue a click and wait for its reply; raises what `submit` and `collect` raise.
+
+        The worker that holds the picture is asked first, but not waited for longer than encoding it anew would take.
+        """
+        signs = self._room(INTERACTIVE)
+        warm = self._affinity.choose(request.picture, signs)
+        if warm is None:
+            return self.collect(self._enqueue(make_queue(INTERACTIVE, self.redis), request), request)
+        job = self._enqueue(_Private(warm.name, self.redis), request)
+        if not self.results([job.id], patience_s(warm)) and self.redis.lrem(private_key(warm.name), 1, job.id):
+            make_queue(INTERACTIVE, self.redis).push_job_id(job.id, at_front=True)
+        return self.collect(job, request)
 
     def submit(self, request: JobRequest, queue: str = INTERACTIVE) -> Job:
         """Enqueue a job.
@@ -62,24 +101,69 @@ class Dispatcher:
         Raises:
             QueueFull, NoWorker; redis.RedisError where Redis is away.
         """
-        if not self.workers():
+        self._room(queue)
+        return self._enqueue(make_queue(queue, self.redis), request)
+
+    def submit_once(self, request: JobRequest, queue: str) -> str:
+        """Enqueue a job, unless the same question is in work or was answered not long ago; the job's id.
+
+        Whoever asks gets the result by that id, and it stays for an hour. Raises what `submit` raises.
+        """
+        job_id = _digest(request, self.model_version())
+        with contextlib.suppress(NoSuchJobError):
+            job = Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer)
+            if job.get_status(refresh=False) in ("queued", "started", "finished"):
+                return job_id
+            job.delete()
+        self._room(queue)
+        try:
+            self._enqueue(make_queue(queue, self.redis), request, job_id)
+        except DuplicateJobError:
+            log.debug("job %s was asked for twice at once", job_id)
+        return job_id
+
+    def withdraw(self, job_id: str) -> None:
+        """Forget a job of `submit_once` and its result: nobody wants it any longer."""
+        with contextlib.suppress(NoSuchJobError):
+            Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer).delete()
+
+    def missing(self, job_ids: Iterable[str]) -> list[str]:
+        """Those of the jobs that Redis has nothing of."""
+        ids = list(job_ids)
+        pipe = self.redis.pipeline(transaction=False)
+        for job_id in ids:
+            pipe.exists(Job.key_for(job_id))
+        return [job_id for job_id, there in zip(ids, pipe.execute(), strict=True) if not there]
+
+    def _room(self, queue: str) -> list[presence.Sign]:
+        signs = self.workers()
+        if not signs:
             raise NoWorker(
                 "no worker is running: start one with `python -m backend worker` (or `serve`), then try again"
             )
-        waiting = make_queue(queue, self.redis)
-        if waiting.count >= self._settings.max_waiting:
-            raise QueueFull(f"{waiting.count} requests are waiting: try again in a moment, or start more workers")
-        return waiting.enqueue_call(
+        waiting = make_queue(queue, self.redis).count
+        if waiting >= self._settings.max_waiting:
+            raise QueueFull(f"{waiting} requests are waiting: try again in a moment, or start more workers")
+        return signs
+
+    def _enqueue(self, queue: Queue, request: JobRequest, job_id: str | None = None) -> Job:
+        shared = job_id is not None
+        job = queue.create_job(
             FUNCTION,
             args=(request.model_dump(mode="json"),),
             timeout=self._settings.job_timeout_s,
-            result_ttl=_RESULT_TTL_S,
+            result_ttl=_SHARED_RESULT_TTL_S if shared else _RESULT_TTL_S,
             failure_ttl=_FAILURE_TTL_S,
             # nobody waits for it any longer then
-            ttl=self._settings.wait_s,
+            ttl=None if shared else self._settings.wait_s,
             # rq would describe the job by its arguments, and those may hold private addresses
             description=f"perceive {request.request_id}",
+            job_id=job_id,
+            status=JobStatus.QUEUED,
         )
+        # first, so that a job which is put in is known whatever happens then
+        self.redis.sadd(JOBS, job.id)
+        return queue.enqueue_job(job, unique=shared)
 
     def collect(self, job: Job, request: JobRequest, wait_s: float | None = None) -> JobReply:
         """Wait for a job's reply, at most wait_s seconds (the settings' own by default).
@@ -88,7 +172,7 @@ class Dispatcher:
             NoWorker, ModelLoading, WorkerDied, WorkerError, JobTimeout, or what the job itself found wrong with the
             picture or the prompts; redis.RedisError where Redis is away.
         """
-        return self._unpack(self._wait(job, self._settings.wait_s if wait_s is None else wait_s), request)
+        return self.unpack(self._wait(job, self._settings.wait_s if wait_s is None else wait_s), request)
 
     def depth(self) -> dict[str, int]:
         """Jobs waiting by queue."""
@@ -105,10 +189,23 @@ class Dispatcher:
         except redis.RedisError:
             return self._settings.model
 
+    def results(self, job_ids: Iterable[str], seconds: float) -> dict[str, Result]:
+        """Wait until one of the jobs has a result; those that are there by then, none after so many seconds."""
+        ids = list(job_ids)
+        if not ids:
+            return {}
+        # on a connection that may block, since the enqueuing one gives up after two seconds; 0 would wait for ever
+        streams: dict[Any, Any] = {Result.get_key(job_id): "0-0" for job_id in ids}
+        found: Any = self._waiting.xread(streams, block=max(1, round(1000 * seconds))) or []
+        results = {}
+        for key, entries in found:
+            job_id = key.decode().removeprefix(Result.get_key(""))
+            name, payload = entries[-1]
+            results[job_id] = Result.restore(job_id, name.decode(), payload, self._waiting, JSONSerializer)
+        return results
+
     def _wait(self, job: Job, seconds: float) -> Result:
-        # fetched anew on a connection that may block, since the enqueuing one gives up after two seconds
-        waiting = Job(job.id, connection=self._waiting, serializer=JSONSerializer)
-        result = Result.fetch_latest(waiting, serializer=JSONSerializer, timeout=max(1, round(seconds)))
+        result = self.results([job.id], seconds).get(job.id)
         if result is not None:
             return result
         signs = self.workers()
@@ -123,7 +220,8 @@ class Dispatcher:
             raise JobTimeout(f"its turn did not come within {seconds:.0f} s: try again later, or start more workers")
         raise JobTimeout(f"the job took longer than {seconds:.0f} s: try again, or use a faster device or model")
 
-    def _unpack(self, result: Result, request: JobRequest) -> JobReply:
+    def unpack(self, result: Result, request: JobRequest) -> JobReply:
+        """The reply in a result; raises what `collect` raises but NoWorker and ModelLoading."""
         if result.type is Result.Type.SUCCESSFUL:
             value = result.return_value
             if isinstance(value, dict) and "error" in value:
@@ -148,49 +246,8 @@ class Dispatcher:
         return WorkerError(f"the worker failed on this request; its log says why under request {request.request_id}")
 
 
-class Janitor:
-    """Fails the jobs of workers that gave no sign of life, so that who waits for them learns it in seconds.
-
-    rq itself looks every ten minutes.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._redis = connect(settings)
-        self._every_s = settings.heartbeat_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
-            try:
-                for name in STRICT_ORDER:
-                    make_queue(name, self._redis).started_job_registry.cleanup()
-            except redis.RedisError as error:
-                log.debug("janitor: Redis does not answer (%s)", type(error).__name__)
-            except Exception:
-                log.exception("janitor failed")
-
-
-def abandon(client: redis.Redis, worker: str) -> int:
-    """Fail the running jobs of a worker that is known to have ended; returns how many there were."""
-    presence.forget(client, worker)
-    count = 0
-    for name in STRICT_ORDER:
-        registry = make_queue(name, client).started_job_registry
-        for job_id, execution_id in registry.get_job_and_execution_ids(cleanup=False):
-            try:
-                execution = Execution.fetch(execution_id, job_id, client)
-            except ValueError:
-                continue
-            if execution.worker_name == worker:
-                # expired a while ago: the registry's own clean-up then fails the job and wakes who waits for it
-                client.zadd(registry.key, {execution.composite_key: time.time() - 1}, xx=True)
-                count += 1
-        registry.cleanup()
-    return count
+def _digest(request: JobRequest, model_version: str) -> str:
+    """Of what is asked and of whom; who asks and when does not matter."""
+    asked = request.model_dump(mode="json", exclude={"request_id", "sent_at"})
+    text = json.dumps([asked, model_version], sort_keys=True)
+    return f"once-{hashlib.sha256(text.encode()).hexdigest()[:40]}"

@@ -6,32 +6,38 @@ import atexit
 import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import redis
-from redis.backoff import NoBackoff
+from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from backend.errors import QueueDown
 from backend.settings import Settings
 
+log = logging.getLogger(__name__)
+
+_RETRY_EVERY_S = 1.0
 _SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 108 with the closing zero
 
 
-def connect(settings: Settings, patience_s: float | None = 2.0) -> redis.Redis:
+def connect(settings: Settings, patience_s: float | None = 2.0, outage_s: float = 0.0) -> redis.Redis:
     """A client of the configured Redis; it connects when first used.
 
     Args:
         settings: says which Redis.
         patience_s: how long one command may take; None for connections that block on purpose.
+        outage_s: how long to try again where Redis does not answer; by default not at all, since who is asked must be
+            able to answer "the queue is down" at once.
     """
-    # no silent retries: who is asked must be able to answer "the queue is down" at once
-    retry = Retry(NoBackoff(), 0)
+    retry = Retry(ExponentialBackoff(cap=_RETRY_EVERY_S, base=0.1), round(outage_s / _RETRY_EVERY_S))
     if settings.redis_url is not None:
         return redis.Redis.from_url(
             settings.redis_url.get_secret_value(),
@@ -67,8 +73,9 @@ def answers(settings: Settings) -> bool:
 def running(settings: Settings) -> Iterator[None]:
     """The configured Redis is there while the block runs; an embedded one is started if none runs yet, and stopped.
 
-    An embedded Redis listens on a Unix socket that only this user can open, never on a port. A program that finds
-    one running in the state folder uses it and leaves it running.
+    An embedded Redis listens on a Unix socket that only this user can open, never on a port. It is started anew if it
+    ends by itself; what was in the queue is in its append-only file. A program that finds one running in the state
+    folder uses it and leaves it running.
 
     Raises:
         QueueDown: REDIS_URL does not answer, or the embedded one does not start.
@@ -78,17 +85,51 @@ def running(settings: Settings) -> Iterator[None]:
         return
     if not settings.embedded_redis:
         raise QueueDown("REDIS_URL does not answer: is Redis running there, and is the password in the URL right?")
-    process = _start(settings)
-    atexit.register(process.kill)
+    keeper = _Keeper(settings)
+    atexit.register(keeper.kill)
     try:
         yield
     finally:
-        process.terminate()
+        keeper.stop()
+        atexit.unregister(keeper.kill)
+
+
+class _Keeper:
+    """The embedded Redis as a child process, started anew whenever it ends by itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._process = _start(settings)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="redis-keeper", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ending.set()
+        self._process.terminate()
+        self._thread.join(15)
         try:
-            process.wait(10)
+            self._process.wait(10)
         except subprocess.TimeoutExpired:
-            process.kill()
-        atexit.unregister(process.kill)
+            self.kill()
+
+    def kill(self) -> None:
+        self._ending.set()
+        self._process.kill()
+
+    def _keep(self) -> None:
+        while True:
+            code = self._process.wait()
+            if self._ending.is_set():
+                return
+            log.error("the embedded Redis ended (exit code %s): it is started again", code)
+            while not self._ending.is_set():
+                try:
+                    self._process = _start(self._settings)
+                    break
+                except QueueDown as error:
+                    log.error("%s", error)
+                    self._ending.wait(2)
 
 
 def _executable() -> str:

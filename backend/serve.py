@@ -18,7 +18,7 @@ import redis
 from backend import presence, redis_server
 from backend.errors import BackendError
 from backend.imports import uncollected
-from backend.queues import Janitor, abandon
+from backend.janitor import Janitor, abandon
 from backend.redis_server import connect
 from backend.settings import Settings
 from backend.wsgi import make_server, port_of

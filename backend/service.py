@@ -23,7 +23,7 @@ from backend.once import Once
 from backend.pictures import park
 from backend.prompts import check_names, read_prompts
 from backend.protocol import Context, LabelStudioTask, Prediction, PredictRequest
-from backend.queues import BATCH, INTERACTIVE, Dispatcher
+from backend.queues import BATCH, Dispatcher
 from backend.results import Shaper
 from backend.roles import ImageRoles, Roles, read_roles
 from backend.settings import Settings
@@ -136,7 +136,7 @@ class Service:
         plan = _plan(image, _picture(task, image.key), wishes, whole=whole)
         begin = time.perf_counter()
         request = self._request(plan, request_id)
-        reply = self._dispatcher.run(request, INTERACTIVE)
+        reply = self._dispatcher.run(request)
         shaping = time.perf_counter()
         shaper = Shaper(self._taste)
         plan.shape(reply, shaper)

@@ -10,47 +10,89 @@ import time
 import uuid
 
 import redis
-from rq import SimpleWorker
+from rq import SimpleWorker, worker_registration
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
+from rq.utils import now
 
+from backend.affinity import ENCODE_STAT, Affinity
 from backend.engine import Engine, make_resident, resident_stats
 from backend.imports import uncollected
 from backend.job import FUNCTION
 from backend.pictures import PictureStore
 from backend.presence import Heart, Sign
-from backend.queues import STRICT_ORDER, make_queue
+from backend.queues import INTERACTIVE, PRIVATE, STRICT_ORDER, make_queue
 from backend.redis_server import connect
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_OUTAGE_S = 30.0
 _OVERRUN_S = 15
 """A job that ignores its limit for so long hangs in native code: the process is ended and started anew."""
 
 
-class ResidentWorker(SimpleWorker):
-    """An rq worker that does not fork, keeps its jobs' heartbeats going while they run, and runs our function only."""
+_REGISTERED_S = 86_400
+"""How long rq's registry believes that a job runs: whether its worker lives, the janitor knows better."""
 
-    heartbeat_ttl_s = 10
+
+class ResidentWorker(SimpleWorker):
+    """An rq worker that does not fork, runs our function only, and says which pictures it holds.
+
+    Attributes:
+        affinity: where it says so; None where nobody asks.
+        held_s: how long it is believed.
+        encode_s: what encoding a picture costs it, a running mean in seconds; 0 before the first.
+    """
+
+    affinity: Affinity | None = None
+    held_s = 0.0
+    encode_s = 0.0
     job_started: float | None = None
     job_limit_s = 0.0
     # after an outage the next try comes within seconds, not after a minute
     max_connection_wait_time = 2.0
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
-        # rq's SimpleWorker sends no heartbeat during a job and so asks for the job's whole limit in advance
-        return self.heartbeat_ttl_s
+        return _REGISTERED_S
+
+    def clean_registries(self) -> None:
+        # rq would also fail what it takes for abandoned, by the clock of whoever looks
+        for queue in self.queues:
+            if queue.acquire_maintenance_lock():
+                queue.finished_job_registry.cleanup()
+                queue.failed_job_registry.cleanup()
+                worker_registration.clean_worker_registry(queue)
+                queue.release_maintenance_lock()
+        self.last_cleaned_at = now()  # type: ignore[assignment]  # rq declares None
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         self.job_limit_s = float(job.timeout or 0)
         self.job_started = time.monotonic()
+        if self.affinity is not None:
+            self.affinity.busy(self.name)
         try:
             super().execute_job(job, queue)
         finally:
             self.job_started = None
+            if self.affinity is not None:
+                self.affinity.free(self.name, self._held(job), self.held_s)
+
+    def stats(self) -> dict[str, float]:
+        """For its sign of life."""
+        return resident_stats() | {ENCODE_STAT: self.encode_s}
+
+    def _held(self, job: Job) -> str | None:
+        """The picture of a job that has just ended well."""
+        reply = getattr(job, "_result", None)  # as rq keeps it after a job; None or missing after a failure
+        if not isinstance(reply, dict) or "error" in reply:
+            return None
+        encode_s = float(reply.get("seconds", {}).get("encode", 0.0))
+        if encode_s > 0:
+            self.encode_s = encode_s if self.encode_s == 0 else 0.8 * self.encode_s + 0.2 * encode_s
+        return str(job.args[0].get("picture", ""))
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         if job.func_name != FUNCTION:
@@ -61,21 +103,15 @@ class ResidentWorker(SimpleWorker):
         return super().perform_job(job, queue, execution)
 
     def beat(self) -> None:
-        """Called from the heart's thread: keeps a running job alive, ends a hanging or orphaned process."""
+        """Called from the heart's thread: ends a hanging or orphaned process."""
         parent = os.environ.get("PALLAS_PARENT")
         if parent is not None and int(parent) != os.getppid():
             log.critical("the program that started this worker is gone: it ends too")
             os.kill(os.getpid(), signal.SIGTERM)
         started = self.job_started
-        if started is None:
-            return
-        if self.job_limit_s and time.monotonic() - started > self.job_limit_s + _OVERRUN_S:
+        if started is not None and self.job_limit_s and time.monotonic() - started > self.job_limit_s + _OVERRUN_S:
             log.critical("the job hangs %d s beyond its limit: this worker ends itself", _OVERRUN_S)
             os._exit(70)
-        for execution in list(self.executions.values()):
-            job = execution.job
-            if job is not None:
-                self.maintain_heartbeats(job, execution)
 
 
 def run_worker(settings: Settings, name: str | None = None) -> int:
@@ -86,19 +122,21 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
         QueueDown: Redis does not answer.
     """
     client = connect(settings)
-    blocking = connect(settings, patience_s=None)
+    # a result that is ready when Redis goes away is worth waiting for
+    blocking = connect(settings, patience_s=None, outage_s=_OUTAGE_S)
     name = name or f"pallas-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     worker = ResidentWorker(
-        [make_queue(queue, blocking) for queue in STRICT_ORDER],
+        [make_queue(queue, blocking) for queue in (f"{INTERACTIVE}:{name}", *STRICT_ORDER)],
         name=name,
         connection=blocking,
         serializer=JSONSerializer,
         worker_ttl=20,
         log_job_description=False,
     )
-    worker.heartbeat_ttl_s = settings.heartbeat_ttl_s
+    worker.affinity, worker.held_s = Affinity(client), settings.picture_memory_s
     sign = Sign(name, "loading", settings.model, pid=os.getpid(), host=socket.gethostname())
-    heart = Heart(client, settings.heartbeat_s, settings.heartbeat_ttl_s, worker.beat, resident_stats)
+    heart = Heart(client, settings.heartbeat_s, settings.heartbeat_ttl_s, worker.beat, worker.stats)
+    client.sadd(PRIVATE, name)
     heart.start(sign)
     try:
         engine, device = _load(settings, client)

@@ -185,7 +185,8 @@ def test_interactive_goes_before_bulk(stack: Stack) -> None:
 
     client = connect(stack.settings)
     (worker,) = ResidentWorker.all(connection=client, serializer=JSONSerializer)
-    assert tuple(worker.queue_names()) == STRICT_ORDER == ("interactive", "batch", "bulk")
+    own, *shared = worker.queue_names()
+    assert own == f"interactive:{worker.name}" and tuple(shared) == STRICT_ORDER == ("interactive", "batch", "bulk")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
