@@ -119,7 +119,7 @@ def check_label_studio(settings: Settings) -> Finding:
         return Finding(False, "LABEL_STUDIO_API_KEY is not set: make a token under Account & Settings")
     url = f"{settings.label_studio_url}/api/current-user/whoami"
     try:
-        headers = LabelStudio(settings).headers_for(url)
+        headers = {"Authorization": LabelStudio(settings).authorization()}
         answer = requests.get(url, headers=headers, timeout=settings.fetch_timeout_s, allow_redirects=False)
     except BackendError as error:
         return Finding(False, str(error))

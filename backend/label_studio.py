@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import threading
 import time
-import urllib.parse
 
 import requests
 
 from backend.errors import PictureForbidden, PictureUnreachable
+from backend.fetching.address import climbs, read
 from backend.settings import Settings
 
 PATHS = ("/data/", "/tasks/")
@@ -60,11 +60,18 @@ class LabelStudio:
         return self._url + path
 
     def headers_for(self, url: str) -> dict[str, str]:
-        """The Authorization header for a URL of Label Studio's own origin; nothing for any other.
+        """The Authorization header for a URL of Label Studio's own origin below PATHS; nothing for any other.
 
-        (`requests` drops it on a redirect to another host.)
+        Not for its other pages: a task's address, or a host that redirects, must not make us call the API.
         """
-        if not self._key or not self._url or _origin(url) != _origin(self._url):
+        if not self._key or not self._url:
+            return {}
+        try:
+            (asked, origin), (own, home) = read(url), read(self._url)
+        except ValueError:
+            return {}
+        path = (asked.path or "/").removeprefix((own.path or "").rstrip("/"))
+        if origin != home or not path.startswith(PATHS) or climbs(path):
             return {}
         return {"Authorization": self.authorization()}
 
@@ -101,8 +108,3 @@ class LabelStudio:
                 "Account & Settings, and set LABEL_STUDIO_API_KEY"
             )
         return str(answer.json()["access"])
-
-
-def _origin(url: str) -> tuple[str, str, int | None]:
-    parts = urllib.parse.urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from backend.fetching.hosts import AllowedHosts
+
 LABEL_STUDIO_LIMIT_S = 100
 """Label Studio 1.23 gives a /predict this long (ML_TIMEOUT_PREDICT)."""
 
@@ -54,6 +56,11 @@ class Settings(BaseSettings):
         (), description="folders that local pictures may come from, separated by commas; none by default"
     )
 
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("public",),
+        description="hosts that pictures may come from beside Label Studio: public, names, addresses, networks, commas",
+    )
+
     max_body_bytes: int = Field(64 << 20, ge=1 << 10, description="largest request body")
     max_picture_bytes: int = Field(50 << 20, ge=1, description="largest encoded picture")
     max_picture_pixels: int = Field(100_000_000, ge=1, le=178_956_970, description="largest width × height")
@@ -72,10 +79,16 @@ class Settings(BaseSettings):
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING, ERROR")
 
-    @field_validator("local_roots", mode="before")
+    @field_validator("local_roots", "allowed_hosts", mode="before")
     @classmethod
-    def _split_roots(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        AllowedHosts(value)
+        return value
 
     @field_validator("redis_url")
     @classmethod

@@ -53,6 +53,8 @@ def stack(console: Console, log: Path) -> Iterator[str]:
     """Run `python -m backend serve` on a free port with the embedded Redis; gives its URL."""
     state = Path(tempfile.mkdtemp(prefix="pallas-demo-"))
     environment = os.environ | {"PALLAS_STATE_DIR": str(state), "PALLAS_PORT": "0"}
+    # where its pictures lie, see `pictures_on_http`
+    environment["PALLAS_ALLOWED_HOSTS"] = "127.0.0.1"
     environment.pop("REDIS_URL", None)
     with log.open("w") as out:
         process = subprocess.Popen(

@@ -73,6 +73,8 @@ def run_stack(folder: Path, model: Path | str, *arguments: str, **environment: s
     folder.mkdir(parents=True, exist_ok=True)
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PALLAS_", "REDIS_", "LABEL_STUDIO_"))}
     own = {"PALLAS_STATE_DIR": str(folder / "state"), "PALLAS_DEVICE": "cpu", "PALLAS_HEARTBEAT_S": "0.5"}
+    # the picture hosts of these tests
+    own |= {"PALLAS_ALLOWED_HOSTS": "public,127.0.0.1"}
     # errors as HTTP codes, unless a test is about showing them to the annotator
     own |= {"PALLAS_SHOW_ERRORS": "false"} | environment
     log = folder / "stack.log"

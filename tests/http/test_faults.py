@@ -106,6 +106,7 @@ def test_a_worker_on_another_machine_that_dies_is_noticed_by_its_silence(
     options = {"PALLAS_MAX_NEW_TOKENS": "256", "PALLAS_MAX_PROMPTS": "64"}
     with run_stack(tmp_path, small_checkpoint, "--workers", "0", **options) as stack, ThreadPoolExecutor(1) as pool:
         environment = os.environ | {"PALLAS_STATE_DIR": str(stack.settings.state_dir), "PALLAS_HEARTBEAT_S": "0.5"}
+        environment |= {"PALLAS_ALLOWED_HOSTS": "127.0.0.1"}
         command = [sys.executable, "-m", "backend", "worker", "--model", str(small_checkpoint), "--device", "cpu"]
         worker = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         try:
