@@ -19,6 +19,7 @@ from model.embedding import Embedding
 from model.image import as_rgb
 from model.language import Language, Sampling
 from model.likelihood import answer_ids, log_likelihoods
+from model.linear import quicken
 from model.perceiver import Vision
 from model.prompt import Prompt
 from model.proposals import Wanted, propose
@@ -56,6 +57,8 @@ class PerceiveAnything:
         self.vision = vision
         self.language = language
         self.name = name
+        for module in (tower.sam, vision, language.model):
+            quicken(module)
         self.version = version or name
 
     @classmethod
