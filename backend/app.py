@@ -75,7 +75,12 @@ def _add_pages(app: Flask, service: Service, dispatcher: Dispatcher, metrics: Me
         outcome = service.predict(parse(PredictRequest, _json()), g.request_id)
         g.seconds = outcome.seconds
         # an empty list is how Label Studio stores no prediction; it would keep an empty one and never ask again
-        return jsonify(results=[[] if answer is None else answer.to_wire() for answer in outcome.answers])
+        results = [[] if answer is None else answer.to_wire() for answer in outcome.answers]
+        if not outcome.late:
+            return jsonify(results=results)
+        response = jsonify(results=results, late=outcome.late)
+        response.headers["X-Pallas-Late"] = str(len(outcome.late))
+        return response
 
     @app.post("/webhook")
     def webhook() -> Response:

@@ -139,6 +139,31 @@ class WorkerDied(BackendError):
     retry_after_s = 5
 
 
+class LabelStudioAway(BackendError):
+    """Label Studio does not answer, is busy (429), or a proxy before it answers for it (502 to 504)."""
+
+    status = 503
+    retry_after_s = 10
+
+
+class LabelStudioRefused(BackendError):
+    """Label Studio does not let us: the token is missing, wrong, or may not do this."""
+
+    status = 403
+
+
+class TaskGone(BackendError):
+    """Label Studio has no such task, project or view any more."""
+
+    status = 404
+
+
+class LabelStudioFault(BackendError):
+    """Label Studio does not take what we send, or fails on it."""
+
+    status = 502
+
+
 class JobTimeout(BackendError):
     """The job took longer than its limit, or its turn did not come in time."""
 

@@ -10,7 +10,7 @@ import redis
 from backend.controls.textarea import TextArea
 from backend.errors import BackendError
 from backend.geometry import kind_of
-from backend.protocol import ResultItem
+from backend.protocol import Prediction, ResultItem
 from backend.roles import ImageRoles, Roles
 from backend.wish import is_leftover, new_id
 
@@ -45,6 +45,19 @@ def shown(error: BackendError, context: Sequence[ResultItem], roles: Roles) -> l
         return None
     region = prompt.model_dump(exclude_unset=True, exclude={"is_positive"})
     return [region | {"id": text["id"], "origin": "prediction"}, text | {"from_name": per_region[0].name}]
+
+
+def unready(reason: str, roles: Roles, model_version: str) -> Prediction | None:
+    """A prediction that says why there is none; None where the config has no control for notices.
+
+    It has a version of its own: Label Studio asks no more for tasks that have a prediction of the model's.
+    """
+    image = next((image for image in roles.images.values() if image.notice is not None), None)
+    if image is None:
+        return None
+    item: dict[str, Any] = {"id": new_id(), "from_name": image.notice, "to_name": image.name, "type": "textarea"}
+    item |= {"origin": "prediction", "value": {"text": [f"Pallas: {reason}"[:_MOST]]}}
+    return Prediction(result=[item], model_version=f"{model_version} (not ready)")
 
 
 class Board:

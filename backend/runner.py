@@ -24,6 +24,7 @@ except ImportError as error:
         "a file model.py hides Pallas's own package `model`: give yours another name (see docs/operating.md)"
     ) from error
 
+from backend.courier import Courier
 from backend.metrics import Metrics
 from backend.protocol import PredictRequest, WebhookRequest, parse
 from backend.queues import Dispatcher
@@ -37,6 +38,7 @@ def _service() -> tuple[Service, Dispatcher]:
     # made at the first request, not at import: gunicorn forks in between, and connections must not be shared
     settings = Settings()
     dispatcher = Dispatcher(settings)
+    Courier(settings).start()
     return Service(settings, dispatcher, Metrics(dispatcher)), dispatcher
 
 

@@ -60,6 +60,7 @@ def front_running(settings: Settings) -> Iterator[str]:
     with uncollected():
         # not at the top: `serve` starts its workers first, which take longest
         from backend.app import create_app, preload
+        from backend.courier import Courier
 
     try:
         server = make_server(create_app(settings), settings)
@@ -69,6 +70,8 @@ def front_running(settings: Settings) -> Iterator[str]:
         ) from None
     janitor = Janitor(settings)
     janitor.start()
+    courier = Courier(settings)
+    courier.start()
     # beside the model's loading, which takes longer
     threading.Thread(target=preload, name="preload", daemon=True).start()
     thread = threading.Thread(target=server.run, name="front", daemon=True)
@@ -78,6 +81,7 @@ def front_running(settings: Settings) -> Iterator[str]:
         yield f"http://{host}:{port_of(server)}"
     finally:
         janitor.stop()
+        courier.stop()
         server.close()
         thread.join(2)
 

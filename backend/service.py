@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rq.job import Job
-
 from backend import existing, notice
 from backend.answers import Answers
+from backend.batch import Batches
 from backend.controls import Taste
+from backend.delivery import Deliveries
 from backend.errors import BackendError, BadRequest, ConfigError, PromptError
+from backend.flights import Landing
 from backend.job import Group, JobReply, JobRequest, RegionPrompt
 from backend.label_studio import cloud_path
 from backend.metrics import Metrics
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _WHOLE = RegionPrompt(box=(0, 0, 100, 100))
 _DAY_S = 86_400
+_WINDOW = 8  # tasks in the queue for each worker
 
 TaskAnswer = Prediction | None
 """None where nothing is to be predicted: Label Studio would store even an empty prediction."""
@@ -40,10 +42,14 @@ TaskAnswer = Prediction | None
 
 @dataclass
 class Outcome:
-    """The answer to a /predict: one entry for each task, and seconds by stage of an interactive one."""
+    """The answer to a /predict: one entry for each task, and seconds by stage of an interactive one.
+
+    `late` holds ids of tasks that were not ready in time.
+    """
 
     answers: list[TaskAnswer]
     seconds: dict[str, float] = field(default_factory=dict)
+    late: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,9 @@ class Service:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._taste = Taste(settings.label_threshold, settings.polygon_tolerance)
-        self._board = notice.Board(dispatcher.redis)
+        self.board = notice.Board(dispatcher.redis)
+        self.deliveries = Deliveries(settings, dispatcher.redis)
+        self._batches = Batches(settings, self, dispatcher, self.deliveries)
         self._once = Once(dispatcher.redis, settings.wait_s)
         self.answers = Answers(dispatcher.redis, round(settings.remember_days * _DAY_S))
 
@@ -104,7 +112,7 @@ class Service:
             shown = notice.shown(error, context.result, roles) if self._settings.show_errors else None
             if shown is None:
                 raise
-            self._board.pinned(asked.project, asked.tasks[0].id)
+            self.board.pinned(asked.project, asked.tasks[0].id)
             self._metrics.errors.labels(error.type).inc()
             log.info("request=%s %s: %s (shown to the annotator)", request_id, error.type, ascii(str(error)))
             return Outcome([Prediction(result=shown, model_version=self._dispatcher.model_version())])
@@ -135,7 +143,7 @@ class Service:
         whole = bool(image.whole) and not existing.has_whole(existing.newest(task), image)
         plan = _plan(image, _picture(task, image.key), wishes, whole=whole)
         begin = time.perf_counter()
-        request = self._request(plan, request_id)
+        request = self.request(plan, request_id)
         reply = self._dispatcher.run(request)
         shaping = time.perf_counter()
         shaper = Shaper(self._taste)
@@ -144,29 +152,33 @@ class Service:
         end = time.perf_counter()
         self._metrics.observe(reply, end - shaping, end - begin)
         prediction = shaper.prediction(reply.model_version)
-        prediction.result += self._board.cleared(asked.project, task.id, image)
+        prediction.result += self.board.cleared(asked.project, task.id, image)
         return Outcome([prediction], reply.seconds | {"shape": end - shaping})
 
     def _batch(self, asked: PredictRequest, roles: Roles, request_id: str) -> Outcome:
         """Tasks without a prompt: one that was opened, or all that somebody selected."""
         if not asked.tasks:
             return Outcome([])
-        plans = [self._plans(task, roles) for task in asked.tasks]
+        plans = [self.plans(task, roles) for task in asked.tasks]
         opened = len(asked.tasks) == 1
         if not any(plan.groups() for mine in plans for plan in mine):
             if opened:
                 self._warm(plans[0], request_id)
             return Outcome([None] * len(asked.tasks))
         if not opened:
-            return Outcome(self._collect(asked, plans, request_id))
+            return self._collect(asked, plans, roles, request_id)
         # Label Studio asks twice at once when a task is opened, and would store both answers
         first = self._once.begin(_digest(asked, self._dispatcher.model_version()))
         if first is None:
             return Outcome([None])
         with first:
-            return Outcome(self._collect(asked, plans, request_id))
+            return self._collect(asked, plans, roles, request_id)
 
-    def _plans(self, task: LabelStudioTask, roles: Roles) -> list[Plan]:
+    def plans(self, task: LabelStudioTask, roles: Roles) -> list[Plan]:
+        """What a task lacks, by its newest draft or annotation; a plan without groups has nothing to do.
+
+        More regions than one job may have become several jobs.
+        """
         result = existing.newest(task)
         plans = []
         for image in roles.images.values():
@@ -176,59 +188,44 @@ class Service:
             wishes = existing.unfinished(result, image, self._settings.max_picture_pixels) if image.geometry else []
             propose = image.propose and bool(image.geometry) and not existing.regions_of(result, image.name)
             whole = bool(image.whole) and not existing.has_whole(result, image)
-            plans.append(_plan(image, _address(task, picture), wishes[: self._settings.max_prompts], propose, whole))
+            most = self._settings.max_prompts
+            if len(wishes) > most:
+                log.info("task %s: %d regions lack something, more than %d: several jobs", task.id, len(wishes), most)
+            plans.append(_plan(image, _address(task, picture), wishes[:most], propose, whole))
+            rest = range(most, len(wishes), most)
+            plans += [_plan(image, _address(task, picture), wishes[first : first + most]) for first in rest]
         return plans
 
-    def _collect(self, asked: PredictRequest, plans: Sequence[Sequence[Plan]], request_id: str) -> list[TaskAnswer]:
-        """Queue everything at once, then gather; a task that fails is left out, and the log says why."""
-        deadline = time.monotonic() + self._settings.wait_s
-        waiting: list[list[tuple[Plan, JobRequest, Job | BackendError]]] = []
-        for mine in plans:
-            jobs: list[tuple[Plan, JobRequest, Job | BackendError]] = []
-            for plan in mine:
-                if plan.groups():
-                    request, job = self._try_submit(plan, request_id)
-                    jobs.append((plan, request, job))
-            waiting.append(jobs)
-        answers: list[TaskAnswer] = []
-        failures: list[BackendError] = []
-        for task, jobs in zip(asked.tasks, waiting, strict=True):
-            shaper = Shaper(self._taste)
-            version = ""
-            for plan, request, job in jobs:
-                try:
-                    if isinstance(job, BackendError):
-                        raise job
-                    reply = self._dispatcher.collect(job, request, deadline - time.monotonic())
-                except BackendError as error:
-                    failures.append(error)
-                    log.warning("request=%s task %s: %s: %s", request_id, task.id, error.type, ascii(str(error)))
-                    continue
-                plan.shape(reply, shaper)
-                version = reply.model_version
-            self.answers.keep(asked.project, task.id, shaper.remembered)
-            prediction = shaper.prediction(version)
-            answers.append(prediction if prediction.result else None)
-        if failures and not any(answers):
-            raise failures[0]
-        return answers
+    def predicted(self, project: str, landing: Landing) -> TaskAnswer:
+        """The prediction of a task whose jobs are over; its regions are remembered. None where it has none."""
+        shaper = Shaper(self._taste)
+        version = ""
+        for plan, reply in landing.replies:
+            plan.shape(reply, shaper)
+            version = reply.model_version
+        self.answers.keep(project, landing.task.id, shaper.remembered)
+        prediction = shaper.prediction(version)
+        return prediction if prediction.result else None
 
-    def _try_submit(self, plan: Plan, request_id: str) -> tuple[JobRequest, Job | BackendError]:
-        request = self._request(plan, request_id)
-        try:
-            return request, self._dispatcher.submit(request, BATCH)
-        except BackendError as error:
-            return request, error
+    def window(self) -> int:
+        """How many tasks one program may have in the queue: enough that no worker waits for the next."""
+        ready = sum(sign.state == "ready" for sign in self._dispatcher.workers())
+        return min(_WINDOW * max(1, ready), self._settings.max_waiting)
+
+    def _collect(self, asked: PredictRequest, plans: Sequence[list[Plan]], roles: Roles, request_id: str) -> Outcome:
+        answers, late = self._batches.answer(asked, plans, roles, request_id)
+        return Outcome(answers, late=tuple(asked.tasks[place].id for place in late))
 
     def _warm(self, plans: Sequence[Plan], request_id: str) -> None:
         """Have the pictures of an opened task encoded, so that the first click need not wait for it."""
         for plan in plans:
             try:
-                self._dispatcher.submit(self._request(plan, request_id), BATCH)
+                self._dispatcher.submit(self.request(plan, request_id), BATCH)
             except BackendError as error:
                 log.info("request=%s not encoded ahead: %s", request_id, error.type)
 
-    def _request(self, plan: Plan, request_id: str) -> JobRequest:
+    def request(self, plan: Plan, request_id: str) -> JobRequest:
+        """The job of a plan. Raises what is wrong with a picture that came with the task."""
         groups = []
         if plan.regions is not None:
             prompts = tuple(wish.prompt for wish in plan.wishes)

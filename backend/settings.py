@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     fetch_timeout_s: float = Field(15, gt=0, description="for one picture")
     job_timeout_s: int = Field(60, ge=1, description="for one job in the worker")
     wait_s: int = Field(80, ge=1, description="how long the front waits for a job, queueing included")
+    batch_wait_s: float | None = Field(
+        None, gt=0, description="how long a request for many tasks may take; unset: three quarters of wait_s"
+    )
     remember_days: float = Field(14, gt=0, description="how long answers are remembered, for corrections and review")
     heartbeat_s: float = Field(2, gt=0, description="a worker's sign of life; missing five counts as dead")
 
@@ -136,7 +139,14 @@ class Settings(BaseSettings):
                 f"fetch_timeout_s {self.fetch_timeout_s:g} < job_timeout_s {self.job_timeout_s} < wait_s {self.wait_s} "
                 f"< {LABEL_STUDIO_LIMIT_S} s (Label Studio's own limit) must hold, so that each answers before the next"
             )
+        if self.batch_patience_s >= self.wait_s:
+            raise ValueError(f"batch_wait_s {self.batch_patience_s:g} < wait_s {self.wait_s} must hold")
         return self
+
+    @property
+    def batch_patience_s(self) -> float:
+        """How long the front works on a request for many tasks before it answers with what is ready."""
+        return self.batch_wait_s if self.batch_wait_s is not None else 0.75 * self.wait_s
 
     @property
     def heartbeat_ttl_s(self) -> int:

@@ -1,0 +1,139 @@
+"""Tasks on their way through the queue: each with its jobs, and landing when all of them are answered."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rq.results import Result
+
+from backend.errors import BackendError
+from backend.job import JobReply, JobRequest
+from backend.protocol import LabelStudioTask
+from backend.queues import Dispatcher
+
+if TYPE_CHECKING:
+    from backend.service import Plan, Service
+
+_LOOK_EVERY_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Landing:
+    """A task whose jobs are all over.
+
+    Attributes:
+        key: as it was launched under.
+        task: as it was planned.
+        replies: of each job that succeeded the plan and its reply.
+        errors: of each job that did not.
+    """
+
+    key: str
+    task: LabelStudioTask
+    replies: tuple[tuple[Plan, JobReply], ...]
+    errors: tuple[BackendError, ...] = ()
+
+
+@dataclass
+class _Flight:
+    task: LabelStudioTask
+    jobs: dict[str, tuple[Plan, JobRequest]]
+    replies: dict[str, JobReply] = field(default_factory=dict)
+    errors: list[BackendError] = field(default_factory=list)
+
+    def landing(self, key: str) -> Landing:
+        replies = tuple((plan, self.replies[job]) for job, (plan, _) in self.jobs.items() if job in self.replies)
+        return Landing(key, self.task, replies, tuple(self.errors))
+
+
+class Flights:
+    """What is in the queue of one program's tasks; not for several threads.
+
+    Args:
+        service: makes the jobs.
+        dispatcher: carries them.
+        queue: that they wait in.
+        keep: leave results in Redis for others who ask the same; else they go when they are collected.
+    """
+
+    def __init__(self, service: Service, dispatcher: Dispatcher, queue: str, keep: bool = False) -> None:
+        self._service = service
+        self._dispatcher = dispatcher
+        self._queue = queue
+        self._keep = keep
+        self._flights: dict[str, _Flight] = {}
+        self._open: dict[str, set[str]] = {}  # job → the tasks that wait for it: two may ask the same
+        self._looked = time.monotonic()
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys of what is under way."""
+        return iter(self._flights)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._flights
+
+    def launch(self, key: str, task: LabelStudioTask, plans: list[Plan], request_id: str) -> None:
+        """Put a task's jobs into the queue; those without anything to do are left out.
+
+        Raises:
+            NoWorker, QueueFull: later it may work; what the plan's picture is found wrong with; redis.RedisError.
+        """
+        jobs = {}
+        for plan in plans:
+            if plan.groups():
+                request = self._service.request(plan, request_id)
+                jobs[self._dispatcher.submit_once(request, self._queue)] = (plan, request)
+        self._flights[key] = _Flight(task, jobs)
+        for job in jobs:
+            self._open.setdefault(job, set()).add(key)
+
+    def land(self, seconds: float) -> list[Landing]:
+        """Wait until a task is over; those that are by then, none after so many seconds."""
+        until = time.monotonic() + seconds
+        # of the others, what turned out to have nothing to do
+        landed = [flight.landing(key) for key, flight in self._flights.items() if not flight.jobs]
+        for idle in landed:
+            del self._flights[idle.key]
+        while self._open and not landed:
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            self._look_for_missing()
+            for job, result in self._dispatcher.results(self._open, min(left, _LOOK_EVERY_S)).items():
+                landed += [done for key in self._open.pop(job) if (done := self._take(key, job, result))]
+                if not self._keep:
+                    self._dispatcher.withdraw(job)
+        return landed
+
+    def _take(self, key: str, job: str, result: Result) -> Landing | None:
+        flight = self._flights[key]
+        try:
+            flight.replies[job] = self._dispatcher.unpack(result, flight.jobs[job][1])
+        except BackendError as error:
+            flight.errors.append(error)
+        if len(flight.replies) + len(flight.errors) < len(flight.jobs):
+            return None
+        del self._flights[key]
+        return flight.landing(key)
+
+    def _look_for_missing(self) -> None:
+        """Jobs that Redis has lost (it was emptied, or its clock jumped) go into the queue again."""
+        if time.monotonic() - self._looked < _LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        for job in self._dispatcher.missing(self._open):
+            for key in self._open.pop(job):
+                plan, request = self._flights[key].jobs.pop(job)
+                log.warning("request=%s a job is gone from the queue: it is put in again", request.request_id)
+                again = self._dispatcher.submit_once(request, self._queue)
+                self._flights[key].jobs[again] = (plan, request)
+                self._open.setdefault(again, set()).add(key)

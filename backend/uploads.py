@@ -1,0 +1,83 @@
+"""Storing predictions in Label Studio: exactly one for each task and model version, whoever tries and however often."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+
+import redis
+
+from backend.errors import LabelStudioAway
+from backend.label_studio_api import LabelStudioApi
+from backend.protocol import Prediction
+
+_CLAIM = "pallas:upload:"
+_CLAIM_S = 180  # longer than one look and one POST may take
+_LOOK_S = 0.2
+_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+
+log = logging.getLogger(__name__)
+
+
+class Uploader:
+    """Asks Label Studio first, under a claim that only one program holds, and again after a POST that broke off."""
+
+    def __init__(self, client: redis.Redis, api: LabelStudioApi, stop: threading.Event | None = None) -> None:
+        self._redis = client
+        self._api = api
+        self._stop = stop or threading.Event()
+
+    def upload(self, task: int, prediction: Prediction) -> bool:
+        """Store a prediction; False where the task had one of this version already.
+
+        Raises:
+            LabelStudioAway: a stop was asked for before Label Studio came back.
+            LabelStudioRefused, TaskGone, LabelStudioFault.
+        """
+        with self._claimed(task, prediction.model_version) as renew:
+            tries = 0
+            while True:
+                if self._api.has_prediction(task, prediction.model_version):
+                    return tries > 0
+                tries += 1
+                try:
+                    self._api.post_prediction(task, prediction)
+                    return True
+                except LabelStudioAway as error:
+                    # it may have been stored all the same: look before the next try
+                    if self._stop.wait(_PAUSES_S[min(tries, len(_PAUSES_S)) - 1]):
+                        raise
+                    log.debug("task %s: %s", task, error)
+                renew()
+
+    @contextlib.contextmanager
+    def _claimed(self, task: int, version: str) -> Iterator[_Renew]:
+        key, token = claim_key(task, version), uuid.uuid4().hex
+        while not self._redis.set(key, token, nx=True, ex=_CLAIM_S):
+            if self._stop.is_set():
+                raise LabelStudioAway("stopped while another program uploads the same prediction")
+            time.sleep(_LOOK_S)
+        try:
+            yield _Renew(self._redis, key)
+        finally:
+            with contextlib.suppress(redis.RedisError):
+                if self._redis.get(key) == token.encode():
+                    self._redis.delete(key)
+
+
+class _Renew:
+    def __init__(self, client: redis.Redis, key: str) -> None:
+        self._redis, self._key = client, key
+
+    def __call__(self) -> None:
+        self._redis.expire(self._key, _CLAIM_S)
+
+
+def claim_key(task: int, version: str) -> str:
+    """In Redis, there while a prediction of this version is being stored in the task."""
+    return f"{_CLAIM}{task}:{hashlib.sha256(version.encode()).hexdigest()[:16]}"

@@ -1,0 +1,182 @@
+"""Batch requests that are not done in time: answered with what is ready, the rest delivered through the API."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.label_studio_api import LabelStudioApi
+from backend.protocol import Prediction
+from backend.redis_server import connect, running
+from backend.settings import Settings
+from backend.uploads import Uploader
+from benchmarks.stand_in import REFRESH, TOKEN, StandIn
+from tests.http.stack import CONFIG, Stack, box, run_stack
+
+QUICK = {"PALLAS_MAX_NEW_TOKENS": "6"}
+PICTURE = "/data/upload/1/coffee.jpg"
+
+
+def slow(number: int) -> list[dict[str, Any]]:
+    """Boxes enough that several tasks of them take a while."""
+    return [box(i, number % 40, 20, 20, id=f"{number}-{i}") for i in range(24)]
+
+
+def body(label_studio: StandIn, config: str = CONFIG) -> dict[str, Any]:
+    tasks = list(label_studio.tasks.values())
+    return {"tasks": tasks, "project": "1.1795338314", "label_config": config, "params": {"context": None}}
+
+
+def ours(label_studio: StandIn, key: str = TOKEN) -> dict[str, str]:
+    return QUICK | {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": key}
+
+
+def wait_until(done: Any, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, "it did not come to pass"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("key", [TOKEN, REFRESH], ids=["legacy", "personal"])
+def test_what_is_not_ready_in_time_is_delivered_later(
+    small_checkpoint: Path, tmp_path: Path, label_studio: StandIn, key: str
+) -> None:
+    for number in range(8):
+        label_studio.add({"image": PICTURE}, *slow(number))
+    label_studio.add({"image": PICTURE})  # nothing to predict
+    limits = {"PALLAS_BATCH_WAIT_S": "1.5", "PALLAS_MAX_NEW_TOKENS": "48"}
+    with run_stack(tmp_path, small_checkpoint, **(ours(label_studio, key) | limits)) as stack:
+        begin = time.monotonic()
+        answer = stack.post("/predict", json=body(label_studio))
+        assert time.monotonic() - begin < 5 and answer.status_code == 200
+        results = answer.json()["results"]
+        assert len(results) == 9 and results[8] == []
+        ready = {place + 1 for place, result in enumerate(results) if result}
+        late = set(answer.json()["late"])
+        assert late == set(range(1, 9)) - ready and len(late) >= 2
+        assert answer.headers["X-Pallas-Late"] == str(len(late))
+        # asked again while it is in work: nothing is computed twice, and nothing is stored twice
+        again = stack.post("/predict", json=body(label_studio)).json()
+        answered = {place + 1 for place, result in enumerate(again["results"]) if result}
+        wait_until(lambda: set(label_studio.counts()) >= late - answered)
+        wait_until(lambda: connect(stack.settings).hlen("pallas:late:task") == 0)
+        counts = label_studio.counts(stack.wait_for_worker().model_version)
+        assert set(counts.values()) == {1} and not set(counts) & answered and 9 not in counts
+        assert len(label_studio.predictions[max(counts)][0]["result"]) == 24 * 3
+        jobs = stack.workers()[0].stats["embedding_hits"] + stack.workers()[0].stats["embedding_misses"]
+        assert jobs <= 8 + 2  # the first picture is looked for twice
+
+
+def test_a_front_that_is_killed_leaves_its_deliveries_to_the_next(
+    small_checkpoint: Path, tmp_path: Path, label_studio: StandIn
+) -> None:
+    for number in range(4):
+        label_studio.add({"image": PICTURE}, *slow(number))
+    # `serve` with Redis and the worker; the front that is asked is another process
+    with run_stack(tmp_path, small_checkpoint, **ours(label_studio)) as stack:
+        front = start_front(stack, ours(label_studio) | {"PALLAS_BATCH_WAIT_S": "4"})
+        url = str(front.stdout.readline()).split("is ready: ")[1].strip() if front.stdout else ""
+        send = "import json, sys, requests; requests.post(sys.argv[1], json=json.load(sys.stdin))"
+        command = [sys.executable, "-c", send, f"{url}/predict"]
+        client = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert client.stdin is not None
+        client.stdin.write(json.dumps(body(label_studio)))
+        client.stdin.close()
+        wait_until(lambda: connect(stack.settings).hlen("pallas:late:task") == 4)
+        front.send_signal(signal.SIGKILL)
+        front.wait(10)
+        client.wait(20)
+        wait_until(lambda: len(label_studio.counts()) == 4, 90)
+        assert set(label_studio.counts().values()) == {1}
+
+
+def start_front(stack: Stack, environment: dict[str, str]) -> subprocess.Popen[str]:
+    own = {"PALLAS_STATE_DIR": str(stack.settings.state_dir), "PALLAS_HEARTBEAT_S": "0.5", "PALLAS_PORT": "0"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "backend", "front", "--model", stack.settings.model],
+        env=os.environ | environment | own,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("trouble", ["429", "502", "silence", "stored"])
+def test_label_studio_is_away_for_a_while(
+    small_checkpoint: Path, tmp_path: Path, label_studio: StandIn, trouble: str
+) -> None:
+
+    number = label_studio.add({"image": PICTURE})
+    settings = Settings(
+        state_dir=tmp_path / "state",
+        label_studio_url=label_studio.url,
+        label_studio_api_key=TOKEN,
+    )
+    label_studio.trouble = trouble
+
+    def recover() -> None:
+        time.sleep(2.5)
+        label_studio.trouble = ""
+
+    with running(settings):
+        uploader = Uploader(connect(settings), LabelStudioApi(settings))
+        threading.Thread(target=recover, daemon=True).start()
+        prediction = Prediction(result=[{"id": "a"}], model_version="v1")
+        assert uploader.upload(number, prediction)
+        assert not uploader.upload(number, prediction)
+        assert label_studio.counts() == {number: 1}
+        assert uploader.upload(number, Prediction(result=[{"id": "a"}], model_version="v2"))
+        assert label_studio.counts("v2") == {number: 1}
+        # a few polite requests, not a storm
+        assert sum(label_studio.asked.values()) < 25
+
+
+def test_without_a_key_the_answer_says_what_to_do(
+    small_checkpoint: Path, tmp_path: Path, label_studio: StandIn
+) -> None:
+    label_studio.pictures, picture = None, f"file:{Path('demo/pictures/coffee.jpg').resolve()}"
+    for number in range(8):
+        label_studio.add({"image": picture}, *slow(number))
+    own = {"PALLAS_BATCH_WAIT_S": "1.5", "PALLAS_MAX_NEW_TOKENS": "48", "PALLAS_SHOW_ERRORS": "true"}
+    own["PALLAS_LOCAL_ROOTS"] = str(Path("demo/pictures").resolve())
+    with run_stack(tmp_path, small_checkpoint, **(QUICK | own)) as stack:
+        answer = stack.post("/predict", json=body(label_studio)).json()
+        late = answer["late"]
+        assert late
+        version = stack.wait_for_worker().model_version
+        for place, result in enumerate(answer["results"]):
+            if place + 1 not in late:
+                assert result["model_version"] == version
+                continue
+            (item,) = result["result"]
+            assert item["from_name"] == "message" and "LABEL_STUDIO_API_KEY" in item["value"]["text"][0]
+            # Label Studio would never ask again for a task that has a prediction of the model's own version
+            assert result["model_version"] != version
+        assert "without LABEL_STUDIO_API_KEY it cannot be delivered later" in stack.log.read_text()
+        # a config that cannot show it gets an empty list
+        plain = CONFIG.replace('pallas="notice"', 'pallas="off"')
+        for number in range(8, 16):
+            label_studio.add({"image": picture}, *slow(number))
+        more = body(label_studio, plain) | {"tasks": list(label_studio.tasks.values())[8:]}
+        answer = stack.post("/predict", json=more).json()
+        assert answer["late"] and all(answer["results"][number - 9] == [] for number in answer["late"])
+
+
+def test_more_regions_than_one_job_may_have_become_several_jobs(
+    small_checkpoint: Path, tmp_path: Path, label_studio: StandIn
+) -> None:
+    label_studio.add({"image": PICTURE}, *slow(0))
+    with run_stack(tmp_path, small_checkpoint, **(ours(label_studio) | {"PALLAS_MAX_PROMPTS": "10"})) as stack:
+        (found,) = stack.post("/predict", json=body(label_studio)).json()["results"]
+        assert len({item["id"] for item in found["result"]}) == 24
+        assert "24 regions lack something, more than 10: several jobs" in stack.log.read_text()
