@@ -32,9 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.labels import labels
 from model import PerceiveAnything, Prompt, Task
-from model.attention import Prefix
 from model.language import Sampling
-from model.pam import REGIONS_PER_BATCH
 from model.task import instruction
 
 PICTURE = Path(__file__).parent.parent / "demo" / "pictures" / "coffee.jpg"
@@ -86,14 +84,13 @@ class Bench:
     def ours(self, prompts: Sequence[Prompt], tasks: Sequence[Task], embedding: object = None) -> list[list[int]]:
         """Token ids, region by region and task by task."""
         kept = embedding if embedding is not None else self.pam.encode(self.picture)
-        reading = self.pam.read(self.pam.segment(kept, prompts))  # type: ignore[arg-type]
         asked = [instruction(task) for task in tasks]
-        found = []
-        for start in range(0, len(reading), REGIONS_PER_BATCH):
-            prefix = Prefix.join(reading.prefixes[start : start + REGIONS_PER_BATCH])
-            for row in self.pam.language.answer(prefix, asked, self.sampling):
-                found += [list(answer.token_ids) for answer in row]
-        return found
+        return [
+            list(answer.token_ids)
+            for reading in self.pam.readings(self.pam.segment(kept, prompts))  # type: ignore[arg-type]
+            for row in self.pam.language.answer(reading.prefix, asked, self.sampling)
+            for answer in row
+        ]
 
     def plain(self, prompts: Sequence[Prompt], tasks: Sequence[Task]) -> list[list[int]]:
         """The same tokens, the reference's way."""

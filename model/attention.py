@@ -6,7 +6,7 @@ functions, its cache through the public class `DynamicCache`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ class Prefix:
     @property
     def regions(self) -> int:
         """R."""
-        return len(self.keys[0])
+        return len(self.keys[0]) if self.keys else 0
 
     @property
     def length(self) -> int:
@@ -42,22 +42,30 @@ class Prefix:
         return self.keys[0].device
 
     @classmethod
-    def join(cls, parts: Sequence[Prefix]) -> Prefix:
-        """Of all regions of the parts, in their order."""
-        if len(parts) == 1:
-            return parts[0]
-        layers = range(len(parts[0].keys))
-        return cls(
-            tuple(torch.cat([part.keys[i] for part in parts]) for i in layers),
-            tuple(torch.cat([part.values[i] for part in parts]) for i in layers),
-        )
+    def join(cls, parts: Iterable[Prefix], regions: int) -> Prefix:
+        """Of all regions of the parts, in their order; `regions` says how many there are.
 
-    def split(self) -> list[Prefix]:
-        """One for each region; they share this one's memory."""
-        return [
-            Prefix(tuple(k[i : i + 1] for k in self.keys), tuple(v[i : i + 1] for v in self.values))
-            for i in range(self.regions)
-        ]
+        Room is made once, and no more than one part lies beside it.
+        """
+        whole = cls((), ())
+        start = 0
+        for part in parts:
+            if part.regions == regions:
+                return part
+            if not start:
+                whole = cls(*(tuple(t.new_empty(regions, *t.shape[1:]) for t in side) for side in part._sides))
+            for mine, theirs in zip((*whole.keys, *whole.values), (*part.keys, *part.values), strict=True):
+                mine[start : start + part.regions] = theirs
+            start += part.regions
+        return whole
+
+    def part(self, start: int, stop: int) -> Prefix:
+        """Of regions `start` to before `stop`; it shares this one's memory."""
+        return Prefix(*(tuple(t[start:stop] for t in side) for side in self._sides))
+
+    @property
+    def _sides(self) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        return self.keys, self.values
 
     def take(self, regions: torch.Tensor) -> Prefix:
         """Of some regions only, by their numbers (N,) int64."""

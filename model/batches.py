@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
+
+from model.device import free_bytes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -17,32 +19,41 @@ log = logging.getLogger(__name__)
 
 
 def fitting(device: torch.device, bytes_each: int, most: int) -> int:
-    """How many items of so many bytes fit into a GPU's free memory, 1 to `most`; elsewhere `most`."""
-    if device.type != "cuda" or bytes_each <= 0:
+    """How many items of so many bytes fit into the device's free memory, 1 to `most`; `most` where that is unknown."""
+    free = free_bytes(device)
+    if free is None or bytes_each <= 0:
         return most
-    free, _ = torch.cuda.mem_get_info(device)
-    # what torch holds and does not use is free too
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return max(1, min(most, int(free * _SHARE / bytes_each)))
 
 
-def in_batches(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]], most: int) -> list[Result]:
+def batch_by_batch(items: Sequence[Item], work: Callable[[Sequence[Item]], Result], most: int) -> Iterator[Result]:
     """The results of `work` on batches of at most `most` items; a batch that runs out of memory is tried in halves.
 
     Raises:
-        torch.OutOfMemoryError: even a single item does not fit.
+        torch.OutOfMemoryError, RuntimeError: even a single item does not fit.
     """
-    results: list[Result] = []
-    size = max(1, most)
-    while len(results) < len(items):
-        part = items[len(results) : len(results) + size]
+    done, size = 0, max(1, most)
+    while done < len(items):
+        part = items[done : done + size]
         try:
-            results += work(part)
-        except torch.OutOfMemoryError:
-            if len(part) == 1:
+            result = work(part)
+        except (RuntimeError, MemoryError) as error:
+            if len(part) == 1 or not _out_of_memory(error):
                 raise
             size = len(part) // 2
             log.warning("out of memory with %d at once: going on with %d", len(part), size)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-    return results
+            continue
+        done += len(part)
+        yield result
+
+
+def in_batches(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]], most: int) -> list[Result]:
+    """The same for work that has one result for each item: all of them."""
+    return [result for results in batch_by_batch(items, work, most) for result in results]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # on the CPU torch raises a bare RuntimeError
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
 from model.errors import DeviceError
@@ -55,3 +58,50 @@ def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     if dtype not in DTYPES.values():
         raise DeviceError(f"the dtype {dtype} is not supported: give auto, {', '.join(DTYPES)}")
     return dtype
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on a GPU, or for this process on a Linux host; None where that is not known."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # what torch holds and does not use is free too
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    if device.type != "cpu":
+        return None
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+    limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
+    if limit is not None and used is not None:
+        free = min(free, int(limit[0]) - int(used[0]))
+    return max(0, free)
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use: the machine's, less by affinity and by a container's limit."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup("cpu.max")
+    if quota is not None and len(quota) == 2:
+        cores = min(cores, -(-int(quota[0]) // int(quota[1])))
+    return max(1, cores)
+
+
+def share_cores(processes: int) -> int:
+    """Let this process compute with its share of the cores, where so many compute at once; how many that are.
+
+    More threads than cores make all of them slower.
+    """
+    threads = max(1, min(torch.get_num_threads(), usable_cores() // max(1, processes)))
+    torch.set_num_threads(threads)
+    return threads
+
+
+def _cgroup(name: str) -> list[str] | None:
+    """The words of a control file of this process's group (cgroup 2); None where there is no limit."""
+    try:
+        words = Path("/sys/fs/cgroup", name).read_text(encoding="ascii").split()
+    except OSError:
+        return None
+    return words if words and words[0] != "max" else None

@@ -116,6 +116,12 @@ class Language:
         each = 2 * config.num_hidden_layers * config.num_key_value_heads * size * self.model.dtype.itemsize
         return tokens * each + 8 * int(config.vocab_size)
 
+    def bytes_to_read(self, tokens: int) -> int:
+        """Memory that reading a prompt of so many tokens takes: what is kept of it, and the widest layer's numbers."""
+        config = self.model.config
+        width = 3 * config.intermediate_size + 4 * config.hidden_size
+        return self.bytes_of(tokens) + tokens * width * self.model.dtype.itemsize
+
     def question_ids(self, prefix: Prefix, instruction: str) -> list[int]:
         """What follows the image block in a prompt."""
         return self.prompt_ids(instruction)[1][: max(self.max_vectors - prefix.length, 1)]

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
 from model.attention import Prefix
-from model.batches import fitting, in_batches
+from model.batches import batch_by_batch, fitting, in_batches
 from model.checkpoint import Checkpoint
 from model.device import pick_device, pick_dtype
 from model.embedding import Embedding
 from model.image import as_rgb
 from model.language import Language, Sampling
-from model.likelihood import answer_ids, log_likelihoods
+from model.likelihood import TOKENS_PER_CHUNK, answer_ids, log_likelihoods
 from model.linear import quicken
 from model.perceiver import Vision
 from model.prompt import Prompt
@@ -27,16 +28,27 @@ from model.region import Perception, Region, Text, Texts
 from model.task import Task, instruction
 from model.tower import Tower
 
-REGIONS_PER_BATCH = 16
-"""Regions that go through perceiver and language model together, with all their tasks; fewer where memory is short."""
+REGIONS_ON_CPU, REGIONS_ON_GPU = 8, 64
+"""Regions that are answered together with all their tasks, at most; fewer where memory is short.
+
+On a CPU more would only take memory: eight rows already share each reading of the weights.
+"""
+
+TOKENS_ON_CPU, TOKENS_ON_GPU = 1 << 10, 1 << 15
+"""Prompt tokens that are read together, at most; a CPU is busy with those of one region."""
+
+PICTURES_ON_GPU = 8
+"""Pictures that are encoded together on a GPU, at most; on a CPU one keeps it busy."""
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Regions whose prompts have been read: the language model's keys and values, one prefix for each region."""
+    """Regions whose prompts have been read: the language model's keys and values of them."""
 
     regions: tuple[Region, ...]
-    prefixes: tuple[Prefix, ...]
+    prefix: Prefix
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -109,22 +121,33 @@ class PerceiveAnything:
         Raises:
             PictureError: it is neither.
         """
-        return self.tower.encode(as_rgb(image))
+        return self.encode_all([image])[0]
 
-    def segment(self, embedding: Embedding, prompts: Sequence[Prompt], refine_masks: bool = False) -> list[Region]:
+    def encode_all(self, images: Sequence[Image.Image | np.ndarray]) -> list[Embedding]:
+        """Encode pictures together, on a GPU as many at once as fit; see `encode`."""
+        pictures = [as_rgb(image) for image in images]
+        most = 1 if self._on_cpu else PICTURES_ON_GPU
+        return in_batches(pictures, self.tower.encode, fitting(self.device, self.tower.bytes_to_encode, most))
+
+    def segment(
+        self, embedding: Embedding | Sequence[Embedding], prompts: Sequence[Prompt], refine_masks: bool = False
+    ) -> list[Region]:
         """One region for each prompt, in their order.
 
         Args:
-            embedding: from `encode` of this model.
+            embedding: from `encode` of this model; or one for each prompt, which may be of different pictures.
             prompts: points, boxes or masks, in pixels of the original picture.
             refine_masks: regions of mask prompts carry SAM 2's refined mask instead of the given one.
 
         Raises:
-            PromptError: a prompt does not lie on the picture.
+            PromptError: a prompt does not lie on its picture.
+            ValueError: another number of embeddings than of prompts.
         """
-        for prompt in prompts:
-            prompt.check_inside(embedding.width, embedding.height)
-        return self.tower.segment(self._here(embedding), prompts, refine_masks)
+        each = [embedding] * len(prompts) if isinstance(embedding, Embedding) else list(embedding)
+        for picture, prompt in zip(each, prompts, strict=True):
+            prompt.check_inside(picture.width, picture.height)
+        here = {id(picture): self._here(picture) for picture in each}
+        return self.tower.segment([here[id(picture)] for picture in each], prompts, refine_masks)
 
     def propose(
         self,
@@ -188,8 +211,8 @@ class PerceiveAnything:
         wanted = list(dict.fromkeys(_task(task) for task in tasks))
         instructions = [instruction(task, language) for task in wanted]
 
-        def texts(part: Sequence[Prefix]) -> list[Texts]:
-            answers = self.language.answer(Prefix.join(part), instructions, sampling)
+        def texts(prefix: Prefix) -> list[Texts]:
+            answers = self.language.answer(prefix, instructions, sampling)
             return [
                 {
                     task: Text(task, language, a.string, a.token_ids, a.mean_logprob, a.finished)
@@ -198,9 +221,7 @@ class PerceiveAnything:
                 for row in answers
             ]
 
-        reading = self._read(regions)
-        rows = fitting(self.device, self.language.bytes_of(max_new_tokens) * max(1, len(wanted)), REGIONS_PER_BATCH)
-        return in_batches(reading.prefixes, texts, rows)
+        return self._of_each(regions, texts, self.language.bytes_of(max_new_tokens) * max(1, len(wanted)))
 
     def score(
         self,
@@ -228,27 +249,54 @@ class PerceiveAnything:
         asked = instruction(_task(task), language)
         answers = answer_ids(self.language, candidates)
 
-        def scores(part: Sequence[Prefix]) -> list[np.ndarray]:
-            prefix = Prefix.join(part)
+        def scores(prefix: Prefix) -> list[np.ndarray]:
             found = log_likelihoods(self.language, prefix, self.language.question_ids(prefix, asked), answers)
             return list(found.float().cpu().numpy())
 
-        rows = in_batches(self._read(regions).prefixes, scores, REGIONS_PER_BATCH)
+        rows = self._of_each(regions, scores, self.language.bytes_of(TOKENS_PER_CHUNK))
         return np.array(rows, dtype=np.float32).reshape(len(rows), len(answers))
 
     def read(self, regions: Sequence[Region]) -> Reading:
         """Read the prompts of regions once, for any number of calls of `describe` and `score` about them.
 
-        What is read takes memory on the device as long as it is kept: two vectors a layer and token.
+        What is read takes memory on the device as long as it is kept: two vectors a layer and token. `readings` keeps
+        no more of it than fits.
         """
 
-        def prefixes(part: Sequence[Region]) -> list[Prefix]:
-            return self.language.read(self.image_blocks(part)).split()
+        def prefix(part: Sequence[Region]) -> Prefix:
+            return self.language.read(self.image_blocks(part))
 
-        return Reading(tuple(regions), tuple(in_batches(regions, prefixes, REGIONS_PER_BATCH)))
+        together = (TOKENS_ON_CPU if self._on_cpu else TOKENS_ON_GPU) // self._prompt_tokens
+        parts = batch_by_batch(regions, prefix, self._regions_that_fit(max(1, together)))
+        return Reading(tuple(regions), Prefix.join(parts, len(regions)))
 
-    def _read(self, regions: Sequence[Region] | Reading) -> Reading:
-        return regions if isinstance(regions, Reading) else self.read(regions)
+    def readings(self, regions: Sequence[Region]) -> Iterator[Reading]:
+        """Read as many regions as memory has room for, then the next ones: all of them, in their order."""
+        most = REGIONS_ON_CPU if self._on_cpu else REGIONS_ON_GPU
+        return batch_by_batch(regions, self.read, self._regions_that_fit(most))
+
+    def _regions_that_fit(self, most: int) -> int:
+        return fitting(self.device, self.language.bytes_to_read(self._prompt_tokens), most)
+
+    @property
+    def _prompt_tokens(self) -> int:
+        """Vectors of a region's prompt, nearly: those of the picture."""
+        return (self.tower.image_size // 32) ** 2
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.device.type == "cpu"
+
+    def _of_each(
+        self, regions: Sequence[Region] | Reading, work: Callable[[Prefix], Sequence[Found]], bytes_each: int
+    ) -> list[Found]:
+        """The results of work on as many regions' prefixes at a time as fit, one result for each region."""
+        if not isinstance(regions, Reading):
+            return [found for reading in self.readings(regions) for found in self._of_each(reading, work, bytes_each)]
+        prefix = regions.prefix
+        numbers = range(len(regions))
+        most = fitting(self.device, bytes_each, max(1, len(regions)))
+        return in_batches(numbers, lambda part: work(prefix.part(part[0], part[-1] + 1)), most)
 
     def perceive(
         self,

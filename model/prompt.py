@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,10 @@ class Prompt:
 
         A mask contributes its own box; the box's corners come first, as in SAM 2's image predictor.
         """
+        return self._sparse
+
+    @cached_property
+    def _sparse(self) -> tuple[np.ndarray, np.ndarray]:
         box = self.box if self.mask is None else mask_box(self.mask)
         rows = [(box[0], box[1], 2), (box[2], box[3], 3)] if box is not None else []
         rows += list(self.points or ())

@@ -51,7 +51,7 @@ def propose(tower: Tower, embedding: Embedding, wanted: Wanted) -> list[Region]:
     kept = distinct(masks, wanted.max_overlap, wanted.limit)
     size = (embedding.width, embedding.height)
     prompts = [Prompt(points=[(places[i][0] * size[0], places[i][1] * size[1], 1)]) for i in kept]
-    return sorted(tower.segment(embedding, prompts), key=lambda region: -region.iou)
+    return sorted(tower.segment([embedding] * len(prompts), prompts), key=lambda region: -region.iou)
 
 
 def _candidates(tower: Tower, embedding: Embedding, wanted: Wanted) -> tuple[list[list[float]], torch.Tensor]:

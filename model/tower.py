@@ -19,12 +19,13 @@ from PIL import Image
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch.nn import functional
 
+from model.batches import in_batches
 from model.embedding import Embedding
 from model.image import to_input
 from model.prompt import Prompt
 from model.region import Region, RegionFeatures
 
-PROMPTS_PER_BATCH = 32
+PROMPTS_ON_CPU, PROMPTS_PER_BATCH = 4, 32
 """Prompts that go through the mask decoder together; bounds the memory of one step (about 20 MB a prompt at n = 64)."""
 
 _STABILITY_DELTA = 0.05
@@ -74,24 +75,37 @@ class Tower:
     def device(self) -> torch.device:
         return next(self.sam.parameters()).device
 
+    @property
+    def bytes_to_encode(self) -> int:
+        """Memory that encoding one picture takes, nearly: the widest layer of SAM 2's large encoder."""
+        return 256 * self.image_size**2 * self.dtype.itemsize
+
     @torch.no_grad()
-    def encode(self, image: Image.Image) -> Embedding:
-        """Encode an upright RGB picture."""
-        pixels = to_input(image, self.image_size)[None].to(self.device)
+    def encode(self, images: Sequence[Image.Image]) -> list[Embedding]:
+        """Encode upright RGB pictures together."""
+        pixels = torch.stack([to_input(image, self.image_size) for image in images]).to(self.device)
         lower = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype) if lower else nullcontext():
             levels = self.sam.forward_image(pixels)["backbone_fpn"]
-        finest, finer, top = (level.float() for level in levels[-3:])
-        return Embedding(image.width, image.height, top, (finest, finer))
+        # copies, so that a kept embedding does not keep the whole batch's alive
+        rows = [[level[i : i + 1].float().clone() for level in levels[-3:]] for i in range(len(images))]
+        return [
+            Embedding(image.width, image.height, top, (finest, finer))
+            for image, (finest, finer, top) in zip(images, rows, strict=True)
+        ]
 
     @torch.no_grad()
     def decode(
-        self, embedding: Embedding, coords: torch.Tensor, labels: torch.Tensor, dense: torch.Tensor | None
+        self,
+        embedding: Embedding | Sequence[Embedding],
+        coords: torch.Tensor,
+        labels: torch.Tensor,
+        dense: torch.Tensor | None,
     ) -> Decoded:
         """Decode B prompts of N points each.
 
         Args:
-            embedding: of the picture, on the model's device.
+            embedding: of the picture, on the model's device; or one for each prompt.
             coords: (B, N, 2) float32, in pixels of the image_size square.
             labels: (B, N) int32: 1 / 0 points, 2 / 3 box corners.
             dense: (B, 1, 4n, 4n) float32 mask logits as dense prompt, or None.
@@ -100,7 +114,8 @@ class Tower:
         sparse, dense_embedding = encoder(points=(coords, labels), boxes=None, masks=dense)
         batch = len(coords)
         captured: list[torch.Tensor] = []
-        features = embedding.features + self.sam.no_mem_embed.reshape(1, -1, 1, 1)
+        features, *high_resolution = _levels(embedding)
+        features = features + self.sam.no_mem_embed.reshape(1, -1, 1, 1)
         # the hook sees every call of the transformer, so only one thread may decode at a time
         with self._decoding:
             hook = decoder.transformer.register_forward_hook(lambda _module, _args, out: captured.append(out[1]))
@@ -111,7 +126,7 @@ class Tower:
                     sparse_prompt_embeddings=sparse,
                     dense_prompt_embeddings=dense_embedding,
                     repeat_image=False,
-                    high_res_features=[level.expand(batch, -1, -1, -1) for level in embedding.high_resolution],
+                    high_res_features=[level.expand(batch, -1, -1, -1) for level in high_resolution],
                 )
             finally:
                 hook.remove()
@@ -129,8 +144,10 @@ class Tower:
             image=captured[0].transpose(1, 2).reshape(features.expand(batch, -1, -1, -1).shape),
         )
 
-    def segment(self, embedding: Embedding, prompts: Sequence[Prompt], refine_masks: bool = False) -> list[Region]:
-        """One region for each prompt; prompts with the same number of points go through the decoder together.
+    def segment(
+        self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt], refine_masks: bool = False
+    ) -> list[Region]:
+        """One region for each prompt on its picture; prompts with as many points go through the decoder together.
 
         Padding would change the result (the decoder's attention has no mask), hence the grouping.
         """
@@ -138,32 +155,40 @@ class Tower:
         for i, prompt in enumerate(prompts):
             groups[len(prompt.sparse()[1]), prompt.mask is not None].append(i)
         regions: dict[int, Region] = {}
-        batches = [
-            group[i : i + PROMPTS_PER_BATCH]
-            for group in groups.values()
-            for i in range(0, len(group), PROMPTS_PER_BATCH)
-        ]
-        for members in batches:
-            decoded = self.decode(embedding, *self._tensors(embedding, [prompts[i] for i in members]))
+
+        def decode(members: Sequence[int]) -> list[None]:
+            pictures, asked = [embeddings[i] for i in members], [prompts[i] for i in members]
+            decoded = self.decode(pictures, *self._tensors(pictures, asked))
             for row, i in enumerate(members):
-                regions[i] = self._region(embedding, prompts[i], decoded, row, refine_masks)
+                regions[i] = self._region(embeddings[i], prompts[i], decoded, row, refine_masks)
+            return [None] * len(members)
+
+        for members in groups.values():
+            in_batches(members, decode, PROMPTS_ON_CPU if self.device.type == "cpu" else PROMPTS_PER_BATCH)
         return [regions[i] for i in range(len(prompts))]
 
     def _tensors(
-        self, embedding: Embedding, prompts: Sequence[Prompt]
+        self, embedding: Embedding | Sequence[Embedding], prompts: Sequence[Prompt]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         pairs = [prompt.sparse() for prompt in prompts]
-        size = torch.tensor([embedding.width, embedding.height], dtype=torch.float32)
+        pictures = [embedding] if isinstance(embedding, Embedding) else embedding
+        size = torch.tensor([[[e.width, e.height]] for e in pictures], dtype=torch.float32)
         coords = torch.from_numpy(np.stack([c for c, _ in pairs])).to(torch.float32) / size * self.image_size
         labels = torch.from_numpy(np.stack([label for _, label in pairs]))
         masks = [prompt.mask for prompt in prompts if prompt.mask is not None]
         dense = None
         if masks:
-            side = self.image_size // 4
-            logits = torch.from_numpy(np.stack(masks)[:, None]).float() * _DENSE_SCALE + _DENSE_BIAS
-            dense = functional.interpolate(logits, (side, side), mode="bilinear", align_corners=False, antialias=True)
-            dense = dense.to(self.device)
+            # one after the other: pictures differ in size
+            dense = torch.cat([self._dense(mask) for mask in masks]).to(self.device)
         return coords.to(self.device), labels.to(self.device), dense
+
+    def _dense(self, mask: np.ndarray) -> torch.Tensor:
+        logits = torch.from_numpy(mask)[None, None].float() * _DENSE_SCALE + _DENSE_BIAS
+        side = self.image_size // 4
+        scaled: torch.Tensor = functional.interpolate(
+            logits, (side, side), mode="bilinear", align_corners=False, antialias=True
+        )
+        return scaled
 
     def _region(self, embedding: Embedding, prompt: Prompt, decoded: Decoded, row: int, refine: bool) -> Region:
         logits = decoded.mask_logits[row]
@@ -180,6 +205,15 @@ class Tower:
             # clones, so that a kept region does not keep the whole batch's tensors alive
             features=RegionFeatures(decoded.image[row].clone(), decoded.mask_tokens[row].clone()),
         )
+
+
+def _levels(embedding: Embedding | Sequence[Embedding]) -> list[torch.Tensor]:
+    """Features and both finer levels: (1, ...) of one picture, (B, ...) of several."""
+    pictures = [embedding] if isinstance(embedding, Embedding) else embedding
+    if all(picture is pictures[0] for picture in pictures):
+        return [pictures[0].features, *pictures[0].high_resolution]
+    each = [(picture.features, *picture.high_resolution) for picture in pictures]
+    return [torch.cat(level) for level in zip(*each, strict=True)]
 
 
 def full_size(mask_logits: torch.Tensor, height: int, width: int) -> torch.Tensor:

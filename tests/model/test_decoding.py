@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model import PerceiveAnything, Prompt, Region, Task
+from model import PerceiveAnything, Prompt, Region, Task, device
 from model.attention import Prefix
 from model.batches import fitting, in_batches
 from model.language import Answer, Sampling
@@ -84,6 +87,45 @@ def test_a_reading_serves_any_number_of_questions(pam: PerceiveAnything, regions
     assert pam.describe(pam.read([]), [Task.BRIEF]) == [] and pam.describe(regions, []) == [{}, {}, {}]
 
 
+def test_regions_of_several_pictures_go_together(pam: PerceiveAnything, coffee: Image.Image) -> None:
+    pictures = [coffee, coffee.crop((0, 0, 300, 380)).rotate(90, expand=True), coffee.resize((90, 60))]
+    mask = np.zeros((300, 380), bool)
+    mask[50:200, 100:250] = True
+    asked = [
+        (0, Prompt(points=[(300, 200, 1)])),
+        (1, Prompt(box=(50, 40, 280, 250))),
+        (2, Prompt(points=[(45, 20, 1)])),
+        (1, Prompt(mask=mask)),
+        (0, Prompt(mask=np.asarray(coffee)[:, :, 0] > 128)),
+        (2, Prompt(box=(5, 4, 80, 50))),
+    ]
+    together = pam.encode_all(pictures)
+    regions = pam.segment([together[i] for i, _ in asked], [prompt for _, prompt in asked])
+    texts = pam.describe(regions, [Task.BRIEF, Task.RECOGNIZE], max_new_tokens=6)
+    scores = pam.score(regions, ["cat", "a dog"])
+    for i, (number, prompt) in enumerate(asked):
+        (alone,) = pam.segment(pam.encode(pictures[number]), [prompt])
+        np.testing.assert_allclose(regions[i].mask_logits, alone.mask_logits, atol=1e-3)
+        assert regions[i].mask.shape == pictures[number].size[::-1] and (regions[i].mask == alone.mask).mean() > 0.9999
+        expected = pam.describe([alone], [Task.BRIEF, Task.RECOGNIZE], max_new_tokens=6)[0]
+        assert [text.token_ids for text in texts[i].values()] == [text.token_ids for text in expected.values()]
+        np.testing.assert_allclose(scores[i], pam.score([alone], ["cat", "a dog"])[0], atol=1e-3)
+    with pytest.raises(ValueError, match="zip"):
+        pam.segment(together, [asked[0][1]])
+
+
+def test_more_regions_than_go_together_are_read_in_turn(
+    pam: PerceiveAnything, regions: list[Region], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.pam.REGIONS_ON_CPU", 2)
+    many = [*regions, *regions]
+    assert [len(reading) for reading in pam.readings(many)] == [2, 2, 2]
+    texts = pam.describe(many, [Task.BRIEF], max_new_tokens=6)
+    said = [row[Task.BRIEF].token_ids for row in texts]
+    assert said[:3] == said[3:]
+    assert said == [row[Task.BRIEF].token_ids for row in pam.describe(pam.read(many), [Task.BRIEF], max_new_tokens=6)]
+
+
 def test_sampling_is_repeatable_under_a_seed(pam: PerceiveAnything, regions: list[Region]) -> None:
     def said(seed: int) -> list[tuple[int, ...]]:
         texts = pam.describe(regions, [Task.BRIEF], temperature=1.0, max_new_tokens=10, seed=seed)
@@ -94,7 +136,7 @@ def test_sampling_is_repeatable_under_a_seed(pam: PerceiveAnything, regions: lis
 
 def test_prefixes_are_split_joined_and_taken(pam: PerceiveAnything, regions: list[Region]) -> None:
     whole = pam.language.read(pam.image_blocks(regions))
-    again = Prefix.join(whole.split())
+    again = Prefix.join((whole.part(i, i + 1) for i in range(3)), 3)
     for one, other in zip((*whole.keys, *whole.values), (*again.keys, *again.values), strict=True):
         assert torch.equal(one, other)
     last = whole.take(torch.tensor([2]))
@@ -113,10 +155,62 @@ def test_a_batch_that_does_not_fit_is_tried_in_halves() -> None:
     assert in_batches(list(range(10)), work, 8) == [2 * number for number in range(10)]  # type: ignore[arg-type]
     assert tried[:3] == [8, 4, 2]
 
+    def broken(_: object) -> list[int]:
+        raise RuntimeError("another fault")
+
     def never(_: object) -> list[int]:
         raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
         in_batches([1, 2], never, 2)
     assert in_batches([], never, 2) == []
-    assert fitting(torch.device("cpu"), 10**12, 7) == 7
+    with pytest.raises(RuntimeError, match="another fault"):
+        in_batches([1, 2], broken, 2)
+
+
+def test_a_batch_is_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.batches.free_bytes", lambda _: 1000)
+    cpu = torch.device("cpu")
+    assert [fitting(cpu, each, 7) for each in (0, 1, 100, 300, 10_000)] == [7, 7, 6, 2, 1]
+    monkeypatch.setattr("model.batches.free_bytes", lambda _: None)
+    assert fitting(cpu, 10**12, 7) == 7
+
+
+def test_free_memory_and_cores_heed_a_containers_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr("model.device._cgroup", lambda name: None)
+    free, cores = device.free_bytes(cpu), device.usable_cores()
+    assert free is not None and 0 < free < 1 << 50
+    limits = {"memory.max": ["1000000"], "memory.current": ["400000"], "cpu.max": ["150000", "100000"]}
+    monkeypatch.setattr("model.device._cgroup", limits.get)
+    assert device.free_bytes(cpu) == 600_000
+    assert device.usable_cores() == min(cores, 2)
+    monkeypatch.setattr("model.device.usable_cores", lambda: 6)
+    monkeypatch.setattr("model.device.torch.get_num_threads", lambda: 6)
+    given: list[int] = []
+    monkeypatch.setattr("model.device.torch.set_num_threads", given.append)
+    assert [device.share_cores(n) for n in (1, 2, 4, 9)] == given == [6, 3, 1, 1]
+
+
+def test_memory_that_is_really_short_is_met_with_smaller_batches() -> None:
+    """In a process of its own, whose address space the kernel limits."""
+    done = subprocess.run([sys.executable, "-c", _SHORT], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    tried, results = json.loads(done.stdout)
+    assert results == list(range(8))
+    assert tried[0] == 8 and 1 <= tried[-1] < 8
+
+
+_SHORT = """
+import json, resource, torch
+from model.batches import in_batches
+torch.zeros(1)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (600 << 20),) * 2)
+tried = []
+def work(part):
+    tried.append(len(part))
+    rows = torch.ones(len(part), 100 << 20)  # 400 MB each, which only one at a time has room for
+    return [int(n * row[0]) for n, row in zip(part, rows)]
+print(json.dumps([tried, in_batches(range(8), work, 8)]))
+"""
