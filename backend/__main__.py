@@ -1,13 +1,13 @@
-"""python -m backend serve | front | worker | check | review"""
+"""python -m backend serve | front | worker | check | health | review"""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 
 from pydantic import ValidationError
 
+from backend import logs
 from backend.errors import BackendError, QueueDown
 from backend.imports import uncollected
 from backend.settings import Settings
@@ -23,9 +23,13 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--device", help="auto, cpu, cuda, cuda:N, mps")
     model.add_argument("--dtype", help="auto, float32, bfloat16, float16")
     model.add_argument("--log-level", help="DEBUG, INFO, WARNING, ERROR")
+    model.add_argument("--log-format", help="text, json (one object a line)")
     address = argparse.ArgumentParser(add_help=False)
     address.add_argument("--host", help="address to listen on (127.0.0.1)")
     address.add_argument("--port", type=int, help="port to listen on (9090)")
+    address.add_argument(
+        "--allow-open", action="store_true", default=None, help="listen beyond this machine without a password"
+    )
     serve = commands.add_parser(
         "serve", parents=[model, address], help="front, queue and workers of this machine in one command"
     )
@@ -34,13 +38,15 @@ def parser() -> argparse.ArgumentParser:
     worker.add_argument("--name", help=argparse.SUPPRESS)
     commands.add_parser("front", parents=[model, address], help="the front alone")
     commands.add_parser("check", parents=[model], help="what is set, what works, what to do about what does not")
+    health = commands.add_parser("health", parents=[address], help="exit code 0 if a part of this machine lives")
+    health.add_argument("part", choices=["front", "worker"])
     commands.add_parser("review", help="what people kept of the answers: masks, labels, texts")
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
     options = vars(parser().parse_args(argv))
-    command, name = options.pop("command"), options.pop("name", None)
+    command, name, part = options.pop("command"), options.pop("name", None), options.pop("part", None)
     try:
         settings = Settings(**{key: value for key, value in options.items() if value is not None})
     except ValidationError as error:
@@ -48,11 +54,9 @@ def main(argv: list[str] | None = None) -> int:
             field = ".".join(str(part) for part in fault["loc"])
             print(f"setting {field or '(together)'}: {fault['msg']}", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logs.set_up(settings.log_level, settings.log_format)
     try:
-        return _run(command, settings, name)
+        return _run(command, settings, name, part)
     except BackendError as error:
         print(f"{error.type}: {error}", file=sys.stderr)
         return 1
@@ -60,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _run(command: str, settings: Settings, name: str | None) -> int:
+def _run(command: str, settings: Settings, name: str | None, part: str | None) -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
@@ -70,6 +74,12 @@ def _run(command: str, settings: Settings, name: str | None) -> int:
         from backend.check import check
 
         return check(settings, Console())
+    if command == "health":
+        from backend import health
+
+        if trouble := {"front": health.front, "worker": health.worker}[str(part)](settings):
+            print(trouble, file=sys.stderr)
+        return int(bool(trouble))
     if command == "review":
         return _review(settings)
     if command == "worker":

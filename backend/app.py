@@ -9,18 +9,22 @@ import uuid
 from typing import Any
 
 import redis
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, g, jsonify, make_response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from werkzeug.exceptions import NotFound as NoPage
 
+from backend import logs, status
+from backend.auth import Door
 from backend.errors import (
     BackendError,
     BadRequest,
     BodyTooLarge,
+    Forbidden,
     MethodNotAllowed,
     NotFound,
     QueueDown,
+    Unauthorized,
     WorkerError,
 )
 from backend.metrics import Metrics
@@ -30,6 +34,7 @@ from backend.review import Reviews
 from backend.roles import read_roles
 from backend.service import Service
 from backend.settings import Settings
+from backend.status import Troubles
 
 log = logging.getLogger(__name__)
 
@@ -49,22 +54,32 @@ def create_app(settings: Settings) -> Flask:
     dispatcher = Dispatcher(settings)
     metrics = Metrics(dispatcher)
     service = Service(settings, dispatcher, metrics)
-    _add_pages(app, service, dispatcher, metrics, Reviews(dispatcher.redis, service.answers))
-    _add_bookkeeping(app, metrics)
+    troubles = Troubles()
+    _add_pages(app, service, dispatcher, metrics, Reviews(dispatcher.redis, service.answers), troubles)
+    _add_bookkeeping(app, Door(settings), metrics, troubles)
     return app
 
 
-def _add_pages(app: Flask, service: Service, dispatcher: Dispatcher, metrics: Metrics, reviews: Reviews) -> None:
+def _add_pages(
+    app: Flask, service: Service, dispatcher: Dispatcher, metrics: Metrics, reviews: Reviews, troubles: Troubles
+) -> None:
     @app.get("/")
+    def overview() -> Response:
+        shown = status.full(dispatcher, troubles)
+        code = 200 if shown["status"] == "UP" else 503
+        if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
+            return make_response(jsonify(shown), code)
+        page = Response(status.page(shown), code, mimetype="text/html")
+        page.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
+        return page
+
     @app.get("/health")
     def health() -> Response:
-        workers = dispatcher.workers()
-        return jsonify(
-            status="UP",
-            model_class="Pallas",
-            model_version=dispatcher.model_version(),
-            workers={state: sum(w.state == state for w in workers) for state in ("loading", "ready")},
-        )
+        return jsonify(status.brief(dispatcher))
+
+    @app.get("/live")
+    def live() -> Response:
+        return jsonify(status="UP")
 
     @app.post("/setup")
     def setup() -> Response:
@@ -74,6 +89,7 @@ def _add_pages(app: Flask, service: Service, dispatcher: Dispatcher, metrics: Me
     def predict() -> Response:
         outcome = service.predict(parse(PredictRequest, _json()), g.request_id)
         g.seconds = outcome.seconds
+        g.error = outcome.shown
         # an empty list is how Label Studio stores no prediction; it would keep an empty one and never ask again
         results = [[] if answer is None else answer.to_wire() for answer in outcome.answers]
         if not outcome.late:
@@ -100,64 +116,77 @@ def _add_pages(app: Flask, service: Service, dispatcher: Dispatcher, metrics: Me
         return Response(metrics.text(), mimetype="text/plain; version=0.0.4")
 
 
-def _add_bookkeeping(app: Flask, metrics: Metrics) -> None:
+def _add_bookkeeping(app: Flask, door: Door, metrics: Metrics, troubles: Troubles) -> None:
     @app.before_request
     def begin() -> None:
-        g.request_id = uuid.uuid4().hex
+        g.request_id = logs.sane_id(request.headers.get("X-Request-Id")) or uuid.uuid4().hex
+        logs.begin_request(g.request_id)
         g.begin = time.perf_counter()
         g.seconds = {}
+        g.error = None
+        door.admit(request.path, request.headers.get("Authorization"))
+        if request.method == "POST" and "Origin" in request.headers:
+            # Label Studio's server sends none; a page that an annotator has open must not reach a front on loopback
+            raise Forbidden("requests that a page in a browser sends are not taken")
 
     @app.after_request
     def end(response: Response) -> Response:
         page = request.url_rule.rule if request.url_rule else "other"
         metrics.requests.labels(page, response.status_code).inc()
-        stages = " ".join(f"{name}={seconds:.3f}" for name, seconds in g.get("seconds", {}).items())
-        level = logging.DEBUG if page in ("/", "/health", "/metrics") else logging.INFO
-        log.log(
-            level,
-            "%s %s %d %.3fs request=%s %s",
-            request.method,
-            page,
-            response.status_code,
-            time.perf_counter() - g.begin,
-            g.request_id,
-            stages,
-        )
+        error: BackendError | None = g.error
+        if error is not None:
+            metrics.errors.labels(error.type).inc()
+            troubles.add(error, page, g.request_id)
+        _log(page, response.status_code, time.perf_counter() - g.begin, error)
         response.headers["X-Request-Id"] = g.request_id
-        if stages:
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Cache-Control"] = "no-store"
+        if g.seconds:
             response.headers["Server-Timing"] = ", ".join(f"{k};dur={1000 * v:.1f}" for k, v in g.seconds.items())
         return response
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
-        known = _as_backend_error(error)
-        metrics.errors.labels(known.type).inc()
-        # escaped, since a message may quote what a stranger sent; Label Studio shows the annotator none of it
-        reason = str(known).encode("unicode_escape").decode("ascii")
-        level = logging.WARNING if known.status >= 500 else logging.INFO
-        log.log(level, "request=%s %s: %s", g.get("request_id", "-"), known.type, reason)
-        response = jsonify(error=known.to_wire() | {"request_id": g.get("request_id")})
-        response.status_code = known.status
+        g.error = known = _as_backend_error(error)
+        response = make_response(jsonify(error=known.to_wire() | {"request_id": g.request_id}), known.status)
         if known.retry_after_s is not None:
             response.headers["Retry-After"] = str(known.retry_after_s)
+        if isinstance(known, Unauthorized):
+            response.headers["WWW-Authenticate"] = 'Basic realm="Pallas", charset="UTF-8"'
         return response
+
+
+def _log(page: str, code: int, seconds: float, error: BackendError | None) -> None:
+    """The one line of a request."""
+    stages = {name: round(value, 4) for name, value in g.seconds.items()}
+    fields: dict[str, Any] = {"method": request.method, "page": page, "status": code, "seconds": round(seconds, 4)}
+    words = [request.method, page, str(code), f"{seconds:.3f}s", *(f"{k}={v:.3f}" for k, v in stages.items())]
+    if stages:
+        fields["stages"] = stages
+    if error is not None:
+        fields["error"] = error.to_wire()
+        words.append(f"{error.type}: {error}" + (" (shown to the annotator)" if code < 400 else ""))
+    level = logging.DEBUG if page in ("/", "/health", "/live", "/metrics") else logging.INFO
+    if error is not None:
+        level = logging.WARNING if error.status >= 500 else logging.INFO
+    log.log(level, "%s", " ".join(words), extra={"fields": fields})
 
 
 def _as_backend_error(error: Exception) -> BackendError:
     if isinstance(error, BackendError):
         return error
     if isinstance(error, redis.RedisError):
-        log.warning("request=%s Redis failed (%s)", g.get("request_id", "-"), error)
+        log.warning("Redis failed (%s)", error)
         return QueueDown("the queue (Redis) cannot be reached: start it, or correct REDIS_URL")
     if isinstance(error, RequestEntityTooLarge):
         return BodyTooLarge("the request is too large: raise PALLAS_MAX_BODY_BYTES, or send pictures by URL")
     if isinstance(error, NoPage):
-        return NotFound("no such page: /health, /setup, /predict, /webhook, /versions, /metrics are there")
+        return NotFound("no such page: /, /health, /live, /setup, /predict, /webhook, /versions, /metrics are there")
     if isinstance(error, WrongMethod):
         return MethodNotAllowed(f"this page does not take {request.method}")
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         return BadRequest(error.description or error.name)
-    log.exception("request=%s failed in the front", g.get("request_id", "-"))
+    log.exception("failed in the front")
     return WorkerError("the front failed on this request; its log says why under the request's id")
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from backend import logs
 from backend.errors import BackendError, BadRequest, from_model
 from backend.job import VERSION, Group, JobReply, JobRequest, LabelReply, RegionPrompt, RegionReply, TextReply
 from backend.labels import best_label
@@ -18,6 +20,8 @@ from backend.shelf import Addresses, EmbeddingShelf
 if TYPE_CHECKING:
     from model import Embedding, PerceiveAnything, Reading, Region
 
+log = logging.getLogger(__name__)
+
 _resident: Engine | None = None
 """The engine of this process: rq calls `perform` by name, so the function must find it here."""
 
@@ -25,7 +29,24 @@ _resident: Engine | None = None
 def perform(payload: dict[str, Any]) -> dict[str, Any]:
     """The job function: a JobRequest as JSON in, a JobReply or {"error": ...} as JSON out."""
     assert _resident is not None, "this function runs inside a Pallas worker only"
-    return _resident.answer(payload)
+    logs.begin_request(logs.sane_id(str(payload.get("request_id"))) or "")
+    begin = time.perf_counter()
+    reply = _resident.answer(payload)
+    _log(reply, time.perf_counter() - begin)
+    return reply
+
+
+def _log(reply: dict[str, Any], seconds: float) -> None:
+    """The one line of a job."""
+    fields: dict[str, Any] = {"seconds": round(seconds, 4)}
+    words = [f"job {seconds:.3f}s"]
+    if "error" in reply:
+        fields["error"] = reply["error"]
+        words.append(f"{reply['error']['type']}: {reply['error']['message']}")
+    else:
+        fields["stages"] = stages = {name: round(value, 4) for name, value in reply["seconds"].items()}
+        words += [f"{name}={value:.3f}" for name, value in stages.items()]
+    log.info("%s", " ".join(words), extra={"fields": fields})
 
 
 def make_resident(engine: Engine) -> None:

@@ -41,6 +41,18 @@ class PromptError(BackendError):
     annotator_can_help = True
 
 
+class Unauthorized(BackendError):
+    """User and password are missing or wrong."""
+
+    status = 401
+
+
+class Forbidden(BackendError):
+    """A request that nobody may send: from a page in a browser."""
+
+    status = 403
+
+
 class PictureForbidden(BackendError):
     """The picture's host wants a token that we lack, or a local file lies outside the allowed roots."""
 

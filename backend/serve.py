@@ -16,6 +16,7 @@ from types import FrameType
 import redis
 
 from backend import presence, redis_server
+from backend.auth import is_loopback
 from backend.errors import BackendError
 from backend.imports import uncollected
 from backend.janitor import Janitor, abandon
@@ -62,6 +63,11 @@ def front_running(settings: Settings) -> Iterator[str]:
         from backend.app import create_app, preload
         from backend.courier import Courier
 
+    if settings.password is None and not settings.allow_open and not is_loopback(settings.host):
+        raise StartError(
+            f"{settings.host} is reached from other machines: set PALLAS_PASSWORD (Label Studio sends it as Basic "
+            "authentication), or listen without one by --allow-open (PALLAS_ALLOW_OPEN=true)"
+        )
     try:
         server = make_server(create_app(settings), settings)
     except (OSError, ValueError) as error:

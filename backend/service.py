@@ -42,14 +42,19 @@ TaskAnswer = Prediction | None
 
 @dataclass
 class Outcome:
-    """The answer to a /predict: one entry for each task, and seconds by stage of an interactive one.
+    """The answer to a /predict.
 
-    `late` holds ids of tasks that were not ready in time.
+    Attributes:
+        answers: one entry for each task.
+        seconds: by stage, of an interactive one.
+        late: ids of tasks that were not ready in time.
+        shown: the error that the annotator is shown instead of an answer.
     """
 
     answers: list[TaskAnswer]
     seconds: dict[str, float] = field(default_factory=dict)
     late: tuple[int | None, ...] = ()
+    shown: BackendError | None = None
 
 
 @dataclass(frozen=True)
@@ -113,9 +118,7 @@ class Service:
             if shown is None:
                 raise
             self.board.pinned(asked.project, asked.tasks[0].id)
-            self._metrics.errors.labels(error.type).inc()
-            log.info("request=%s %s: %s (shown to the annotator)", request_id, error.type, ascii(str(error)))
-            return Outcome([Prediction(result=shown, model_version=self._dispatcher.model_version())])
+            return Outcome([Prediction(result=shown, model_version=self._dispatcher.model_version())], shown=error)
 
     def _interactive(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
         task = asked.tasks[0]

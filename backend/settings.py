@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -33,6 +33,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address the front listens on")
     port: int = Field(9090, ge=0, le=65535, description="port the front listens on")
     threads: int = Field(64, ge=1, le=512, description="requests served at once")
+    user: str = Field("pallas", description="who may ask the front, with the password below")
+    password: SecretStr | None = Field(
+        None, description="Basic auth on every page but /live; needed to listen where other machines reach it"
+    )
+    allow_open: bool = Field(False, description="listen where other machines reach it without a password")
     workers: int = Field(1, ge=0, le=64, description="workers that `serve` starts")
 
     redis_url: SecretStr | None = Field(
@@ -81,6 +86,7 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(2, gt=0, description="a worker's sign of life; missing five counts as dead")
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING, ERROR")
+    log_format: Literal["text", "json"] = Field("text", description="text or json, one object a line")
 
     @field_validator("local_roots", "allowed_hosts", mode="before")
     @classmethod
@@ -103,10 +109,17 @@ class Settings(BaseSettings):
             raise ValueError("give redis://[:password@]host:port/0, rediss://… for TLS, or unix://path")
         return value
 
-    @field_validator("label_studio_api_key")
+    @field_validator("label_studio_api_key", "password")
     @classmethod
     def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None
+
+    @field_validator("user")
+    @classmethod
+    def _a_user(cls, value: str) -> str:
+        if not value or ":" in value:
+            raise ValueError("give a name without a colon")
+        return value
 
     @field_validator("label_studio_url")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,14 @@ from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, MultiSocketServer, TcpWSGIServer
 from waitress.task import ErrorTask
 
+from backend import logs
 from backend.errors import BackendError, BadRequest, BodyTooLarge
 from backend.settings import Settings
 
 if TYPE_CHECKING:
     from flask import Flask
+
+log = logging.getLogger(__name__)
 
 _PATIENCE_S = 120  # an idle connection is closed after it; a job's answer must come before
 
@@ -29,6 +33,8 @@ class _JsonErrorTask(ErrorTask):
         if fault.code == 413:
             error = BodyTooLarge("the request is too large: raise PALLAS_MAX_BODY_BYTES, or send pictures by URL")
         request_id = uuid.uuid4().hex
+        with logs.of_request(request_id):
+            log.info("%d before the app: %s", fault.code, fault.body)
         body = json.dumps({"error": error.to_wire() | {"request_id": request_id}}).encode()
         self.status = f"{fault.code} {fault.reason}"
         self.response_headers += [("Content-Type", "application/json"), ("X-Request-Id", request_id)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from typing import NamedTuple
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
+_HIERARCHY = re.compile(r"([a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -49,9 +51,9 @@ def climbs(path: str) -> bool:
 
 def shorten(address: str) -> str:
     """An address for messages: without user, password and query (which may hold signatures), at most 120 characters."""
-    # only those: a file's name need not be an address that can be split
-    if address.lower().startswith(("http://", "https://")):
-        scheme, _, rest = address.partition("://")
+    # a file's name may have ? and # in it
+    if _HIERARCHY.match(address):
+        scheme, _, rest = address.partition("//")
         host, slash, path = rest.partition("/")
-        address = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".partition("?")[0].partition("#")[0]
+        address = f"{scheme}//{host.rpartition('@')[2]}{slash}{path}".partition("?")[0].partition("#")[0]
     return address if len(address) <= 120 else f"{address[:117]}..."

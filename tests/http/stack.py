@@ -129,16 +129,17 @@ class _Host(SimpleHTTPRequestHandler):
     """Files of a folder, and pages that misbehave: /status/CODE, /trickle, /endless; /secret wants a token."""
 
     seen: list[tuple[str, str | None]]
+    token: str
 
     def do_GET(self) -> None:
         self.seen.append((self.path, self.headers.get("Authorization")))
         if self.path.startswith("/status/"):
-            self.send_error(int(self.path.rsplit("/", 1)[1]))
+            self.send_error(int(urlsplit(self.path).path.rsplit("/", 1)[1]))
         elif self.path == "/trickle":
             self._send_slowly(b"\x89PNG", 0.2)
         elif self.path == "/endless":
             self._send_slowly(b"\0" * (1 << 20), 0.0)
-        elif self.path.startswith("/tasks/") and self.headers.get("Authorization") == "Token s3cret-key":
+        elif self.path.startswith("/tasks/") and self.headers.get("Authorization") == f"Token {self.token}":
             # as Label Studio presigns: to the storage itself, here a host on loopback named like a bucket
             uri = base64.urlsafe_b64decode(parse_qs(urlsplit(self.path).query)["fileuri"][0]).decode()
             self.send_response(302)
@@ -146,7 +147,7 @@ class _Host(SimpleHTTPRequestHandler):
             self.end_headers()
         elif (
             self.path.startswith(("/data/upload/", "/tasks/"))
-            and self.headers.get("Authorization") != "Token s3cret-key"
+            and self.headers.get("Authorization") != f"Token {self.token}"
         ):
             self.send_error(401)
         elif self.path.startswith("/leave/"):
@@ -181,9 +182,9 @@ class PictureHost:
 
 
 @contextmanager
-def run_host(folder: Path) -> Iterator[PictureHost]:
+def run_host(folder: Path, token: str = "s3cret-key") -> Iterator[PictureHost]:
     seen: list[tuple[str, str | None]] = []
-    handler = type("Host", (_Host,), {"seen": seen})
+    handler = type("Host", (_Host,), {"seen": seen, "token": token})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     server.daemon_threads = True
     Thread(target=server.serve_forever, daemon=True).start()

@@ -35,6 +35,7 @@ def test_health_setup_versions(stack: Stack) -> None:
     for page in ("/", "/health"):
         health = stack.get(page)
         assert health.status_code == 200 and health.json()["status"] == "UP"
+        assert health.json()["model_class"] == "Pallas"
         assert health.json()["workers"] == {"loading": 0, "ready": 1}
     version = stack.wait_for_worker().model_version
     setup = stack.post(
