@@ -1,9 +1,10 @@
-"""python -m backend serve | front | worker | check | health | review"""
+"""python -m backend serve | front | worker | check | health | webhooks | review"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -40,13 +41,15 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("check", parents=[model], help="what is set, what works, what to do about what does not")
     health = commands.add_parser("health", parents=[address], help="exit code 0 if a part of this machine lives")
     health.add_argument("part", choices=["front", "worker"])
+    webhooks = commands.add_parser("webhooks", help="give Label Studio's webhooks the token that a password asks for")
+    webhooks.add_argument("url", help="the backend's address as Label Studio has it, e.g. http://localhost:9090")
     commands.add_parser("review", help="what people kept of the answers: masks, labels, texts")
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
     options = vars(parser().parse_args(argv))
-    command, name, part = options.pop("command"), options.pop("name", None), options.pop("part", None)
+    command, own = options.pop("command"), {key: options.pop(key, None) for key in ("name", "part", "url")}
     try:
         settings = Settings(**{key: value for key, value in options.items() if value is not None})
     except ValidationError as error:
@@ -56,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     logs.set_up(settings.log_level, settings.log_format)
     try:
-        return _run(command, settings, name, part)
+        return _run(command, settings, own)
     except BackendError as error:
         print(f"{error.type}: {error}", file=sys.stderr)
         return 1
@@ -64,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _run(command: str, settings: Settings, name: str | None, part: str | None) -> int:
+def _run(command: str, settings: Settings, own: dict[str, Any]) -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
@@ -77,13 +80,18 @@ def _run(command: str, settings: Settings, name: str | None, part: str | None) -
     if command == "health":
         from backend import health
 
-        if trouble := {"front": health.front, "worker": health.worker}[str(part)](settings):
+        if trouble := {"front": health.front, "worker": health.worker}[own["part"]](settings):
             print(trouble, file=sys.stderr)
         return int(bool(trouble))
+    if command == "webhooks":
+        from backend.webhooks import give_token
+
+        say(give_token(settings, own["url"]))
+        return 0
     if command == "review":
         return _review(settings)
     if command == "worker":
-        return _worker(settings, name)
+        return _worker(settings, own["name"])
     with uncollected():
         from backend.serve import run_front, serve
 

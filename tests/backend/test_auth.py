@@ -78,3 +78,8 @@ def test_no_front_without_a_password_where_others_reach_it(
 def test_users_that_basic_auth_cannot_say(user: str) -> None:
     with pytest.raises(ValidationError, match="without a colon"):
         Settings(user=user)
+
+
+def test_webhooks_need_no_token_without_a_password(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["webhooks", "http://localhost:9090"]) == 1
+    assert "PALLAS_PASSWORD is not set" in capsys.readouterr().err
