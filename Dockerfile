@@ -1,7 +1,9 @@
 # One image for the front and the workers. The GPU's driver comes from the host (NVIDIA Container Toolkit).
-FROM python:3.11-slim-bookworm
+# A tag can be moved; `docker build --build-arg BASE=python@sha256:…` pins the very bytes.
+ARG BASE=python:3.11.13-slim-bookworm
+FROM ${BASE}
 
-ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PALLAS_HOST=0.0.0.0 PALLAS_STATE_DIR=/state HF_HOME=/models
 
 WORKDIR /app
@@ -15,7 +17,10 @@ COPY backend backend
 RUN useradd --create-home --uid 1000 pallas \
  && mkdir -p /state /models && chown pallas:pallas /state /models
 USER pallas
+# all that is written; the rest may be read-only, with a tmpfs on /tmp
 VOLUME ["/state", "/models"]
 EXPOSE 9090
+HEALTHCHECK --interval=30s --timeout=10s --start-period=5m CMD ["python", "-m", "backend", "health", "front"]
 ENTRYPOINT ["python", "-m", "backend"]
+# refuses to listen until PALLAS_PASSWORD is set, since other machines reach it
 CMD ["serve"]
