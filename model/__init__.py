@@ -1,4 +1,4 @@
-"""Perceive Anything: a visual prompt on a picture becomes a mask, a class, a definition and a caption.
+"""Perceive Anything: a visual prompt on a picture or video becomes a mask, a class, a definition and a caption.
 
     from model import PerceiveAnything, Prompt, Task
 
@@ -6,6 +6,10 @@
     embedding = pam.encode(image)
     regions = pam.segment(embedding, [Prompt(points=[(320, 200, 1)]), Prompt(box=(10, 20, 200, 180))])
     texts = pam.describe(regions, tasks=[Task.RECOGNIZE, Task.BRIEF])
+
+    tracking = pam.track("clip.mp4", [Prompt(box=(10, 20, 200, 180))])
+    tracks = tracking.finish()
+    texts = pam.describe_video(tracks[0])
 
 Names are imported when they are first used: who only needs `Task` does not wait for torch.
 """
@@ -22,12 +26,18 @@ if TYPE_CHECKING:
         PictureError,
         PictureTooLargeError,
         PromptError,
+        VideoError,
+        VideoTooLargeError,
     )
     from model.image import open_picture
     from model.pam import PerceiveAnything, Reading
     from model.prompt import Prompt
-    from model.region import Perception, Region, Text, Texts
-    from model.task import LANGUAGES, Task
+    from model.region import Perception, Region, Segment, Text, Texts
+    from model.task import LANGUAGES, Task, VideoTask
+    from model.video.prompt import FramePrompt
+    from model.video.source import Limits, Video, open_video
+    from model.video.stream import Event
+    from model.video.track import Sighting, Track, TrackedFrame, Tracking
 
 _HOME = {
     "Embedding": "embedding",
@@ -47,6 +57,19 @@ _HOME = {
     "Texts": "region",
     "LANGUAGES": "task",
     "Task": "task",
+    "Event": "video.stream",
+    "FramePrompt": "video.prompt",
+    "Limits": "video.source",
+    "Segment": "region",
+    "Sighting": "video.track",
+    "Track": "video.track",
+    "TrackedFrame": "video.track",
+    "Tracking": "video.track",
+    "Video": "video.source",
+    "VideoError": "errors",
+    "VideoTask": "task",
+    "VideoTooLargeError": "errors",
+    "open_video": "video.source",
 }
 
 __all__ = [
@@ -54,6 +77,9 @@ __all__ = [
     "CheckpointError",
     "DeviceError",
     "Embedding",
+    "Event",
+    "FramePrompt",
+    "Limits",
     "ModelError",
     "PerceiveAnything",
     "Perception",
@@ -63,10 +89,20 @@ __all__ = [
     "PromptError",
     "Reading",
     "Region",
+    "Segment",
+    "Sighting",
     "Task",
     "Text",
     "Texts",
+    "Track",
+    "TrackedFrame",
+    "Tracking",
+    "Video",
+    "VideoError",
+    "VideoTask",
+    "VideoTooLargeError",
     "open_picture",
+    "open_video",
 ]
 
 

@@ -17,6 +17,14 @@ class PictureTooLargeError(PictureError):
     """A picture with more pixels or bytes than the limit allows."""
 
 
+class VideoError(ModelError, ValueError):
+    """A video that cannot be used: not a video, no frames, frames of several sizes, a frame that is not there."""
+
+
+class VideoTooLargeError(VideoError):
+    """A video with more frames, seconds, pixels or bytes than the limit allows."""
+
+
 class CheckpointError(ModelError):
     """Weights or configuration that cannot be loaded: the message names the file and the fix."""
 

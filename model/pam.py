@@ -1,4 +1,4 @@
-"""The façade: Perceive Anything (PAM, arXiv 2506.05302) for pictures."""
+"""The façade: Perceive Anything (PAM, arXiv 2506.05302) for pictures and videos."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from model.linear import quicken
 from model.perceiver import Vision
 from model.prompt import Prompt
 from model.proposals import Wanted, propose
-from model.region import Perception, Region, Text, Texts
+from model.region import Perception, Region, Segment, Text, Texts
 from model.task import Task, instruction
 from model.tower import Tower
+from model.video.verbs import VideoVerbs
 
 REGIONS_ON_CPU, REGIONS_ON_GPU = 8, 64
 """Regions that are answered together with all their tasks, at most; fewer where memory is short.
@@ -47,15 +48,15 @@ Found = TypeVar("Found")
 class Reading:
     """Regions whose prompts have been read: the language model's keys and values of them."""
 
-    regions: tuple[Region, ...]
+    regions: tuple[Segment, ...]
     prefix: Prefix
 
     def __len__(self) -> int:
         return len(self.regions)
 
 
-class PerceiveAnything:
-    """Segment, recognize, explain and caption regions of pictures.
+class PerceiveAnything(VideoVerbs):
+    """Segment, recognize, explain and caption regions of pictures and videos.
 
     Make one with `from_pretrained`. The methods may be called from several threads; each call is complete in itself.
 
@@ -185,7 +186,7 @@ class PerceiveAnything:
 
     def describe(
         self,
-        regions: Sequence[Region] | Reading,
+        regions: Sequence[Segment] | Reading,
         tasks: Sequence[Task | str] = (Task.RECOGNIZE, Task.BRIEF),
         language: str = "en",
         temperature: float = 0.0,
@@ -196,7 +197,7 @@ class PerceiveAnything:
         """The texts of each region by task, regions and tasks in their order.
 
         Args:
-            regions: from `segment` of this model, or read already (`read`).
+            regions: from `segment` or `track` of this model, or read already (`read`).
             tasks: `Task`s (or their values); any other string is asked as it stands.
             language: "en" or "zh".
             temperature: 0 is greedy.
@@ -225,7 +226,7 @@ class PerceiveAnything:
 
     def score(
         self,
-        regions: Sequence[Region] | Reading,
+        regions: Sequence[Segment] | Reading,
         candidates: Sequence[str],
         task: Task | str = Task.RECOGNIZE,
         language: str = "en",
@@ -256,21 +257,21 @@ class PerceiveAnything:
         rows = self._of_each(regions, scores, self.language.bytes_of(TOKENS_PER_CHUNK))
         return np.array(rows, dtype=np.float32).reshape(len(rows), len(answers))
 
-    def read(self, regions: Sequence[Region]) -> Reading:
+    def read(self, regions: Sequence[Segment]) -> Reading:
         """Read the prompts of regions once, for any number of calls of `describe` and `score` about them.
 
         What is read takes memory on the device as long as it is kept: two vectors a layer and token. `readings` keeps
         no more of it than fits.
         """
 
-        def prefix(part: Sequence[Region]) -> Prefix:
+        def prefix(part: Sequence[Segment]) -> Prefix:
             return self.language.read(self.image_blocks(part))
 
         together = (TOKENS_ON_CPU if self._on_cpu else TOKENS_ON_GPU) // self._prompt_tokens
         parts = batch_by_batch(regions, prefix, self._regions_that_fit(max(1, together)))
         return Reading(tuple(regions), Prefix.join(parts, len(regions)))
 
-    def readings(self, regions: Sequence[Region]) -> Iterator[Reading]:
+    def readings(self, regions: Sequence[Segment]) -> Iterator[Reading]:
         """Read as many regions as memory has room for, then the next ones: all of them, in their order."""
         most = REGIONS_ON_CPU if self._on_cpu else REGIONS_ON_GPU
         return batch_by_batch(regions, self.read, self._regions_that_fit(most))
@@ -288,7 +289,7 @@ class PerceiveAnything:
         return self.device.type == "cpu"
 
     def _of_each(
-        self, regions: Sequence[Region] | Reading, work: Callable[[Prefix], Sequence[Found]], bytes_each: int
+        self, regions: Sequence[Segment] | Reading, work: Callable[[Prefix], Sequence[Found]], bytes_each: int
     ) -> list[Found]:
         """The results of work on as many regions' prefixes at a time as fit, one result for each region."""
         if not isinstance(regions, Reading):
@@ -329,7 +330,7 @@ class PerceiveAnything:
         return Perception(embedding, regions, texts, seconds)
 
     @torch.no_grad()
-    def image_blocks(self, regions: Sequence[Region]) -> torch.Tensor:
+    def image_blocks(self, regions: Sequence[Segment]) -> torch.Tensor:
         """The vectors that stand for each region in the language model's prompt: (R, K, hidden), K = (n/2)² + 18."""
         image = torch.stack([region.features.image for region in regions])
         tokens = torch.stack([region.features.mask_tokens for region in regions])

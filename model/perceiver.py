@@ -85,8 +85,26 @@ class Vision(nn.Module):
 
     def forward(self, image: torch.Tensor, mask_tokens: torch.Tensor) -> torch.Tensor:
         """The image block of the prompt: (B, (n/2)² + 1 + 16 + 1, hidden), 1042 vectors for the published n = 64."""
-        batch = len(image)
         tokens, semantic = self.vision_resampler(image.to(self.dtype), mask_tokens.to(self.dtype))
-        newline = self.image_newline.expand(batch, 1, -1)
-        end = self.semT_newline.expand(batch, 1, -1)
+        return self._block(tokens, semantic)
+
+    def clip(self, images: torch.Tensor, mask_tokens: torch.Tensor) -> torch.Tensor:
+        """The block of a clip of F frames: (K, hidden), 5168 vectors for the published n = 64 and 16 frames.
+
+        The first frame is as in a picture, of the others four times four neighbours become one; each ends in
+        `frame_newline`.
+
+        Args:
+            images: (F, C, n, n), the image side of SAM 2's mask decoder on each frame.
+            mask_tokens: (F, 2, C).
+        """
+        images, mask_tokens = images.to(self.dtype), mask_tokens.to(self.dtype)
+        first = self._block(*self.vision_resampler(images[:1], mask_tokens[:1]))
+        others = self._block(*self.vision_resampler(images[1:], mask_tokens[1:], factor=4))
+        end = self.frame_newline[None]
+        return torch.cat([vectors for frame in (*first, *others) for vectors in (frame, end)])
+
+    def _block(self, tokens: torch.Tensor, semantic: torch.Tensor) -> torch.Tensor:
+        newline = self.image_newline.expand(len(tokens), 1, -1)
+        end = self.semT_newline.expand(len(tokens), 1, -1)
         return torch.cat([self.mm_projector_img(tokens), newline, self.mm_projector_semT(semantic), end], dim=1)

@@ -12,7 +12,7 @@ import torch
 from model.embedding import Embedding
 from model.mask import Box, mask_box, to_coco_rle
 from model.prompt import Prompt
-from model.task import Task
+from model.task import Task, VideoTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +28,11 @@ class RegionFeatures:
     mask_tokens: torch.Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Region:
-    """One segmented region of one picture.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Segment:
+    """What SAM 2 sees of one thing in one picture, or in one frame of a video.
 
     Attributes:
-        prompt: the prompt it answers.
         mask: boolean (H, W), at the size of the original picture.
         mask_logits: float32 (4n, 4n), SAM 2's low-res mask logits (256×256 for the published weights); all -1024
             where the object score says that nothing is there.
@@ -42,7 +41,6 @@ class Region:
         features: what `describe` needs.
     """
 
-    prompt: Prompt
     mask: np.ndarray = field(repr=False)
     mask_logits: np.ndarray = field(repr=False)
     iou: float
@@ -60,6 +58,17 @@ class Region:
         return int(self.mask.sum())
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Region(Segment):
+    """A segment that answers a prompt.
+
+    Attributes:
+        prompt: the prompt it answers.
+    """
+
+    prompt: Prompt
+
+
 @dataclass(frozen=True)
 class Text:
     """One answer of the language model about one region.
@@ -74,7 +83,7 @@ class Text:
         finished: False where the answer was cut at max_new_tokens.
     """
 
-    task: Task | str
+    task: Task | VideoTask | str
     language: str
     string: str
     token_ids: tuple[int, ...]
@@ -85,7 +94,7 @@ class Text:
         return self.string
 
 
-Texts = dict[Task | str, Text]
+Texts = dict[Task | VideoTask | str, Text]
 """The texts of one region by task, in the order asked."""
 
 

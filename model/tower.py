@@ -63,6 +63,8 @@ class Tower:
 
     def __init__(self, sam: SAM2Base, dtype: torch.dtype = torch.float32) -> None:
         self.sam = sam.eval().requires_grad_(False)
+        # as SAM 2's own builder of video predictors does, and PAM's with it: a person's mask is remembered as 0 and 1
+        self.sam.binarize_mask_from_pts_for_mem_enc = True
         self.dtype = dtype
         self._decoding = threading.Lock()
 
@@ -110,12 +112,27 @@ class Tower:
             labels: (B, N) int32: 1 / 0 points, 2 / 3 box corners.
             dense: (B, 1, 4n, 4n) float32 mask logits as dense prompt, or None.
         """
+        features, *high_resolution = _levels(embedding)
+        features = features + self.sam.no_mem_embed.reshape(1, -1, 1, 1)
+        return self.decode_features(features, high_resolution, coords, labels, dense)
+
+    @torch.no_grad()
+    def decode_features(
+        self,
+        features: torch.Tensor,
+        high_resolution: Sequence[torch.Tensor],
+        coords: torch.Tensor,
+        labels: torch.Tensor,
+        dense: torch.Tensor | None = None,
+    ) -> Decoded:
+        """As `decode`, from the top level as the decoder is to see it: (1 or B, 256, n, n) float32.
+
+        In a video, memory is in it instead of SAM 2's `no_mem_embed`.
+        """
         encoder, decoder = self.sam.sam_prompt_encoder, self.sam.sam_mask_decoder
         sparse, dense_embedding = encoder(points=(coords, labels), boxes=None, masks=dense)
         batch = len(coords)
         captured: list[torch.Tensor] = []
-        features, *high_resolution = _levels(embedding)
-        features = features + self.sam.no_mem_embed.reshape(1, -1, 1, 1)
         # the hook sees every call of the transformer, so only one thread may decode at a time
         with self._decoding:
             hook = decoder.transformer.register_forward_hook(lambda _module, _args, out: captured.append(out[1]))
@@ -158,7 +175,7 @@ class Tower:
 
         def decode(members: Sequence[int]) -> list[None]:
             pictures, asked = [embeddings[i] for i in members], [prompts[i] for i in members]
-            decoded = self.decode(pictures, *self._tensors(pictures, asked))
+            decoded = self.decode(pictures, *self.tensors(pictures, asked))
             for row, i in enumerate(members):
                 regions[i] = self._region(embeddings[i], prompts[i], decoded, row, refine_masks)
             return [None] * len(members)
@@ -167,9 +184,10 @@ class Tower:
             in_batches(members, decode, PROMPTS_ON_CPU if self.device.type == "cpu" else PROMPTS_PER_BATCH)
         return [regions[i] for i in range(len(prompts))]
 
-    def _tensors(
+    def tensors(
         self, embedding: Embedding | Sequence[Embedding], prompts: Sequence[Prompt]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Coordinates, labels and dense prompts for `decode`; the prompts must have equally many points."""
         pairs = [prompt.sparse() for prompt in prompts]
         pictures = [embedding] if isinstance(embedding, Embedding) else embedding
         size = torch.tensor([[[e.width, e.height]] for e in pictures], dtype=torch.float32)

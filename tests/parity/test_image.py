@@ -21,7 +21,6 @@ HALF = 1e-3  # arrays that are stored as float16
 STEPS = 32
 
 IMAGES = [case for case in cases() if case.is_image]
-OTHERS = [case for case in cases() if not case.is_image]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,7 @@ def runs(pam: PerceiveAnything) -> dict[str, Run]:
 def _run(pam: PerceiveAnything, case: Case) -> Run:
     with overridden(pam, case.facts.get("sam2_override")), torch.no_grad():
         embedding = pam.encode(case.image)
-        decoded = pam.tower.decode(embedding, *pam.tower._tensors(embedding, [case.prompt]))
+        decoded = pam.tower.decode(embedding, *pam.tower.tensors(embedding, [case.prompt]))
         (region,) = pam.segment(embedding, [case.prompt])
     features = region.features
     with torch.no_grad():
@@ -75,11 +74,6 @@ def check(run: Run, name: str, ours: object, tolerance: float = FEATURES) -> Non
 
 def test_the_folder_has_image_cases() -> None:
     assert IMAGES
-
-
-@pytest.mark.parametrize("name", [case.name for case in OTHERS])
-def test_video_and_stream(name: str) -> None:
-    pytest.skip(f"not covered: {name} needs PAM's video path, which is not implemented yet")
 
 
 def test_preprocessing(run: Run, pam: PerceiveAnything) -> None:

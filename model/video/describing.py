@@ -1,0 +1,38 @@
+"""Texts about a clip: one block of vectors for its frames, and the questions behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from model.language import Language, Sampling
+from model.perceiver import Vision
+from model.region import RegionFeatures, Text, Texts
+from model.task import VideoTask, video_instruction
+
+
+@torch.no_grad()
+def clip_block(vision: Vision, clip: Sequence[RegionFeatures]) -> torch.Tensor:
+    """The vectors that stand for a clip in the prompt: (K, hidden), see `Vision.clip`."""
+    return vision.clip(torch.stack([f.image for f in clip]), torch.stack([f.mask_tokens for f in clip]))
+
+
+def describe_clip(
+    vision: Vision,
+    model: Language,
+    clip: Sequence[RegionFeatures],
+    tasks: Sequence[VideoTask | str],
+    language: str,
+    sampling: Sampling,
+    previous: str = "",
+) -> Texts:
+    """The texts about one region through a clip; the clip is read once for all of them."""
+    instructions = [video_instruction(task, language, previous) for task in tasks]
+    if not instructions:
+        return {}
+    (answers,) = model.answer(model.read(clip_block(vision, clip)[None]), instructions, sampling)
+    return {
+        task: Text(task, language, a.string, a.token_ids, a.mean_logprob, a.finished)
+        for task, a in zip(tasks, answers, strict=True)
+    }

@@ -1,0 +1,173 @@
+"""What SAM 2 remembers of an object: a bounded window of frames, and the frames that a person marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam2_utils import select_closest_cond_frames
+from torch.nn import functional
+
+from model.embedding import Embedding
+from model.tower import Decoded, Tower
+
+MARKED_FRAMES = 8
+"""Marked frames that are looked at together, the nearest ones; SAM 2 itself would look at all, without a bound."""
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """One object on one frame.
+
+    Attributes:
+        features: (1, 64, n, n); None where the frame is too far away to be looked at again.
+        pointer: (1, 256), SAM 2's object pointer.
+    """
+
+    features: torch.Tensor | None
+    pointer: torch.Tensor
+
+
+@dataclass
+class Bank:
+    """One object's memories by frame.
+
+    Attributes:
+        marked: of frames with a prompt.
+        recent: of tracked frames.
+    """
+
+    marked: dict[int, Memory] = field(default_factory=dict)
+    recent: dict[int, Memory] = field(default_factory=dict)
+
+
+Look = tuple[tuple[int, ...], tuple[int, ...]]
+"""The marked and the recent frames that a frame looks back at: objects that share them go through SAM 2 together."""
+
+
+class Remembering:
+    """SAM 2's memory attention and memory encoder for one video.
+
+    Args:
+        tower: SAM 2.
+        frames: of the video, which bounds how many pointers are used.
+    """
+
+    def __init__(self, tower: Tower, frames: int) -> None:
+        self._tower = tower
+        self._sam: SAM2Base = tower.sam
+        self._frames = frames
+        self._reach = (self._sam.num_maskmem - 1) * self._sam.memory_temporal_stride_for_eval
+        self._pointers = self._sam.max_obj_ptrs_in_encoder - 1
+
+    def look(self, bank: Bank, frame: int, backward: bool) -> Look:
+        """The frames that an object's memories are taken from at a frame."""
+        step = 1 if backward else -1
+        near = (frame + step * i for i in range(1, self._pointers + 1))
+        return tuple(bank.marked), tuple(f for f in near if f in bank.recent)
+
+    @torch.no_grad()
+    def attend(
+        self, embedding: Embedding, banks: Sequence[Bank], look: Look, frame: int, backward: bool
+    ) -> torch.Tensor:
+        """The frame's features with the memories of B objects in them: (B, 256, n, n) float32."""
+        closest, rest = select_closest_cond_frames(frame, dict.fromkeys(look[0]), MARKED_FRAMES)
+        position = self._sam.image_encoder.neck.position_encoding(embedding.features)
+        rows = len(banks)
+        with self._lower():
+            seen: torch.Tensor = self._sam._prepare_memory_conditioned_features(
+                frame_idx=frame,
+                is_init_cond_frame=False,
+                current_vision_feats=[_flat(embedding.features, rows)],
+                current_vision_pos_embeds=[_flat(position, rows)],
+                feat_sizes=[embedding.features.shape[-2:]],
+                output_dict={
+                    "cond_frame_outputs": {f: self._joined([bank.marked[f] for bank in banks]) for f in closest},
+                    "non_cond_frame_outputs": {
+                        f: self._joined([bank.recent.get(f) or bank.marked[f] for bank in banks])
+                        for f in (*rest, *look[1])
+                    },
+                },
+                num_frames=self._frames,
+                track_in_reverse=backward,
+            )
+        return seen.float()
+
+    @torch.no_grad()
+    def encode(
+        self, embedding: Embedding, decoded: Decoded, prompted: bool, masks: torch.Tensor | None = None
+    ) -> list[Memory]:
+        """The memories of B objects on a frame.
+
+        Args:
+            embedding: of the frame.
+            decoded: of the B objects.
+            prompted: a person marked them here: the masks are taken as they are, not as probabilities.
+            masks: (B, 4n, 4n) logits instead of the decoder's, where a person gave them.
+        """
+        logits = decoded.mask_logits if masks is None else masks
+        scores = decoded.object_scores if masks is None else torch.ones_like(decoded.object_scores)
+        size = self._sam.image_size
+        full = functional.interpolate(logits[:, None], (size, size), mode="bilinear", align_corners=False)
+        with self._lower():
+            features, _ = self._sam._encode_new_memory(
+                current_vision_feats=[_flat(embedding.features, len(logits))],
+                feat_sizes=[embedding.features.shape[-2:]],
+                pred_masks_high_res=full,
+                object_score_logits=scores[:, None],
+                is_mask_from_pts=prompted,
+            )
+        # PAM keeps the memories of prompted frames alone in bfloat16
+        features = features.to(torch.bfloat16 if prompted else torch.float32)
+        pointers = self._pointer(decoded.mask_tokens[:, 1], scores[:, None])
+        return [Memory(features[i : i + 1].clone(), pointers[i : i + 1].clone()) for i in range(len(logits))]
+
+    def forget(self, bank: Bank, frame: int, backward: bool, near: int | None) -> None:
+        """Drop what no later frame looks at.
+
+        Args:
+            bank: of one object.
+            frame: the newest one.
+            backward: the direction.
+            near: memories around this frame stay, for a second pass from there.
+        """
+        for old, memory in list(bank.recent.items()):
+            away = old - frame if backward else frame - old
+            if near is not None:
+                away = min(away, abs(old - near))
+            if away > self._pointers:
+                del bank.recent[old]
+            elif away > self._reach and memory.features is not None:
+                bank.recent[old] = replace(memory, features=None)
+
+    def _pointer(self, token: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """SAM 2's object pointer (B, 256) of a mask token, replaced where no object is seen."""
+        pointer: torch.Tensor = self._sam.obj_ptr_proj(token)
+        seen = scores.sigmoid() if self._sam.soft_no_obj_ptr else (scores > 0).float()
+        if self._sam.fixed_no_obj_ptr:
+            pointer = seen * pointer
+        return pointer + (1 - seen) * self._sam.no_obj_ptr
+
+    def _joined(self, memories: Sequence[Memory]) -> dict[str, Any]:
+        """The memories of B objects on one frame, as SAM 2 keeps them."""
+        features = [memory.features for memory in memories if memory.features is not None]
+        joined = torch.cat(features) if features else None
+        position = None if joined is None else self._sam.memory_encoder.position_encoding(joined).to(joined.dtype)
+        return {
+            "maskmem_features": joined,
+            "maskmem_pos_enc": [position],
+            "obj_ptr": torch.cat([memory.pointer for memory in memories]),
+        }
+
+    def _lower(self) -> Any:
+        dtype = self._tower.dtype
+        return torch.autocast(self._tower.device.type, dtype) if dtype != torch.float32 else nullcontext()
+
+
+def _flat(features: torch.Tensor, rows: int) -> torch.Tensor:
+    """(1, C, n, n) → (n·n, rows, C)."""
+    return features.flatten(2).permute(2, 0, 1).expand(-1, rows, -1)

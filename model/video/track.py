@@ -1,0 +1,128 @@
+"""What tracking gives: regions frame by frame, and what is kept of each object to describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from model.mask import Box
+from model.region import Region, RegionFeatures, Segment
+
+CLIP_FRAMES = 16
+"""Frames of an object that the language model sees, as PAM was trained."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedFrame:
+    """One frame with the objects in it.
+
+    Attributes:
+        frame: its number, from 0.
+        time_s: when it is shown, seconds since the first frame.
+        picture: upright RGB.
+        regions: by object number; a `Region` where the object has a prompt on this frame.
+    """
+
+    frame: int
+    time_s: float
+    picture: Image.Image = field(repr=False)
+    regions: dict[int, Segment]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """An object on one frame; box in pixels, None where it is not seen; iou and object_score as of a `Region`."""
+
+    time_s: float
+    box: Box | None
+    iou: float
+    object_score: float
+
+
+@dataclass(eq=False)
+class Track:
+    """One object through the frames seen so far.
+
+    Attributes:
+        object_id: of its prompts.
+        width: of the frames, pixels.
+        height: of the frames, pixels.
+        sightings: by frame number.
+        anchor: the region on the first frame on which it was prompted: what is asked of a picture is asked of this one.
+        moments: features of the frames that are kept to describe it, by frame number, at most CLIP_FRAMES.
+    """
+
+    object_id: int
+    width: int
+    height: int
+    sightings: dict[int, Sighting] = field(default_factory=dict, repr=False)
+    anchor: Region | None = field(default=None, repr=False)
+    moments: dict[int, RegionFeatures] = field(default_factory=dict, repr=False)
+
+    @property
+    def frames(self) -> list[int]:
+        """Numbers of the tracked frames, rising."""
+        return sorted(self.sightings)
+
+    def see(self, frame: TrackedFrame, region: Segment, keep: bool) -> None:
+        """Note a region of this object; `keep` its features."""
+        self.sightings[frame.frame] = Sighting(frame.time_s, region.box, region.iou, region.object_score)
+        if keep:
+            self.moments[frame.frame] = region.features
+
+    def clip(self) -> list[RegionFeatures]:
+        """The features of CLIP_FRAMES frames in order of time; shorter clips repeat frames, evenly.
+
+        Raises:
+            ValueError: nothing was tracked yet.
+        """
+        kept = [self.moments[frame] for frame in sorted(self.moments)]
+        if not kept:
+            raise ValueError("nothing to describe: iterate over the tracking first")
+        return [kept[i] for i in clip_numbers(len(kept))]
+
+
+def clip_numbers(count: int) -> list[int]:
+    """Which of `count` frames the language model sees: the first, and CLIP_FRAMES - 1 evenly spread over the others.
+
+    PAM refuses clips of fewer than CLIP_FRAMES frames. Here their frames come several times, so that the prompt keeps
+    the form that the weights were trained with.
+    """
+    if count == 1:
+        return [0] * CLIP_FRAMES
+    return [0, *np.linspace(1, count - 1, CLIP_FRAMES - 1, dtype=int).tolist()]
+
+
+class Tracking(Iterator[TrackedFrame]):
+    """Frames as they are tracked; nothing is computed before it is asked for, and it may be left at any frame.
+
+    Attributes:
+        tracks: what is known of each object after the frames so far.
+        total: frames that will come; a frame comes twice where objects are tracked from it in both directions.
+    """
+
+    def __init__(
+        self, frames: Iterator[TrackedFrame], tracks: dict[int, Track], planned: Mapping[int, Sequence[int]], total: int
+    ) -> None:
+        self._frames = frames
+        self.tracks = tracks
+        self.total = total
+        self._kept: dict[int, set[int]] = {}
+        for name, numbers in planned.items():
+            rising = sorted(numbers)
+            self._kept[name] = {rising[i] for i in clip_numbers(len(rising))}
+
+    def __next__(self) -> TrackedFrame:
+        found = next(self._frames)
+        for name, region in found.regions.items():
+            self.tracks[name].see(found, region, found.frame in self._kept[name])
+        return found
+
+    def finish(self) -> dict[int, Track]:
+        """Track to the end; the tracks by object number."""
+        for _ in self:
+            pass
+        return self.tracks

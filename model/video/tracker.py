@@ -1,0 +1,209 @@
+"""Tracking as PAM does it: SAM 2's video predictor of the unmodified package, several objects at once, frame by frame.
+
+arXiv 2506.05302, section 3.1, and SAM 2 (arXiv 2408.00714), section 4. A frame is encoded once for all objects; objects
+that look back at the same frames go through memory attention and mask decoder together.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from PIL import Image
+
+from model.embedding import Embedding
+from model.errors import PromptError
+from model.image import as_rgb
+from model.prompt import Prompt
+from model.region import Region, RegionFeatures, Segment
+from model.tower import Decoded, Tower, full_size
+from model.video.memory import Bank, Look, Memory, Remembering
+from model.video.prompt import FramePrompt, Timeline, by_object
+from model.video.source import Video
+from model.video.track import Track, TrackedFrame, Tracking
+
+Direction = Literal["forward", "backward", "both"]
+
+OBJECTS_PER_BATCH = 8
+"""Objects that go through memory attention together; bounds its memory (about 60 MB an object at n = 64)."""
+
+_CLAMP = 32.0  # of the logits that a correction starts from, as in SAM 2
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One way through the video: the frames of each object, in the order in which they are visited."""
+
+    backward: bool
+    frames: dict[int, range]
+
+    @property
+    def order(self) -> list[int]:
+        """All frames, each once."""
+        return sorted({number for frames in self.frames.values() for number in frames}, reverse=self.backward)
+
+
+def track(
+    tower: Tower,
+    video: Video,
+    prompts: Sequence[Prompt | FramePrompt],
+    start_frame: int | None = None,
+    direction: Direction = "forward",
+) -> Tracking:
+    """See `PerceiveAnything.track`."""
+    if start_frame is not None and not 0 <= start_frame < video.frame_count:
+        raise PromptError(f"start_frame {start_frame} of a video of {video.frame_count} frames")
+    objects = by_object(prompts, start_frame or 0, video)
+    passes = _passes(objects, start_frame, direction, video.frame_count)
+    planned = {name: [number for way in passes for number in way.frames[name]] for name in objects}
+    for name, timeline in objects.items():
+        for prompt in timeline.values():
+            if prompt.correction and prompt.frame not in planned[name]:
+                raise PromptError(f"object {name} is not tracked over frame {prompt.frame}, which a correction is for")
+    tracks = {name: Track(name, video.width, video.height) for name in objects}
+    frames = Tracker(tower, video, objects, tracks).run(passes)
+    return Tracking(frames, tracks, planned, sum(len(way.order) for way in passes))
+
+
+def _passes(objects: dict[int, Timeline], start: int | None, direction: Direction, count: int) -> list[Pass]:
+    if direction not in ("forward", "backward", "both"):
+        raise ValueError(f"direction {direction!r} is not one of forward, backward, both")
+    begins = {}
+    for name, timeline in objects.items():
+        said = [prompt.frame for prompt in timeline.values() if not prompt.correction]
+        begins[name] = start if start is not None else said[-1 if direction == "backward" else 0]
+    passes = []
+    if direction != "backward":
+        passes.append(Pass(False, {name: range(begin, count) for name, begin in begins.items()}))
+    if direction != "forward":
+        back = int(direction == "both")  # the first frame itself was there already
+        passes.append(Pass(True, {name: range(begin - back, -1, -1) for name, begin in begins.items()}))
+    return passes
+
+
+class Tracker:
+    """One video's tracking under way."""
+
+    def __init__(self, tower: Tower, video: Video, objects: dict[int, Timeline], tracks: dict[int, Track]) -> None:
+        self._tower = tower
+        self._video = video
+        self._objects = objects
+        self._tracks = tracks
+        self._memory = Remembering(tower, video.frame_count)
+        self._banks = {name: Bank() for name in objects}
+        self._encoded: tuple[int, Embedding] | None = None
+
+    def run(self, passes: Sequence[Pass]) -> Iterator[TrackedFrame]:
+        """First the frames with prompts, then every frame of every pass."""
+        self._mark()
+        for number, way in enumerate(passes):
+            again = number + 1 < len(passes)
+            for frame, picture in self._video.read(way.order):
+                here = [name for name, frames in way.frames.items() if frame in frames]
+                regions = self._step(frame, picture, here, way.backward)
+                for name in here:
+                    self._memory.forget(self._banks[name], frame, way.backward, way.frames[name][0] if again else None)
+                yield TrackedFrame(frame, float(self._video.timestamps_s[frame]), picture, regions)
+
+    def _mark(self) -> None:
+        """Remember the objects on the frames with prompts, without any memory: all later ones build on these."""
+        said = defaultdict(list)
+        for name, timeline in self._objects.items():
+            for frame, prompt in timeline.items():
+                if not prompt.correction:
+                    said[frame].append(name)
+        for frame in sorted(said):
+            embedding = self._embed(frame, self._video.frame(frame))
+            for name, region, memory in self._prompted(embedding, frame, said[frame]):
+                self._banks[name].marked[frame] = memory
+                if self._tracks[name].anchor is None:
+                    self._tracks[name].anchor = region
+
+    def _step(self, frame: int, picture: Image.Image, names: Sequence[int], backward: bool) -> dict[int, Segment]:
+        embedding = self._embed(frame, picture)
+        marked = [name for name in names if frame in self._banks[name].marked]
+        regions: dict[int, Segment] = {name: region for name, region, _ in self._prompted(embedding, frame, marked)}
+        groups: dict[Look, list[int]] = defaultdict(list)
+        for name in names:
+            if name not in regions:
+                groups[self._memory.look(self._banks[name], frame, backward)].append(name)
+        for look, members in groups.items():
+            for begin in range(0, len(members), OBJECTS_PER_BATCH):
+                part = members[begin : begin + OBJECTS_PER_BATCH]
+                regions |= self._tracked(embedding, frame, part, look, backward)
+        return {name: regions[name] for name in names}
+
+    def _prompted(self, embedding: Embedding, frame: int, names: Sequence[int]) -> Iterator[tuple[int, Region, Memory]]:
+        """Objects on a frame with prompts: they look at nothing but the frame."""
+        groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        for name in names:
+            prompt = self._objects[name][frame].prompt
+            groups[len(prompt.sparse()[1]), prompt.mask is not None].append(name)
+        for members in groups.values():
+            prompts = [self._objects[name][frame].prompt for name in members]
+            coords, labels, dense = self._tower.tensors(embedding, prompts)
+            decoded = self._tower.decode(embedding, coords, labels, dense)
+            # a mask that a person gave is what is remembered
+            memories = self._memory.encode(embedding, decoded, True, dense[:, 0] if dense is not None else None)
+            for row, name in enumerate(members):
+                segment = self._segment(embedding, decoded, row)
+                mask = prompts[row].mask
+                yield (
+                    name,
+                    Region(
+                        prompt=prompts[row],
+                        mask=segment.mask if mask is None else mask,
+                        mask_logits=segment.mask_logits,
+                        iou=segment.iou,
+                        object_score=segment.object_score,
+                        features=segment.features,
+                    ),
+                    memories[row],
+                )
+
+    def _tracked(
+        self, embedding: Embedding, frame: int, names: Sequence[int], look: Look, backward: bool
+    ) -> dict[int, Segment]:
+        """Objects on a frame without prompts, and with corrections."""
+        features = self._memory.attend(embedding, [self._banks[name] for name in names], look, frame, backward)
+        nothing = torch.zeros(len(names), 1, 2, device=features.device)
+        padding = -torch.ones(len(names), 1, dtype=torch.int32, device=features.device)
+        decoded = self._tower.decode_features(features, embedding.high_resolution, nothing, padding)
+        memories = self._memory.encode(embedding, decoded, False)
+        regions: dict[int, Segment] = {}
+        for row, name in enumerate(names):
+            mine, number = decoded, row
+            mend = self._objects[name].get(frame)
+            if mend is not None:
+                mine, number = self._corrected(embedding, features[row : row + 1], decoded.mask_logits[row], mend), 0
+                (self._banks[name].marked[frame],) = self._memory.encode(embedding, mine, True)
+            else:
+                self._banks[name].recent[frame] = memories[row]
+            regions[name] = self._segment(embedding, mine, number)
+        return regions
+
+    def _corrected(
+        self, embedding: Embedding, features: torch.Tensor, logits: torch.Tensor, mend: FramePrompt
+    ) -> Decoded:
+        """The frame's own answer with clicks on it: memory, the mask so far and the clicks together."""
+        coords, labels, _ = self._tower.tensors(embedding, [mend.prompt])
+        dense = logits[None, None].clamp(-_CLAMP, _CLAMP)
+        return self._tower.decode_features(features, embedding.high_resolution, coords, labels, dense)
+
+    def _segment(self, embedding: Embedding, decoded: Decoded, row: int) -> Segment:
+        logits = decoded.mask_logits[row]
+        return Segment(
+            mask=(full_size(logits, embedding.height, embedding.width) > 0).cpu().numpy(),
+            mask_logits=logits.float().cpu().numpy(),
+            iou=float(decoded.ious[row, 0]),
+            object_score=float(decoded.object_scores[row]),
+            features=RegionFeatures(decoded.image[row].clone(), decoded.mask_tokens[row].clone()),
+        )
+
+    def _embed(self, frame: int, picture: Image.Image) -> Embedding:
+        if self._encoded is None or self._encoded[0] != frame:
+            self._encoded = frame, self._tower.encode([as_rgb(picture)])[0]
+        return self._encoded[1]

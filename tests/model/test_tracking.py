@@ -1,0 +1,239 @@
+"""Tracking on a small random-weight checkpoint: the same as SAM 2's own predictor, and what only ours does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+from safetensors.torch import load_file
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+from model import FramePrompt, PerceiveAnything, Prompt, PromptError, Region, VideoError, open_video
+from model.tower import full_size
+from model.video.memory import Remembering
+from model.video.track import CLIP_FRAMES, clip_numbers
+from model.video.tracker import Tracker
+from tests.checkpoints import COMPACT
+
+FOLDER = COMPACT / "inputs" / "video"
+LEFT, RIGHT = (60.0, 80.0, 130.0, 150.0), (200.0, 60.0, 300.0, 170.0)
+CLOSE = 1e-3
+"""Of the largest logit: SAM 2's predictor rounds all memories to bfloat16, PAM's those of prompted frames alone."""
+
+
+@pytest.fixture(scope="session")
+def predictor(small_checkpoint: Path) -> SAM2VideoPredictor:
+    """SAM 2's own predictor with the settings of PAM."""
+    tree: Any = OmegaConf.to_container(OmegaConf.load(small_checkpoint / "sam2.yaml"))
+    config = tree["model"] | {
+        "_target_": "sam2.sam2_video_predictor.SAM2VideoPredictor",
+        "binarize_mask_from_pts_for_mem_enc": True,
+        "add_all_frames_to_correct_as_cond": True,
+        "fill_hole_area": 0,
+    }
+    model = instantiate(config, _recursive_=True)
+    model.load_state_dict({k: v.float() for k, v in load_file(small_checkpoint / "sam2.safetensors").items()})
+    return model.eval()
+
+
+Logits = dict[int, dict[int, np.ndarray]]
+
+
+def theirs(predictor: SAM2VideoPredictor, said: list[FramePrompt], ways: list[tuple[int, bool]]) -> Logits:
+    """Full-size logits by object and frame, for propagations from a frame, forward or in reverse."""
+    state = predictor.init_state(str(FOLDER))
+    found: Logits = {}
+    for prompt in [p for p in said if not p.correction]:
+        say(predictor, state, prompt)
+    for start, reverse in ways:
+        for frame, names, logits in predictor.propagate_in_video(state, start_frame_idx=start, reverse=reverse):
+            for name, mask in zip(names, logits, strict=True):
+                found.setdefault(name, {})[frame] = mask[0].numpy()
+    for prompt in [p for p in said if p.correction]:
+        say(predictor, state, prompt)
+        for frame, names, logits in predictor.propagate_in_video(state, start_frame_idx=prompt.frame):
+            for name, mask in zip(names, logits, strict=True):
+                found[name][frame] = mask[0].numpy()
+    return found
+
+
+def say(predictor: SAM2VideoPredictor, state: dict, given: FramePrompt) -> None:
+    points = given.prompt.points
+    predictor.add_new_points_or_box(
+        state,
+        given.frame,
+        given.object_id,
+        points=None if points is None else [point[:2] for point in points],
+        labels=None if points is None else [point[2] for point in points],
+        box=given.prompt.box,
+    )
+
+
+def same(pam: PerceiveAnything, expected: Logits, said: list[FramePrompt], **how: object) -> None:
+    seen: dict[int, set[int]] = {name: set() for name in expected}
+    for found in pam.track(FOLDER, said, **how):  # type: ignore[arg-type]
+        for name, region in found.regions.items():
+            golden = expected[name][found.frame]
+            ours = full_size(torch.from_numpy(region.mask_logits), *golden.shape).numpy()
+            away = np.abs(ours - golden).max() / np.abs(golden).max()
+            assert away < CLOSE, f"object {name}, frame {found.frame}: {away:.1e} away"
+            seen[name].add(found.frame)
+    assert seen == {name: set(frames) for name, frames in expected.items()}
+
+
+def test_one_object_forward(pam: PerceiveAnything, predictor: SAM2VideoPredictor) -> None:
+    said = [FramePrompt(Prompt(box=LEFT))]
+    same(pam, theirs(predictor, said, [(0, False)]), said)
+
+
+def test_several_objects_and_frames_with_prompts(pam: PerceiveAnything, predictor: SAM2VideoPredictor) -> None:
+    said = [
+        FramePrompt(Prompt(box=LEFT), 0, 1),
+        FramePrompt(Prompt(points=[(250, 120, 1), (20, 20, 0)]), 0, 2),
+        FramePrompt(Prompt(box=RIGHT), 9, 1),
+        FramePrompt(Prompt(points=[(180, 120, 1)]), 0, 3),
+    ]
+    same(pam, theirs(predictor, said, [(0, False)]), said, start_frame=0)
+
+
+def test_forward_and_then_backward(pam: PerceiveAnything, predictor: SAM2VideoPredictor) -> None:
+    said = [FramePrompt(Prompt(box=LEFT), 8, 0), FramePrompt(Prompt(box=RIGHT), 8, 1)]
+    expected = theirs(predictor, said, [(8, False), (8, True)])
+    same(pam, expected, said, direction="both")
+    backward = theirs(predictor, said, [(8, True)])
+    same(pam, backward, said, direction="backward")
+
+
+def test_a_correction_goes_on_from_what_was_tracked(pam: PerceiveAnything, predictor: SAM2VideoPredictor) -> None:
+    said = [
+        FramePrompt(Prompt(box=LEFT), 0, 4),
+        FramePrompt(Prompt(points=[(300, 30, 0), (100, 110, 1)]), 6, 4, correction=True),
+    ]
+    same(pam, theirs(predictor, said, [(0, False)]), said)
+    # and it is not the same as saying anew where the thing is
+    anew = [said[0], FramePrompt(said[1].prompt, 6, 4)]
+    corrected, restated = (
+        [f.regions[4].mask_logits for f in pam.track(FOLDER, prompts, start_frame=0)][6:] for prompts in (said, anew)
+    )
+    assert max(np.abs(a - b).max() for a, b in zip(corrected, restated, strict=True)) > 0.1
+
+
+def test_objects_together_are_as_each_alone(pam: PerceiveAnything) -> None:
+    said = [
+        FramePrompt(Prompt(box=LEFT), 0, 0),
+        FramePrompt(Prompt(box=RIGHT), 4, 1),
+        FramePrompt(Prompt(box=LEFT), 4, 2),
+    ]
+    together = list(pam.track(FOLDER, said))
+    for prompt in said:
+        alone = list(pam.track(FOLDER, [prompt]))
+        # each begins where it was prompted
+        assert [frame.frame for frame in alone] == list(range(prompt.frame, 18))
+        for frame in alone:
+            mine = together[frame.frame].regions[prompt.object_id]
+            np.testing.assert_allclose(mine.mask_logits, frame.regions[prompt.object_id].mask_logits, atol=2e-3)
+
+
+def test_a_mask_is_remembered_as_it_was_given(pam: PerceiveAnything) -> None:
+    rows, columns = np.mgrid[:240, :360]
+    disc = (columns - 100) ** 2 + (rows - 115) ** 2 < 35**2
+    ring = disc & ((columns - 100) ** 2 + (rows - 115) ** 2 > 20**2)
+    of_disc, of_ring = (list(pam.track(FOLDER, [Prompt(mask=mask)])) for mask in (disc, ring))
+    assert (of_disc[0].regions[0].mask == disc).all() and isinstance(of_disc[0].regions[0], Region)
+    assert np.abs(of_disc[1].regions[0].mask_logits - of_ring[1].regions[0].mask_logits).max() > 1e-2
+
+
+def test_only_the_window_is_remembered(pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [Image.open(FOLDER / f"{i % 18:05d}.jpg").convert("RGB") for i in range(40)]
+    sizes: list[tuple[int, int]] = []
+    forget = Remembering.forget
+
+    def spy(self: Remembering, bank, frame, backward, near) -> None:  # type: ignore[no-untyped-def]
+        forget(self, bank, frame, backward, near)
+        sizes.append((len(bank.recent), sum(memory.features is not None for memory in bank.recent.values())))
+
+    monkeypatch.setattr(Remembering, "forget", spy)
+    tracking = pam.track(pictures, [Prompt(box=LEFT)])
+    track = tracking.finish()[0]
+    assert max(pointers for pointers, _ in sizes) == 16 and max(features for _, features in sizes) == 7
+    assert len(track.moments) == CLIP_FRAMES and sorted(track.moments) == clip_numbers(40)
+    assert track.frames == list(range(40)) and len(track.sightings) == 40
+    sizes.clear()
+    # a second pass needs what lies beside its beginning, and no more
+    pam.track(pictures, [FramePrompt(Prompt(box=LEFT), 20)], direction="both").finish()
+    assert max(pointers for pointers, _ in sizes) <= 2 * 16
+
+
+def test_nothing_is_computed_before_it_is_asked_for(pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    step = Tracker._step
+
+    def spy(self: Tracker, frame: int, *rest: Any) -> Any:
+        steps.append(frame)
+        return step(self, frame, *rest)
+
+    monkeypatch.setattr(Tracker, "_step", spy)
+    tracking = pam.track(FOLDER, [Prompt(box=LEFT)])
+    assert steps == [] and tracking.total == 18
+    next(tracking)
+    next(tracking)
+    assert steps == [0, 1] and tracking.tracks[0].frames == [0, 1]
+    # what is there can be described
+    assert pam.describe_video(tracking.tracks[0], max_new_tokens=2)
+
+
+def test_the_frames_that_are_described() -> None:
+    assert clip_numbers(16) == list(range(16))
+    assert clip_numbers(32) == [0, *np.linspace(1, 31, 15, dtype=int).tolist()]
+    assert clip_numbers(1) == [0] * 16
+    for count in range(2, 16):
+        numbers = clip_numbers(count)
+        assert len(numbers) == 16 and numbers == sorted(numbers) and set(numbers) == set(range(count))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16"])
+def test_lower_precision_gives_nearly_the_same_masks(pam, small_checkpoint: Path, dtype: str) -> None:  # type: ignore[no-untyped-def]
+    low = pam.from_pretrained(small_checkpoint, device="cpu", dtype=dtype)
+    exact = [frame.regions[0].mask for frame in pam.track(FOLDER, [Prompt(box=LEFT)])]
+    tracking = low.track(FOLDER, [Prompt(box=LEFT)])
+    for mask, frame in zip(exact, tracking, strict=True):
+        assert (mask == frame.regions[0].mask).mean() > 0.95
+    assert low.describe_video(tracking.tracks[0], max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "how", "says"),
+    [
+        ([], {}, "no prompt"),
+        ([FramePrompt(Prompt(box=LEFT), 99)], {}, "frame 99 of a video of 18 frames"),
+        ([Prompt(points=[(900, 1, 1)])], {}, "outside the picture"),
+        ([FramePrompt(Prompt(box=LEFT)), FramePrompt(Prompt(box=RIGHT))], {}, "two prompts on frame 0"),
+        ([FramePrompt(Prompt(box=LEFT), correction=True)], {}, "nothing but corrections"),
+        (
+            [FramePrompt(Prompt(box=LEFT), 5), FramePrompt(Prompt(points=[(9, 9, 0)]), 2, correction=True)],
+            {},
+            "not tracked over frame 2",
+        ),
+        ([Prompt(box=LEFT)], {"start_frame": 18}, "start_frame 18"),
+    ],
+)
+def test_prompts_that_cannot_be_used(pam: PerceiveAnything, prompts: list, how: dict, says: str) -> None:
+    with pytest.raises(PromptError, match=says):
+        pam.track(FOLDER, prompts, **how)
+
+
+def test_other_faults(pam: PerceiveAnything) -> None:
+    with pytest.raises(ValueError, match="direction 'up'"):
+        pam.track(FOLDER, [Prompt(box=LEFT)], direction="up")  # type: ignore[arg-type]
+    pictures = [Image.new("RGB", (360, 240)), Image.new("RGB", (200, 240))]
+    with pytest.raises(VideoError, match="one size"):
+        pam.track(pictures, [Prompt(box=LEFT)]).finish()
+    with pytest.raises(ValueError, match="iterate"):
+        pam.describe_video(pam.track(FOLDER, [Prompt(box=LEFT)]).tracks[0])
+    assert torch.is_grad_enabled() and open_video(FOLDER).frame_count == 18
