@@ -126,7 +126,9 @@ def segment(box: tuple[int, int, int, int] | None) -> Segment:
     return Segment(mask=mask, mask_logits=np.zeros((1, 1)), iou=1.0, object_score=1.0, features=features)
 
 
-def told(monkeypatch: pytest.MonkeyPatch, places: Sequence[int | None], cut_at: int | None = None) -> list[tuple[int, int]]:
+def told(
+    monkeypatch: pytest.MonkeyPatch, places: Sequence[int | None], cut_at: int | None = None
+) -> list[tuple[int, int]]:
     """The events of a stream in which tracking finds a square at these places (left edge; None: it is gone)."""
 
     def made_up(_tower: object, video: streaming._Clip, _prompts: object) -> Iterator[TrackedFrame]:
