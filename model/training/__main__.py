@@ -1,4 +1,4 @@
-"""`python -m model.training art | scenes | fit | export`: the small checkpoint from nothing but packages."""
+"""`python -m model.training art | scenes | clips | fit | export`: the small checkpoint from nothing but packages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.training import art
+from model.training.clips import Director
+from model.training.clips import export as film
 from model.training.scenes import SPLITS, Painter, export
 
 
@@ -17,18 +19,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("art", help="fetch the drawings and photographs from Debian and npm packages")
     scenes = commands.add_parser("scenes", help="write pictures with truth.json")
-    scenes.add_argument("--count", type=int, default=20)
-    scenes.add_argument("--out", type=Path, required=True)
-    scenes.add_argument("--split", choices=SPLITS, default="test")
-    scenes.add_argument("--seed", type=int, default=0)
+    clips = commands.add_parser("clips", help="write short videos with clips.json")
+    for command in (scenes, clips):
+        command.add_argument("--count", type=int, default=20)
+        command.add_argument("--out", type=Path, required=True)
+        command.add_argument("--split", choices=SPLITS, default="test")
+        command.add_argument("--seed", type=int, default=0)
     fit = commands.add_parser("fit", help="train, or go on with a training that was stopped")
-    fit.add_argument("--stage", choices=("all", "pool", "segment", "speak"), default="all")
+    fit.add_argument("--stage", choices=("all", "pool", "segment", "memory", "speak"), default="all")
     fit.add_argument("--start", type=Path, help="a checkpoint folder to fine-tune instead of beginning anew")
     done = commands.add_parser(
         "export", help="write the trained weights, run card and curves into the checkpoint folder"
     )
     done.add_argument("--figures", type=Path, help="figures.json of model.evaluation, for the run card")
-    for command in (fetch, scenes, fit, done):
+    for command in (fetch, scenes, clips, fit, done):
         command.add_argument("--art", type=Path, default=Path(".art"), help="folder of the fetched drawings")
     for command in (fit, done):
         command.add_argument(
@@ -52,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "scenes":
             target = export(Painter(art.load(options.art), options.split, options.seed), options.count, options.out)
             print(f"{options.count} scenes and {target}")
+        elif options.command == "clips":
+            director = Director(Painter(art.load(options.art), options.split, options.seed))
+            print(f"{options.count} clips and {film(director, options.count, options.out)}")
         else:
             _train(options)
     except art.ArtMissing as error:
@@ -61,10 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from model.training import stages  # torch and transformers are slow to import
+    from model.training import speaking, stages  # torch and transformers are slow to import
+    from model.training.place import Place
     from model.training.recipe import DEFAULT, read
 
-    place = stages.Place(options.art, options.run, options.checkpoint)
+    place = Place(options.art, options.run, options.checkpoint)
     recipe = read(options.recipe or DEFAULT)
     if options.command == "export":
         figures = json.loads(options.figures.read_text(encoding="utf-8")) if options.figures else None
@@ -76,8 +84,10 @@ def _train(options: argparse.Namespace) -> None:
         stages.draw_pool(place, recipe)
     if options.stage in ("all", "segment"):
         stages.segment(place, recipe, device, options.start)
+    if options.stage in ("all", "memory"):
+        stages.remember(place, recipe, device, options.start)
     if options.stage in ("all", "speak"):
-        stages.speak(place, recipe, device, options.start)
+        speaking.speak(place, recipe, device, options.start)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,17 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-from model.training.packages import BACKGROUNDS, CLIPPINGS, STYLES, TEST_BACKGROUNDS, unpack_deb, unpack_npm
+from model.training import icons
+from model.training.packages import (
+    BACKGROUNDS,
+    CLIPPINGS,
+    COLOUR_ICONS,
+    ICONS,
+    STYLES,
+    TEST_BACKGROUNDS,
+    unpack_deb,
+    unpack_npm,
+)
 
 DRAWN_SIDE = 192
 """Longer side, in pixels, of a drawing in the art folder."""
@@ -70,13 +80,15 @@ class Kind:
 @dataclass(frozen=True)
 class Drawing:
     """One cut-out object: `file` is an RGBA picture relative to the art folder, `label` an English class name or None
-    for a thing outside the table, `split` one of train, test, transfer."""
+    for a thing outside the table, `split` one of train, test, icons, transfer. `ink`: a plain icon without colours of
+    its own, whose red channel says how much of a pixel is drawn (see `paint.inked`)."""
 
     file: str
     name: str
     style: str
     label: str | None
     split: str
+    ink: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ def fetch(root: Path, workers: int = 2) -> Catalog:
     """
     packages = root / "packages"
     packages.mkdir(parents=True, exist_ok=True)
-    for style, package in STYLES.items():
+    for style, package in (STYLES | COLOUR_ICONS | ICONS).items():
         if not (packages / style / "icons.json").is_file():
             unpack_npm(package, packages / style)
     for package in (*CLIPPINGS, *BACKGROUNDS):
@@ -151,7 +163,39 @@ def draw(root: Path, workers: int) -> Catalog:
             (root / file).parent.mkdir(parents=True, exist_ok=True)
             (root / file).write_bytes(png)
             rows.append((file, name, style, label))
-    return Catalog(root, tuple(assign(rows)), _shrink_backgrounds(root))
+    drawings = tuple(assign(rows))
+    return Catalog(root, (*drawings, *_draw_icons(root, drawings, workers, seen)), _shrink_backgrounds(root))
+
+
+def _draw_icons(root: Path, drawings: tuple[Drawing, ...], workers: int, seen: set[str]) -> list[Drawing]:
+    """Draw the icons, each class split by itself: the split of `drawings` does not move."""
+    words = {word for name in (*kinds(), *icons.names()) for word in re.split(r"[^a-z]+", name)}
+    jobs = list(icons.chosen(root / "packages", words))
+    rows: list[tuple[str, str, str | None, str, bool]] = []
+    with ProcessPoolExecutor(workers) as pool:
+        for (style, name, label, _), (png, ink) in zip(jobs, pool.map(_icon, jobs, chunksize=32), strict=True):
+            digest = sha256(png or b"").hexdigest()[:16]
+            if png is None or digest in seen:
+                continue
+            seen.add(digest)
+            file = f"drawn/{style}/{name}-{digest[:6]}.png"
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).write_bytes(png)
+            rows.append((style, name, label, file, ink))
+    held = {(d.style, d.name) for d in drawings if d.split == "test"}
+    away = icons.held_out([row[:3] for row in rows], held, HELD_OUT_SHARE)
+    return [
+        Drawing(file, name, style, label, "icons" if hidden else "train", ink)
+        for (style, name, label, file, ink), hidden in zip(rows, away, strict=True)
+    ]
+
+
+def _icon(job: tuple[str, str, str | None, str]) -> tuple[bytes | None, bool]:
+    """PNG of an icon, and whether it has no colours of its own."""
+    style, _, _, svg = job
+    ink = style in ICONS
+    source = icons.filled(svg) if ink else svg
+    return (None if source is None else _cut_out(source)), ink
 
 
 def assign(rows: Iterable[tuple[str, str, str, str | None]]) -> Iterator[Drawing]:
@@ -244,13 +288,16 @@ def _clippings(packages: Path) -> Iterator[Job]:
             yield package, stem, label, file
 
 
-def _cut_out(source: str | Path) -> bytes | None:
-    """PNG bytes of the trimmed object, or None when it is no cut-out (nearly empty, or without transparent rim)."""
+def _cut_out(source: str | bytes | Path) -> bytes | None:
+    """PNG bytes of the trimmed object of an SVG text, PNG bytes or a file; None when it is no cut-out (nearly empty, or
+    without transparent rim)."""
     import resvg_py  # only fetching needs it
 
     try:
         if isinstance(source, Path):
             picture = Image.open(source).convert("RGBA")
+        elif isinstance(source, bytes):
+            picture = Image.open(BytesIO(source))
         else:
             png = bytes(resvg_py.svg_to_bytes(svg_string=source, width=256, height=256))
             picture = Image.open(BytesIO(png)).convert("RGBA")

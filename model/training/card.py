@@ -16,6 +16,7 @@ from model.training.recipe import Recipe
 
 SHOWN = {
     "segment": ("mean IoU", "top-1", "colour right", "crop top-1", "dice"),
+    "memory": ("J", "dice", "bce", "score right"),
     "speak": ("loss", "right words", "top-1"),
 }
 """Curves drawn of each stage."""

@@ -6,6 +6,8 @@ Each picture shows one thing alone, on a plain ground or a photograph: easier th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
@@ -21,12 +23,42 @@ from model.training.art import Catalog
 from model.training.batch import MEAN, NAMES, STD
 from model.training.heads import Heads
 from model.training.looks import COLOURS, UNKNOWN
-from model.training.paint import develop, recolour
+from model.training.paint import develop, inked, recolour, restyled
 
 _UNKNOWN_SHARE = 0.08
 _RECOLOURED = 0.5  # share of a crowd's things that are coloured as in scenes
+_COLOURED = 0.4  # share of the things that are never plain icons
+_ERASED = 0.25  # share of the things that lack a part
 _STORED = 112  # pixels, longer side of a drawing in memory
 _GROUND = 256  # pixels, longer side of a photograph in memory
+
+
+@dataclass(frozen=True)
+class Cutouts:
+    """N pictures of one thing each: pictures (N, 3, S, S) normalised, class and colour indices (N,) int64."""
+
+    pictures: Tensor
+    kind: Tensor
+    colour: Tensor
+
+    def to(self, device: torch.device) -> Cutouts:
+        """The same on a device."""
+        return Cutouts(self.pictures.to(device), self.kind.to(device), self.colour.to(device))
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """B pictures of N = 4 or 9 things each: pictures (B, 3, S, S) normalised, shares (B·N, 1, S/16, S/16) of each cell
+    that a thing covers, class and colour indices (B·N,) int64; things that are all but hidden have class −100."""
+
+    pictures: Tensor
+    shares: Tensor
+    kind: Tensor
+    colour: Tensor
+
+    def to(self, device: torch.device) -> Crowd:
+        """The same on a device."""
+        return Crowd(*(part.to(device) for part in (self.pictures, self.shares, self.kind, self.colour)))
 
 
 class Clippings:
@@ -34,11 +66,11 @@ class Clippings:
 
     def __init__(self, catalog: Catalog) -> None:
         drawings = [d for d in catalog.drawings if d.split == "train"]
-        self.by_kind: dict[str, list[NDArray[np.uint8]]] = {}
+        self.by_kind: dict[str, list[tuple[NDArray[np.uint8], bool]]] = {}
         for drawing in drawings:
             picture = Image.open(catalog.root / drawing.file).convert("RGBA")
             picture.thumbnail((_STORED, _STORED), Image.Resampling.BOX)
-            self.by_kind.setdefault(drawing.label or UNKNOWN, []).append(np.asarray(picture))
+            self.by_kind.setdefault(drawing.label or UNKNOWN, []).append((np.asarray(picture), drawing.ink))
         self.names = sorted(set(self.by_kind) - {UNKNOWN})
         self.grounds = []
         for file in catalog.backgrounds["train"]:
@@ -47,25 +79,20 @@ class Clippings:
             if min(ground.size) >= 100:
                 self.grounds.append(np.asarray(ground))
 
-    def batch(self, rng: Generator, count: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures (count, 3, side, side) normalised, class and colour indices (count,)."""
+    def batch(self, rng: Generator, count: int, side: int) -> Cutouts:
+        """`count` things alone, side × side pixels."""
         pictures = np.empty((count, side, side, 3), np.uint8)
         kinds = np.empty(count, np.int64)
         colours = np.empty(count, np.int64)
         for row in range(count):
             strange = UNKNOWN in self.by_kind and rng.random() < _UNKNOWN_SHARE
             kind = UNKNOWN if strange else self.names[rng.integers(len(self.names))]
-            same = self.by_kind[kind]
-            pictures[row], colours[row] = self._paste(rng, same[rng.integers(len(same))], side)
+            pictures[row], colours[row] = self._paste(rng, self._cut(rng, kind), side)
             kinds[row] = NAMES.index(kind)
-        return _normal(pictures), torch.from_numpy(kinds), torch.from_numpy(colours)
+        return Cutouts(_normal(pictures), torch.from_numpy(kinds), torch.from_numpy(colours))
 
-    def crowd(self, rng: Generator, count: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`count` crowded pictures of N = 4 or 9 things each, for the encoder alone, coloured and blurred like scenes.
-
-        Returns pictures (count, 3, side, side) normalised, shares (count·N, 1, side/16, side/16) of each cell that a
-        thing covers, and class and colour indices (count·N,); things that are all but hidden have class −100.
-        """
+    def crowd(self, rng: Generator, count: int, side: int) -> Crowd:
+        """`count` crowded pictures, side × side pixels, coloured and blurred like scenes."""
         across = int(rng.choice([2, 3]))  # large things and small ones: a scene has both
         things = across * across
         pictures = np.empty((count, side, side, 3), np.uint8)
@@ -77,8 +104,7 @@ class Clippings:
             for slot in rng.permutation(things):
                 strange = UNKNOWN in self.by_kind and rng.random() < _UNKNOWN_SHARE
                 kind = UNKNOWN if strange else self.names[rng.integers(len(self.names))]
-                same = self.by_kind[kind]
-                cut = same[rng.integers(len(same))]
+                cut = self._cut(rng, kind)
                 cut = recolour(rng, cut) if rng.random() < _RECOLOURED else _tint(rng, cut)
                 middle = (np.array([slot % across, slot // across]) + 0.5 + rng.uniform(-0.15, 0.15, 2)) * side / across
                 warped = _warp(rng, cut, side / across * rng.uniform(0.75, 1.25), middle, side)
@@ -96,7 +122,21 @@ class Clippings:
         seen = torch.from_numpy(owners[:, None] == numbers).flatten(0, 1)[:, None]
         shares = functional.avg_pool2d(seen.float(), 16)
         labels = torch.from_numpy(kinds).masked_fill(shares.sum((1, 2, 3)) < 1.5, -100)
-        return _normal(pictures), shares, labels, torch.from_numpy(colours)
+        return Crowd(_normal(pictures), shares, labels, torch.from_numpy(colours))
+
+    def _cut(self, rng: Generator, kind: str) -> NDArray[np.uint8]:
+        """One drawing of a kind, its look changed, at times with a part missing."""
+        same = self.by_kind[kind]
+        if rng.random() < _COLOURED:  # icons are many and teach outlines only
+            same = [row for row in same if not row[1]] or same
+        picture, ink = same[rng.integers(len(same))]
+        cut = inked(rng, picture) if ink else restyled(rng, picture)
+        if rng.random() < _ERASED:
+            high, wide = (max(2, int(side * rng.uniform(0.2, 0.5))) for side in cut.shape[:2])
+            top, left = rng.integers(cut.shape[0] - high + 1), rng.integers(cut.shape[1] - wide + 1)
+            cut = cut.copy()
+            cut[top : top + high, left : left + wide, 3] = 0
+        return cut
 
     def _ground(self, rng: Generator, side: int) -> NDArray[np.float32]:
         if rng.random() < 0.4:
@@ -121,9 +161,11 @@ def _warp(
     rng: Generator, cut: NDArray[np.uint8], size: float, middle: NDArray[np.float64], side: int
 ) -> NDArray[np.uint8]:
     """The RGBA cut-out, turned, stretched and perhaps mirrored, `size` pixels long about `middle` (x, y)."""
-    turn = np.radians(rng.normal(0, 12))
-    stretch = np.exp(rng.normal(0, 0.08, 2)) * size / max(cut.shape[:2]) * np.array([rng.choice([-1.0, 1.0]), 1.0])
-    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.diag(stretch)
+    pick = rng.random()
+    turn = np.radians(rng.uniform(-180, 180) if pick < 0.06 else rng.normal(0, 12 if pick < 0.7 else 35))
+    slant = np.array([[1, rng.normal(0, 0.12)], [rng.normal(0, 0.05), 1]])
+    stretch = np.exp(rng.normal(0, 0.12, 2)) * size / max(cut.shape[:2]) * np.array([rng.choice([-1.0, 1.0]), 1.0])
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ slant @ np.diag(stretch)
     offset = middle - matrix @ (np.array(cut.shape[1::-1]) / 2)
     return cv2.warpAffine(cut, np.column_stack([matrix, offset]), (side, side), flags=cv2.INTER_AREA)  # type: ignore[return-value]
 
@@ -142,19 +184,19 @@ def _tint(rng: Generator, cut: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.dstack([cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB), cut[..., 3]])
 
 
-def losses(encoder: ImageEncoder, heads: Heads, pictures: Tensor, kind: Tensor, colour: Tensor) -> dict[str, Tensor]:
+def losses(encoder: ImageEncoder, heads: Heads, batch: Cutouts) -> dict[str, Tensor]:
     """The loss and two rates of one batch, from the mean feature."""
-    return _judge(heads, encoder(pictures)["backbone_fpn"][-1].mean((2, 3)), kind, colour)
+    feature = encoder(batch.pictures)["backbone_fpn"][-1].float().mean((2, 3))
+    return _judge(heads, feature, batch.kind, batch.colour)
 
 
-def crowd_losses(
-    encoder: ImageEncoder, heads: Heads, pictures: Tensor, shares: Tensor, kind: Tensor, colour: Tensor
-) -> dict[str, Tensor]:
+def crowd_losses(encoder: ImageEncoder, heads: Heads, batch: Crowd) -> dict[str, Tensor]:
     """The same for crowded pictures, from the mean feature of each thing's cells."""
-    features = encoder(pictures)["backbone_fpn"][-1].repeat_interleave(len(shares) // len(pictures), 0)
-    own = (features * shares).sum((2, 3)) / shares.sum((2, 3)).clamp(min=1e-3)
-    seen = kind >= 0
-    return _judge(heads, own[seen], kind[seen], colour[seen])
+    things = len(batch.shares) // len(batch.pictures)
+    features = encoder(batch.pictures)["backbone_fpn"][-1].float().repeat_interleave(things, 0)
+    own = (features * batch.shares).sum((2, 3)) / batch.shares.sum((2, 3)).clamp(min=1e-3)
+    seen = batch.kind >= 0
+    return _judge(heads, own[seen], batch.kind[seen], batch.colour[seen])
 
 
 def _judge(heads: Heads, feature: Tensor, kind: Tensor, colour: Tensor) -> dict[str, Tensor]:

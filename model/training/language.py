@@ -6,7 +6,7 @@ only, and each counts its positions from the end of the prompt, exactly as if it
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,6 @@ from numpy.random import Generator
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from model.embedding import Embedding
@@ -55,10 +54,10 @@ class Packed:
 class Speaker(nn.Module):
     """Perceiver, projectors and language model, with a throw-away classifier on the semantic tokens."""
 
-    def __init__(self, config: Qwen2Config, dtype: torch.dtype = torch.float32) -> None:
-        """`dtype` of the arithmetic, under autocast; the weights are float32 in any case."""
+    def __init__(self, config: Qwen2Config, precision: str = "float32") -> None:
+        """`precision` of the products, under autocast; the weights are float32 in any case."""
         super().__init__()
-        self.dtype = dtype
+        self.precision = precision
         self.vision = Vision(config.hidden_size)
         for name in ("image_newline", "semT_newline", "frame_newline"):
             nn.init.normal_(getattr(self.vision, name), std=0.02)
@@ -77,24 +76,21 @@ class Speaker(nn.Module):
     def forward(self, image: Tensor, mask_tokens: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
         """Logits (K, V) at the K places that have a target, in reading order, and class logits (R, classes).
 
+        `image` is (R, C, n, n) of regions of pictures or (R, 16, C, n, n) of clips.
+
+
         The vocabulary is many times wider than the model, and four places in five belong to prompts: to leave them out
         is an eighth of the whole step.
         """
-        with self._arithmetic(image.device):
+        with segmentation.arithmetic(image.device, self.precision):
             logits, kind = self._forward(image, mask_tokens, packed)
         return logits.float(), kind.float()
 
-    def _arithmetic(self, device: torch.device) -> ExitStack:
-        stack = ExitStack()
-        if self.dtype != torch.float32:
-            stack.enter_context(torch.autocast(device.type, self.dtype))
-            if device.type == "cpu":
-                # the fused attention's backward pass is slow in bfloat16 on CPUs: five times this one's time
-                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        return stack
-
     def _forward(self, image: Tensor, mask_tokens: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-        block = self.vision(image, mask_tokens)
+        if image.ndim == 5:
+            block = torch.stack([self.vision.clip(*clip) for clip in zip(image, mask_tokens, strict=True)])
+        else:
+            block = self.vision(image, mask_tokens)
         vectors = self.qwen.get_input_embeddings()(packed.ids)
         vectors = torch.cat([vectors[:, : packed.slots.start], block, vectors[:, packed.slots.stop :]], dim=1)
         group = packed.group
@@ -109,7 +105,8 @@ class Speaker(nn.Module):
             inputs_embeds=vectors, attention_mask=mask, position_ids=packed.positions, use_cache=False
         )
         logits = self.qwen.lm_head(out.last_hidden_state[packed.targets != _IGNORED])
-        return logits, self.kind(block[:, -17:-1].mean(1))
+        end = (image.shape[-1] // 2) ** 2 + 18  # of the picture, or of a clip's first frame
+        return logits, self.kind(block[:, end - 17 : end - 1].mean(1))
 
 
 class Packer:
@@ -118,29 +115,33 @@ class Packer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, block: int) -> None:
         """`block` is the number of vectors that stand for the region."""
         self.tokenizer, self.block = tokenizer, block
-        parts = Language.__new__(Language)  # only its prompt layout is wanted
-        parts.tokenizer = tokenizer
-        self.before = parts.prompt_ids("")[0]
-        self.after = {
-            (task, language): parts.prompt_ids(instruction(task, language))[1]
-            for task, language in product(_ASKED, LANGUAGES)
-        }
+        self.parts = Language.__new__(Language)  # only its prompt layout is wanted
+        self.parts.tokenizer = tokenizer
+        self.before = self.parts.prompt_ids("")[0]
 
     def pack(self, rng: Generator, truths: list[Truth], answers: int) -> Packed:
         """`answers` different tasks and languages for each region."""
         asked = list(product(_ASKED, LANGUAGES))
         chances = np.array([_ASKED[task] for task, _ in asked]) / len(LANGUAGES)
+        picks = [rng.choice(len(asked), answers, replace=False, p=chances) for _ in truths]
+        return self.lay(
+            [
+                [(instruction(*asked[i]), write(asked[i][0], truth, asked[i][1])) for i in row]
+                for truth, row in zip(truths, picks, strict=True)
+            ]
+        )
+
+    def lay(self, questions: Sequence[Sequence[tuple[str, str]]]) -> Packed:
+        """Instructions and their answers, for each region."""
         rows = []
-        for truth in truths:
+        for told in questions:
             pad = self.tokenizer.pad_token_id
             ids = [*self.before, *[pad] * self.block]
             targets, positions, group = [_IGNORED] * len(ids), list(range(len(ids))), [0] * len(ids)
             start = len(ids)
-            for number, pick in enumerate(rng.choice(len(asked), answers, replace=False, p=chances)):
-                after = self.after[asked[pick]]
-                text = self.tokenizer(write(asked[pick][0], truth, asked[pick][1]), add_special_tokens=False)[
-                    "input_ids"
-                ]
+            for number, (wanted, answer) in enumerate(told):
+                after = self.parts.prompt_ids(wanted)[1]
+                text = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
                 text = [*text, self.tokenizer.eos_token_id]
                 ids += [*after, *text]
                 targets += [

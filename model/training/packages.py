@@ -22,6 +22,51 @@ STYLES = {
     "fxemoji": "@iconify-json/fxemoji@1.2.2",
 }
 """npm packages, each one JSON of SVG drawings of one hand."""
+COLOUR_ICONS = {
+    "fluent-color": "@iconify-json/fluent-color@1.2.21",
+    "flat-color-icons": "@iconify-json/flat-color-icons@1.2.3",
+    "streamline-ultimate-color": "@iconify-json/streamline-ultimate-color@1.2.2",
+    "streamline-emojis": "@iconify-json/streamline-emojis@1.2.4",
+    "streamline-freehand-color": "@iconify-json/streamline-freehand-color@1.2.2",
+}
+"""npm packages of coloured icons, one JSON of SVG drawings each."""
+ICONS = {
+    "icon-park-solid": "@iconify-json/icon-park-solid@1.2.4",
+    "icon-park-twotone": "@iconify-json/icon-park-twotone@1.2.4",
+    "icons8": "@iconify-json/icons8@1.2.1",
+    "game-icons": "@iconify-json/game-icons@1.2.4",
+    "mdi": "@iconify-json/mdi@1.2.3",
+    "material-symbols": "@iconify-json/material-symbols@1.2.93",
+    "tabler": "@iconify-json/tabler@1.2.41",
+    "ph": "@iconify-json/ph@1.2.2",
+    "fa7-solid": "@iconify-json/fa7-solid@1.2.5",
+    "healthicons": "@iconify-json/healthicons@1.2.13",
+    "fluent-emoji-high-contrast": "@iconify-json/fluent-emoji-high-contrast@1.2.6",
+    "emojione-monotone": "@iconify-json/emojione-monotone@1.2.1",
+    "solar": "@iconify-json/solar@1.2.13",
+    "streamline": "@iconify-json/streamline@1.2.5",
+    "streamline-plump": "@iconify-json/streamline-plump@1.2.0",
+    "streamline-flex": "@iconify-json/streamline-flex@1.2.3",
+    "streamline-ultimate": "@iconify-json/streamline-ultimate@1.2.2",
+    "mingcute": "@iconify-json/mingcute@1.2.8",
+    "maki": "@iconify-json/maki@1.2.5",
+    "iconoir": "@iconify-json/iconoir@1.2.11",
+    "lucide": "@iconify-json/lucide@1.2.137",
+    "lucide-lab": "@iconify-json/lucide-lab@1.2.3",
+    "hugeicons": "@iconify-json/hugeicons@1.2.35",
+    "carbon": "@iconify-json/carbon@1.2.29",
+    "ri": "@iconify-json/ri@1.2.10",
+    "tdesign": "@iconify-json/tdesign@1.2.19",
+    "fluent": "@iconify-json/fluent@1.2.60",
+    "bi": "@iconify-json/bi@1.2.7",
+    "ion": "@iconify-json/ion@1.2.7",
+    "la": "@iconify-json/la@1.2.1",
+    "vaadin": "@iconify-json/vaadin@1.2.1",
+    "guidance": "@iconify-json/guidance@1.2.2",
+    "bxs": "@iconify-json/bxs@1.2.3",
+    "wpf": "@iconify-json/wpf@1.2.0",
+}
+"""npm packages of plain icons in one colour."""
 CLIPPINGS = {
     "tuxpaint-stamps-default": "usr/share/tuxpaint/stamps",
     "openclipart-png": "usr/share/openclipart/png",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from typing import Any
 
 import cv2
@@ -27,6 +28,9 @@ _PAINTS = {
     "grey": (0, 0.03, 0.6),
     "white": (0, 0.02, 1.0),
 }  # hue 0–360, saturation, value
+
+
+_SOLID = 0.55  # an icon whose outline is drawn to more than this share is a solid shape, else a line
 
 
 def trim(cut: Picture) -> Picture:
@@ -83,6 +87,65 @@ def recolour(rng: Generator, cut: Picture) -> Picture:
     hsv[..., 0] = hsv[..., 0] % 180
     colour = cv2.cvtColor(np.clip(hsv, 0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB)
     return np.dstack([colour, cut[..., 3]])
+
+
+def inked(rng: Generator, cut: Picture) -> Picture:
+    """A plain icon (red channel: how much of a pixel is drawn; alpha: the whole outline) in colours made up anew.
+
+    A thin line becomes a dark or light rim about a body, a solid shape the body itself with its gaps in another tone.
+    """
+    drawn = cut[..., 0].astype(np.float32)[..., None] / 255
+    alpha = cut[..., 3]
+    body, other = _colour(rng), _colour(rng)
+    share = float(drawn[alpha > 128].mean()) if (alpha > 128).any() else 1.0
+    if share < _SOLID:
+        tone = rng.random()
+        line = body * rng.uniform(0.05, 0.5) if tone < 0.6 else other if tone < 0.8 else np.full(3, 245.0)
+        mixed = body + drawn * (line - body)
+    else:
+        gaps = other if rng.random() < 0.4 else np.clip(body * rng.uniform(0.2, 1.9), 0, 255)
+        mixed = gaps + drawn * (body - gaps)
+        if rng.random() < 0.35:  # the gaps are holes
+            alpha = np.minimum(alpha, cut[..., 0])
+    if rng.random() < 0.5:  # lit from one side
+        rows, columns = np.mgrid[0 : cut.shape[0], 0 : cut.shape[1]] / max(cut.shape[:2])
+        turn = rng.uniform(0, 2 * np.pi)
+        mixed = mixed * (1 + rng.uniform(0.1, 0.5) * (rows * np.sin(turn) + columns * np.cos(turn)))[..., None]
+    return np.dstack([np.clip(mixed, 0, 255).astype(np.uint8), alpha])
+
+
+def _colour(rng: Generator) -> NDArray[np.float64]:
+    """RGB, 0…255, near one of the named colours."""
+    hue, saturation, value = _PAINTS[list(_PAINTS)[rng.integers(len(_PAINTS))]]
+    hsv = np.array(
+        [hue / 360 + rng.normal(0, 0.02), saturation * rng.uniform(0.7, 1.15), value * rng.uniform(0.75, 1.1)]
+    )
+    red, green, blue = colorsys.hsv_to_rgb(hsv[0] % 1, min(1.0, hsv[1]), min(1.0, hsv[2]))
+    return np.array([red, green, blue]) * 255
+
+
+def restyled(rng: Generator, cut: Picture) -> Picture:
+    """Often the thing in quite other tones, so that what it is has to be told from its shape."""
+    pick = rng.random()
+    if pick > 0.5:
+        return cut
+    hsv = cv2.cvtColor(cut[..., :3], cv2.COLOR_RGB2HSV).astype(np.int16)
+    if pick < 0.2:  # other hues
+        hsv[..., 0] = (hsv[..., 0] + rng.integers(180)) % 180
+    elif pick < 0.27:  # grey
+        hsv[..., 1] = hsv[..., 1] * rng.uniform(0, 0.3)
+    elif pick < 0.34:  # few tones
+        step = int(rng.integers(60, 130))
+        hsv[..., 2] = np.clip(hsv[..., 2] // step * step + step // 2, 0, 255)
+    elif pick < 0.4:  # light for dark
+        hsv[..., 2] = 255 - hsv[..., 2]
+    else:  # one colour, its own lights and shadows
+        body = np.array([[_colour(rng)]]).astype(np.uint8)
+        one = cv2.cvtColor(body, cv2.COLOR_RGB2HSV)[0, 0].astype(np.int16)
+        keep = rng.uniform(0.2, 1.0)
+        hsv[..., 0], hsv[..., 1] = one[0], one[1]
+        hsv[..., 2] = one[2] * (1 - keep) + keep * hsv[..., 2]
+    return np.dstack([cv2.cvtColor(np.clip(hsv, 0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB), cut[..., 3]])
 
 
 def shade(rng: Generator, canvas: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:

@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 DEFAULT = Path(__file__).with_name("recipe.yaml")
 
 
+Precision = Literal["float32", "bfloat16"]
+"""Of the products; the weights stay float32."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,6 +24,7 @@ class Rates(_Strict):
 
     crops: PositiveFloat
     segment: PositiveFloat
+    memory: PositiveFloat
     speak: PositiveFloat
 
 
@@ -41,14 +46,24 @@ class Lesson(_Strict):
     minutes: PositiveFloat
 
 
+class Memory(_Strict):
+    """The lesson for video: SAM 2's memory, with everything that pictures need frozen."""
+
+    clips: PositiveInt
+    pieces: PositiveInt
+    frames: int = Field(ge=2, le=8)
+    minutes: PositiveFloat
+
+
 class Speak(_Strict):
     """The language stage."""
 
     pictures: PositiveInt
     regions: PositiveInt
     answers: int = Field(ge=1, le=8)
+    clips: PositiveInt = 2
     skipped: float = Field(ge=0, lt=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     minutes: PositiveFloat
     unsure: float | None = Field(default=None, gt=0, le=1)
 
@@ -62,6 +77,8 @@ class Recipe(_Strict):
     rates: Rates
     crops: Crops
     segment: tuple[Lesson, ...]
+    precision: Precision = "float32"
+    memory: Memory
     speak: Speak
     vocabulary: int = Field(ge=300)
     language_model: dict[str, int]

@@ -18,14 +18,15 @@ from pycocotools import mask as coco
 from model.training import looks
 from model.training.art import Catalog, Drawing
 from model.training.looks import UNKNOWN
-from model.training.paint import Picture, crop, develop, recolour, shade, texture, trim
+from model.training.paint import Picture, crop, develop, inked, recolour, restyled, shade, texture, trim
 from model.training.texts import Neighbour, Truth
 
-SPLITS = ("train", "val", "test", "transfer")
-"""train and val show drawings that training uses, val over held-out backgrounds; test shows the held-out drawings and
-transfer the held-out style, both over held-out backgrounds."""
+SPLITS = ("train", "val", "test", "transfer", "icons")
+"""train and val show drawings that training uses, val over held-out backgrounds; test shows the held-out drawings,
+transfer the held-out style and icons the held-out plain icons, all over held-out backgrounds."""
 
 _COUNTS = (0.28, 0.3, 0.24, 0.12, 0.06)  # how often a scene has 1, 2, … 5 things
+_RESTYLED = 0.7  # share of the drawings that training may see in other tones
 _UNKNOWN_SHARE = 0.2  # things outside the class table
 
 
@@ -68,16 +69,17 @@ class Painter:
 
     def scene(self, number: int, size: tuple[int, int] | None = None) -> Scene:
         """Scene `number` (0, 1, …); `size` is (width, height), by default one of several picture shapes."""
-        rng = np.random.default_rng([self.seed, SPLITS.index(self.split), number])
+        rng = np.random.default_rng([self.seed, self.code, number])
         width, height = size or ((320, 240), (240, 320), (288, 288), (352, 224), (272, 256))[rng.integers(5)]
-        canvas = self._background(rng, width, height).astype(np.float32)
+        canvas = self.background(rng, width, height).astype(np.float32)
         count = int(rng.choice(len(_COUNTS), p=_COUNTS)) + 1
         whole: list[NDArray[np.bool_]] = []
         owner = np.full((height, width), -1, np.int16)
         chosen: list[tuple[str, str]] = []
         for _ in range(count):
-            kind, source, cut = self._thing(rng)
-            layer = _place(rng, cut, width, height, count, owner, whole)
+            kind, source, cut = self.thing(rng)
+            slant = rng.normal(0, 0.12) if self.split == "train" else 0.0
+            layer = _place(rng, cut, width, height, count, owner, whole, slant)
             if layer is None:
                 continue
             colour, alpha = layer
@@ -91,22 +93,36 @@ class Painter:
         picture = develop(rng, canvas)
         return Scene(picture, tuple(_things(picture, owner, whole, chosen)))
 
-    def _background(self, rng: Generator, width: int, height: int) -> Picture:
+    @property
+    def code(self) -> int:
+        """The split's part of a random seed."""
+        return SPLITS.index(self.split)
+
+    def background(self, rng: Generator, width: int, height: int) -> Picture:
+        """A part of a photograph, or a texture, RGB."""
         if not self.backgrounds or rng.random() < 0.12:
             return texture(rng, width, height)
         source = _photograph(str(self.catalog.root / self.backgrounds[rng.integers(len(self.backgrounds))]))
         return crop(rng, source, width, height)
 
-    def _thing(self, rng: Generator) -> tuple[str, str, Picture]:
-        """Kind, source and RGBA picture of the next thing."""
-        if rng.random() < _UNKNOWN_SHARE:
+    def thing(self, rng: Generator, unknown_share: float = _UNKNOWN_SHARE) -> tuple[str, str, Picture]:
+        """Kind, source and RGBA picture of the next thing; `unknown_share` 0…1 of them are outside the class table."""
+        if rng.random() < unknown_share:
             if self.strange and rng.random() < 0.6:
                 drawing = self.strange[rng.integers(len(self.strange))]
-                return UNKNOWN, drawing.file, recolour(rng, _drawing(str(self.catalog.root / drawing.file)))
+                return UNKNOWN, drawing.file, self._look(rng, drawing)
             return UNKNOWN, "blob", self._blob(rng)
         kind = self.names[rng.integers(len(self.names))]
         drawing = self.known[kind][rng.integers(len(self.known[kind]))]
-        return kind, drawing.file, recolour(rng, _drawing(str(self.catalog.root / drawing.file)))
+        return kind, drawing.file, self._look(rng, drawing)
+
+    def _look(self, rng: Generator, drawing: Drawing) -> Picture:
+        cut = _drawing(str(self.catalog.root / drawing.file))
+        if drawing.ink:
+            cut = inked(rng, cut)
+        elif self.split == "train" and rng.random() < _RESTYLED:
+            cut = restyled(rng, cut)
+        return recolour(rng, cut)
 
     def _blob(self, rng: Generator) -> Picture:
         """A smooth random shape cut out of a photograph or a texture."""
@@ -115,7 +131,7 @@ class Painter:
         reach = np.hypot(*np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j])
         edge = 0.62 + sum(rng.uniform(0, 0.22 / k) * np.cos(k * turn + rng.uniform(0, 6.3)) for k in range(1, 6))
         alpha = np.clip((edge - reach) * side / 4, 0, 1)
-        skin = texture(rng, side, side) if rng.random() < 0.4 else self._background(rng, side, side)
+        skin = texture(rng, side, side) if rng.random() < 0.4 else self.background(rng, side, side)
         return trim(np.dstack([skin, (alpha * 255).astype(np.uint8)]))
 
 
@@ -170,6 +186,7 @@ def _place(
     count: int,
     owner: NDArray[np.int16],
     whole: list[NDArray[np.bool_]],
+    slant: float,
 ) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """Turn, scale and put the cut-out somewhere: colour H×W×3, alpha H×W in 0…1; None when it would hide too much."""
     for _ in range(8):
@@ -184,15 +201,9 @@ def _place(
         column = np.clip(column, 0.42 * side, width - 0.42 * side)
         row = np.clip(row, 0.42 * side, height - 0.42 * side)
         cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
-        matrix = np.array([[cos, -sin], [sin, cos]]) @ np.diag([flip * scale * stretch, scale / stretch])
-        centre = matrix @ (np.array([cut.shape[1], cut.shape[0]]) / 2)
-        affine = np.column_stack([matrix, [column - centre[0], row - centre[1]]])
-        source: NDArray[Any] = cut.astype(np.float32)
-        source[..., :3] *= source[..., 3:] / 255  # premultiplied, so that no dark rim appears
-        if scale < 0.6:  # cv2.warpAffine does not smooth when it shrinks
-            source = cv2.GaussianBlur(source, (0, 0), 0.35 / scale)
-        warped = cv2.warpAffine(source, affine, (width, height), flags=cv2.INTER_LINEAR)
-        alpha = np.clip(warped[..., 3] / 255, 0, 1)
+        turned = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, slant], [0, 1]])
+        matrix = turned @ np.diag([flip * scale * stretch, scale / stretch])
+        colour, alpha = lay(smoothed(cut, scale), matrix, (column, row), (width, height))
         mask = alpha > 0.5
         if mask.sum() < max(60, 0.003 * mask.size):
             continue
@@ -201,8 +212,28 @@ def _place(
             for i, other in enumerate(whole)
         ):
             continue
-        return warped[..., :3] / np.maximum(alpha, 1e-3)[..., None], alpha
+        return colour, alpha
     return None
+
+
+def smoothed(cut: Picture, scale: float) -> NDArray[Any]:
+    """A cut-out as float32, ready to be laid at `scale`: colours premultiplied, so that no dark rim appears."""
+    source: NDArray[Any] = cut.astype(np.float32)
+    source[..., :3] *= source[..., 3:] / 255
+    # cv2.warpAffine does not smooth when it shrinks
+    return cv2.GaussianBlur(source, (0, 0), 0.35 / scale) if scale < 0.6 else source
+
+
+def lay(
+    source: NDArray[Any], matrix: NDArray[Any], middle: tuple[float, float], size: tuple[int, int]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A smoothed cut-out under a 2 × 2 matrix, its middle at (x, y), on a canvas of (width, height): colour H×W×3,
+    alpha H×W in 0…1."""
+    centre = matrix @ (np.array([source.shape[1], source.shape[0]]) / 2)
+    affine = np.column_stack([matrix, [middle[0] - centre[0], middle[1] - centre[1]]])
+    warped = cv2.warpAffine(source, affine, size, flags=cv2.INTER_LINEAR)
+    alpha = np.clip(warped[..., 3] / 255, 0, 1)
+    return warped[..., :3] / np.maximum(alpha, 1e-3)[..., None], alpha
 
 
 def _things(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from numpy.random import Generator
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from model.training import clicks
 from model.training.batch import NAMES, Batch, batch_of
@@ -130,6 +132,20 @@ def at_size(sam: SAM2Base, side: int) -> None:
     sam.sam_prompt_encoder.mask_input_size = (4 * cells, 4 * cells)
 
 
+@contextmanager
+def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
+    """Products in `precision` (float32 or bfloat16, under autocast); the weights stay float32."""
+    if precision == "float32":
+        yield
+        return
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, getattr(torch, precision)))
+        if device.type == "cpu":
+            # the fused attention's backward pass is slow in bfloat16 on CPUs: five times this one's time
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
+
+
 def encode(sam: SAM2Base, pictures: Tensor) -> list[Tensor]:
     """Feature levels, finest first; the last has SAM 2's `no_mem_embed` added, as the image path does."""
     levels = list(sam.forward_image(pictures)["backbone_fpn"])
@@ -154,7 +170,9 @@ def decode(sam: SAM2Base, levels: list[Tensor], coords: Tensor, labels: Tensor, 
     finally:
         hook.remove()
     side = levels[-1].shape[-1]
-    return Decoded(logits, ious, tokens, score, caught[0].transpose(1, 2).reshape(len(coords), -1, side, side))
+    image = caught[0].transpose(1, 2).reshape(len(coords), -1, side, side)
+    # losses want float32, also under autocast
+    return Decoded(logits.float(), ious.float(), tokens.float(), score.float(), image.float())
 
 
 def prompt(
@@ -194,7 +212,7 @@ def losses(learner: Learner, batch: Batch, rng: Generator) -> dict[str, Tensor]:
     wide = [level.repeat_interleave(regions, 0) for level in levels]
     # the crops' classifier on each thing's own cells: what was learned there is carried over to whole scenes
     cells = functional.avg_pool2d(batch.targets, 4)
-    plain = (levels[-1] - sam.no_mem_embed.view(1, -1, 1, 1)).repeat_interleave(regions, 0)
+    plain = (levels[-1].float() - sam.no_mem_embed.view(1, -1, 1, 1)).repeat_interleave(regions, 0)
     own = heads.crop_norm((plain * cells).sum((2, 3)) / cells.sum((2, 3)).clamp(min=1e-3))
     groups = np.array_split(rng.permutation(len(batch.masks)), 2)
     names, weights = [name for name, _ in _PLANS], [weight for _, weight in _PLANS]

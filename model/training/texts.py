@@ -13,6 +13,17 @@ _BESIDE_EN = {"beside": "Beside it is", "covered": "It is partly covered by", "f
 _BESIDE_ZH = {"beside": "旁边是{}", "covered": "一部分被{}遮住", "front": "它在{}前面"}
 
 
+ACTS = {
+    "still": ("stays where it is", "stay where they are", "停在原处"),
+    "left": ("moves to the left", "move to the left", "向左移动"),
+    "right": ("moves to the right", "move to the right", "向右移动"),
+    "up": ("moves up", "move up", "向上移动"),
+    "down": ("moves down", "move down", "向下移动"),
+    "gone": ("is gone", "are gone", "不见了"),
+}
+"""What a thing does in a clip: English of one, of several, Chinese."""
+
+
 @dataclass(frozen=True)
 class Neighbour:
     """Another thing: `relation` is beside, covered (it covers this one) or front (this one covers it)."""
@@ -56,6 +67,21 @@ def write(task: str, truth: Truth, language: str = "en") -> str:
     """The text for task recognize, explain, brief or detailed, in en or zh. Raises KeyError for another task."""
     tasks = {"recognize": _recognize, "explain": _explain, "brief": _brief, "detailed": _detailed}
     return tasks[task](truth, language)
+
+
+def tell(truth: Truth, act: str, before: str | None = None, language: str = "en") -> str:
+    """The caption of a clip: what the thing does (a key of ACTS), given what it did before, if that was told."""
+    one, several, chinese = ACTS[act]
+    if language == "zh":
+        if before is None:
+            return f"{_phrase_zh(truth.kind, truth.colour)}{chinese}。"
+        row = kind_of(truth.kind)
+        word = "现在" if act != before else "仍然"
+        return f"这{row.measure}{COLOURS[truth.colour]}的{row.zh}{word}{chinese}。"
+    verb = several if truth.kind in _PLURAL else one
+    if before is None:
+        return f"{_capital(_phrase_en(truth.kind, truth.colour))} {verb}."
+    return f"The {truth.colour} {truth.kind} {verb} {'now' if act != before else 'as before'}."
 
 
 def _recognize(truth: Truth, language: str) -> str:

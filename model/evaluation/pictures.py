@@ -1,4 +1,4 @@
-"""How good a checkpoint is on scenes it never saw: `python -m model.evaluation [--seed N] [--json]`.
+"""How good a checkpoint is on pictures it never saw.
 
 Masks are measured as the interactive-segmentation literature does it: the first click in the middle of the thing, each
 next one in the middle of the largest error. Words are asked for the region that a tight box gives. Scenes come from
@@ -7,31 +7,25 @@ next one in the middle of the largest error. Words are asked for the region that
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from model import PerceiveAnything, Prompt, Task
 from model.region import Region
 from model.training import clicks
-from model.training.art import ArtMissing, load
 from model.training.looks import COLOURS, PLACES, UNKNOWN, box_of
 from model.training.scenes import Painter, Thing
 from model.training.texts import definition, label
 
-TARGETS = {
+TARGETS: dict[str, float | None] = {
     "iou_1_click": 0.80,
     "iou_3_clicks": 0.86,
     "iou_box": 0.88,
@@ -98,20 +92,20 @@ def figures(test: Sequence[Case], transfer: Sequence[Case]) -> dict[str, float]:
     known = [case for case in test if case.thing.truth.kind != UNKNOWN]
     strange = [case for case in test if case.thing.truth.kind == UNKNOWN]
     return {
-        **{key: _mean(case.ious[key] for case in test) for key in ("iou_1_click", "iou_3_clicks", "iou_box")},
-        "class_top1": _mean(_class_right(case) for case in known),
-        "colour": _mean(_words(case, COLOURS) == [case.thing.truth.colour] for case in test),
-        "place": _mean(_place(case) == case.thing.truth.place for case in test),
-        "definition": _mean(_definition_right(case) for case in known),
-        "transfer_class_top1": _mean(_class_right(case) for case in transfer if case.thing.truth.kind != UNKNOWN),
-        "class_top1_click": _mean(case.clicked_class == case.thing.truth.kind for case in known),
-        "unknown_said": _mean(case.texts["recognize"] == UNKNOWN for case in strange),
+        **{key: mean(case.ious[key] for case in test) for key in ("iou_1_click", "iou_3_clicks", "iou_box")},
+        "class_top1": mean(class_right(case) for case in known),
+        "colour": mean(_words(case, COLOURS) == [case.thing.truth.colour] for case in test),
+        "place": mean(_place(case) == case.thing.truth.place for case in test),
+        "definition": mean(_definition_right(case) for case in known),
+        "transfer_class_top1": mean(class_right(case) for case in transfer if case.thing.truth.kind != UNKNOWN),
+        "class_top1_click": mean(case.clicked_class == case.thing.truth.kind for case in known),
+        "unknown_said": mean(case.texts["recognize"] == UNKNOWN for case in strange),
     }
 
 
 def confusions(cases: Sequence[Case]) -> list[tuple[str, str, int]]:
     """(truth, what was said, how often) of the wrong classes, the commonest first."""
-    wrong = Counter((case.thing.truth.kind, case.texts["recognize"]) for case in cases if not _class_right(case))
+    wrong = Counter((case.thing.truth.kind, case.texts["recognize"]) for case in cases if not class_right(case))
     return [(truth, said, count) for (truth, said), count in wrong.most_common()]
 
 
@@ -126,7 +120,7 @@ def contact_sheet(cases: Sequence[Case], columns: int = 4) -> Image.Image:
         shown = Image.fromarray(_overlay(case))
         shown.thumbnail((side - 8, side - 8))
         sheet.paste(shown, (left + 4, top + 4))
-        verdict = "" if _class_right(case) else f"  (it is: {case.thing.truth.colour} {case.thing.truth.kind})"
+        verdict = "" if class_right(case) else f"  (it is: {case.thing.truth.colour} {case.thing.truth.kind})"
         lines = [
             f"{case.texts['recognize']}{verdict}",
             case.texts["brief"],
@@ -149,12 +143,14 @@ def measure_click(pam: PerceiveAnything, cases: Sequence[Case], repeats: int = 5
     return float(np.median(times[1:])) if len(times) > 1 else 0.0
 
 
-def _mean(values: Iterable[float | bool]) -> float:
+def mean(values: Iterable[float | bool]) -> float:
+    """Their mean, 0 of none."""
     found = [float(value) for value in values]
     return sum(found) / len(found) if found else 0.0
 
 
-def _class_right(case: Case) -> bool:
+def class_right(case: Case) -> bool:
+    """Whether the class is the true one."""
     return case.texts["recognize"] == label(case.thing.truth.kind)
 
 
@@ -185,64 +181,3 @@ def _overlay(case: Case) -> np.ndarray:
         cv2.circle(picture, (int(x), int(y)), 4, (255, 255, 255), -1)
         cv2.circle(picture, (int(x), int(y)), 3, (0, 160, 0), -1)
     return picture
-
-
-def _print(console: Console, found: dict[str, float], test: Sequence[Case]) -> None:
-    table = Table("figure", "value", "target", title="held-out scenes")
-    for key, value in found.items():
-        target = TARGETS.get(key)
-        table.add_row(
-            key, f"{value:.3f}", f"≥ {target:.2f}" if target else "", style="red" if target and value < target else None
-        )
-    console.print(table)
-    wrong = Table("truth", "said", "times", title="commonest confusions")
-    for truth, said, count in confusions(test)[:15]:
-        wrong.add_row(truth, said, str(count))
-    console.print(wrong)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 2 when the drawings are not there."""
-    parser = argparse.ArgumentParser(prog="python -m model.evaluation", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="tiny", help="checkpoint name or folder")
-    parser.add_argument("--art", type=Path, default=Path(".art"), help="folder of the fetched drawings")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other scenes")
-    parser.add_argument("--count", type=int, default=200, help="scenes of each split")
-    parser.add_argument(
-        "--out", type=Path, default=Path("evaluation"), help="folder for contact-sheet.png and figures.json"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("--device", default="auto")
-    options = parser.parse_args(arguments)
-    console = Console(stderr=options.json)
-    try:
-        catalog = load(options.art)
-    except ArtMissing as error:
-        print(f"The held-out evaluation draws its scenes from packages that are not here yet: {error}", file=sys.stderr)
-        return 2
-    pam = PerceiveAnything.from_pretrained(options.model, device=options.device)
-    test = run(pam, Painter(catalog, "test", options.seed), options.count, console)
-    transfer = run(pam, Painter(catalog, "transfer", options.seed), options.count, console)
-    found = figures(test, transfer)
-    found["seconds_per_click"] = measure_click(pam, test)
-    options.out.mkdir(parents=True, exist_ok=True)
-    contact_sheet(test[:32]).save(options.out / "contact-sheet.png")
-    contact_sheet(transfer[:32]).save(options.out / "contact-sheet-transfer.png")
-    report = {
-        **{key: round(value, 4) for key, value in found.items()},
-        "seed": options.seed,
-        "scenes": options.count,
-        "things": len(test),
-        "confusions": confusions(test)[:20],
-    }
-    (options.out / "figures.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if options.json:
-        print(json.dumps(report))
-    else:
-        _print(console, found, test)
-        console.print(f"contact sheets and figures.json are in {options.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
