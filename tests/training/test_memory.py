@@ -12,7 +12,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from model.tower import Tower
 from model.training import memory, segmentation
 from model.training.art import Catalog
-from model.training.clips import Director
+from model.training.clips import SEEN, Director
 from model.training.place import Place, sam2
 from model.training.scenes import Painter
 
@@ -43,7 +43,7 @@ def test_films_are_drawn_once(catalog: Catalog, tmp_path: Path) -> None:
 def test_pieces_begin_with_the_thing(films: memory.Films) -> None:
     piece = memory.scraps(np.random.default_rng(0), films, 6, 4)
     assert piece.pictures.shape == (4, 6, 3, 128, 128)
-    assert (piece.masks[0].sum((1, 2)) >= memory.SEEN).all()
+    assert (piece.masks[0].sum((1, 2)) >= SEEN).all()
 
 
 def test_without_anything_learned_features_pass(sam: SAM2Base, films: memory.Films) -> None:
