@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import redis
 
@@ -26,12 +26,13 @@ class Affinity:
         """The worker has begun a job."""
         self._redis.sadd(_BUSY, worker)
 
-    def free(self, worker: str, picture: str | None, held_s: float) -> None:
-        """The worker has ended a job; with a picture, it holds that one's embedding, believed for held_s seconds."""
+    def free(self, worker: str, pictures: Iterable[str], held_s: float) -> None:
+        """The worker has ended its jobs, and holds the embeddings of some pictures, believed for held_s seconds."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.srem(_BUSY, worker)
-        if picture is not None and held_s >= 1:
-            pipe.set(_key(picture), worker, ex=round(held_s))
+        for picture in pictures:
+            if held_s >= 1:
+                pipe.set(_key(picture), worker, ex=round(held_s))
         pipe.execute()
 
     def choose(self, picture: str, signs: Sequence[Sign]) -> Sign | None:

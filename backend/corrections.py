@@ -28,9 +28,9 @@ def cut(pam: PerceiveAnything, embedding: Embedding, prompt: RegionPrompt) -> Pr
         PromptError: the mask has another size than the picture, or nothing is left of it.
     """
     from model import Prompt
-    from model.mask import from_coco_rle, mask_box
+    from model.mask import from_rle, mask_box, mask_iou
 
-    old = from_coco_rle(prompt.mask or {})
+    old = from_rle(prompt.mask or {})
     if old.shape != (embedding.height, embedding.width):
         raise PromptError("the region that is corrected belongs to a picture of another size: reload the page")
     hull = mask_box(old)
@@ -43,7 +43,7 @@ def cut(pam: PerceiveAnything, embedding: Embedding, prompt: RegionPrompt) -> Pr
         box = hull  # nothing says what the region is but its box
     (refined,) = pam.segment(embedding, [Prompt(points=given.points, box=box)])
     new = refined.mask
-    if not _outside(new, clicks) or _iou(old, new) < _SAME:
+    if not _outside(new, clicks) or mask_iou(old, new) < _SAME:
         new = old
         for region, (x, y) in zip(
             pam.segment(embedding, [Prompt(points=[(x, y, 1)]) for x, y in clicks]), clicks, strict=True
@@ -59,10 +59,10 @@ def cut(pam: PerceiveAnything, embedding: Embedding, prompt: RegionPrompt) -> Pr
 def to_pixels(prompt: RegionPrompt, width: int, height: int) -> Prompt:
     """A prompt in percentages → pixels of a picture of that size."""
     from model import Prompt
-    from model.mask import from_coco_rle
+    from model.mask import from_rle
 
     if prompt.mask is not None:
-        return Prompt(mask=from_coco_rle(prompt.mask))
+        return Prompt(mask=from_rle(prompt.mask))
     points = [(p.x / 100 * width, p.y / 100 * height, int(p.positive)) for p in prompt.points]
     box = None
     if prompt.box is not None:
@@ -74,10 +74,6 @@ def to_pixels(prompt: RegionPrompt, width: int, height: int) -> Prompt:
 def _outside(mask: np.ndarray, clicks: list[tuple[float, float]]) -> bool:
     height, width = mask.shape
     return not any(mask[min(int(y), height - 1), min(int(x), width - 1)] for x, y in clicks)
-
-
-def _iou(one: np.ndarray, other: np.ndarray) -> float:
-    return float((one & other).sum() / max((one | other).sum(), 1))
 
 
 def _disc(mask: np.ndarray, x: float, y: float) -> np.ndarray:

@@ -1,24 +1,22 @@
-"""The engine of a worker: a job's request in, fetch, encode, segment, describe, its reply out."""
+"""The engine of a worker: a job's request in, its reply out; and several jobs' at once."""
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
-import math
 import time
-from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from backend import logs
 from backend.errors import BackendError, BadRequest, from_model
-from backend.job import VERSION, Group, JobReply, JobRequest, LabelReply, RegionPrompt, RegionReply, TextReply
-from backend.labels import best_label
-from backend.pictures import PictureStore
+from backend.gallery import Gallery
+from backend.job import VERSION, JobReply, JobRequest
 from backend.settings import Settings
-from backend.shelf import Addresses, EmbeddingShelf
+from backend.step import Step
 
 if TYPE_CHECKING:
-    from model import Embedding, PerceiveAnything, Reading, Region
+    from model import PerceiveAnything
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +53,12 @@ def make_resident(engine: Engine) -> None:
     _resident = engine
 
 
+def expect(payloads: Sequence[dict[str, Any]]) -> None:
+    """Tell this process's engine what it will be asked next; see `Engine.expect`."""
+    if _resident is not None:
+        _resident.expect(payloads)
+
+
 def resident_stats() -> dict[str, float]:
     """Of this process's engine; empty while it is loading."""
     return _resident.stats() if _resident is not None else {}
@@ -63,15 +67,12 @@ def resident_stats() -> dict[str, float]:
 class Engine:
     """Answers jobs with a loaded model."""
 
-    def __init__(self, settings: Settings, pam: PerceiveAnything, pictures: PictureStore) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, pam: PerceiveAnything, gallery: Gallery) -> None:
         self._pam = pam
-        self._pictures = pictures
-        self._addresses = Addresses(settings.picture_memory_s)
-        on_host = pam.device.type == "cpu"
-        self._shelf = EmbeddingShelf(
-            settings.embedding_cache_bytes, 0 if on_host else settings.embedding_host_bytes, str(pam.device)
-        )
+        self._gallery = gallery
+        self._step = Step(settings, pam, gallery)
+        self._expected: list[dict[str, Any]] = []
+        self._ready: dict[str, JobReply | Exception] = {}
 
     @property
     def model_version(self) -> str:
@@ -79,14 +80,7 @@ class Engine:
 
     def stats(self) -> dict[str, float]:
         """For /metrics: what the worker remembers of pictures, and its GPU's memory in bytes."""
-        shelf = self._shelf
-        found: dict[str, float] = {
-            "embedding_hits": shelf.stats.hits,
-            "embedding_misses": shelf.stats.misses,
-            "embedding_evictions": shelf.stats.evictions,
-            "embedding_bytes": shelf.nbytes,
-            "embedding_host_bytes": shelf.host_nbytes,
-        }
+        found = self._gallery.stats()
         if self._pam.device.type == "cuda":
             import torch
 
@@ -105,13 +99,22 @@ class Engine:
         )
         self._pam.score(found.regions, ["a", "b"])
 
+    def expect(self, payloads: Sequence[dict[str, Any]]) -> None:
+        """These will be given to `answer` one after the other: the first call computes all of them together."""
+        self._expected = list(payloads) if len(payloads) > 1 else []
+        self._ready = {}
+
     def answer(self, payload: dict[str, Any]) -> dict[str, Any]:
         """The reply, or the error that the request caused; other faults are raised and rq records them."""
+        if payload in self._expected:
+            self._answer_expected()
+        result = self._ready.pop(_key(payload), None)
         try:
-            if payload.get("version") != VERSION:
-                raise BadRequest("a job of another version of Pallas: run the same version everywhere")
-            request = JobRequest.model_validate(payload)
-            return self._perceive(request).model_dump(mode="json")
+            if result is None:
+                (result,) = self._step.answer([_request(payload)])
+            if isinstance(result, Exception):
+                raise result
+            return result.model_dump(mode="json")
         except BackendError as error:
             return {"error": error.to_wire()}
         except Exception as error:
@@ -120,109 +123,26 @@ class Engine:
                 raise
             return {"error": known.to_wire()}
 
-    def _perceive(self, request: JobRequest) -> JobReply:
-        seconds: dict[str, float] = {"queue": max(0.0, time.time() - request.sent_at)}
-        embedding, cached = self._embedding(request.picture, seconds)
-        seconds |= dict.fromkeys(("decode", "prefill", "generate"), 0.0)
-        groups = tuple(self._group(embedding, group, request.max_new_tokens, seconds) for group in request.groups)
-        return JobReply(
-            width=embedding.width,
-            height=embedding.height,
-            groups=groups,
-            seconds=seconds,
-            model_version=self.model_version,
-            cached=cached,
-        )
-
-    def _embedding(self, picture: str, seconds: dict[str, float]) -> tuple[Embedding, bool]:
-        """Of a picture, and whether it was there already."""
-        from model import open_picture
-
-        begin = time.perf_counter()
-        known = self._addresses.get(picture)
-        embedding = self._shelf.get(known) if known is not None else None
-        if embedding is None:
-            data = self._pictures.read(picture)
-            key = hashlib.sha256(data).hexdigest()
-            self._addresses.put(picture, key)
-            # the same picture under another address is the same picture
-            embedding = self._shelf.get(key) if key != known else None
-        if embedding is not None:
-            seconds |= {"fetch": time.perf_counter() - begin, "encode": 0.0}
-            return embedding, True
-        image = open_picture(data, self._settings.max_picture_pixels)
-        fetched = time.perf_counter()
-        embedding = self._pam.encode(image)
-        self._shelf.put(key, embedding)
-        seconds |= {"fetch": fetched - begin, "encode": time.perf_counter() - fetched}
-        return embedding, False
-
-    def _group(
-        self, embedding: Embedding, group: Group, max_new_tokens: int, seconds: dict[str, float]
-    ) -> tuple[RegionReply, ...]:
-        begin = time.perf_counter()
-        if group.propose:
-            regions = self._pam.propose(embedding, limit=self._settings.max_proposals)
-        else:
-            regions = self._segment(embedding, group.prompts)
-        decoded = time.perf_counter()
-        # each region's prompt is read once, whatever is then asked about it
-        reading = self._pam.read(regions)
-        prefilled = time.perf_counter()
-        texts = self._texts(reading, group, max_new_tokens)
-        labels = self._labels(reading, group)
-        seconds["decode"] += decoded - begin
-        seconds["prefill"] += prefilled - decoded
-        seconds["generate"] += time.perf_counter() - prefilled
-        return tuple(_reply(region, t, chosen) for region, t, chosen in zip(regions, texts, labels, strict=True))
-
-    def _texts(self, reading: Reading, group: Group, max_new_tokens: int) -> list[dict[str, TextReply]]:
-        """For each region its texts by `TextAsk.key`."""
-        texts: list[dict[str, TextReply]] = [{} for _ in reading.regions]
-        by_language = defaultdict(list)
-        for ask in group.texts:
-            by_language[ask.language].append(ask)
-        for language, asks in by_language.items():
-            found = self._pam.describe(reading, [a.task for a in asks], language, max_new_tokens=max_new_tokens)
-            for mine, said in zip(texts, found, strict=True):
-                for ask in asks:
-                    text = said[ask.task]
-                    mine[ask.key] = TextReply(string=text.string, score=min(1.0, math.exp(text.mean_logprob)))
-        return texts
-
-    def _segment(self, embedding: Embedding, prompts: tuple[RegionPrompt, ...]) -> list[Region]:
-        from backend.corrections import cut, to_pixels
-
-        width, height = embedding.width, embedding.height
-        return self._pam.segment(
-            embedding,
-            [
-                cut(self._pam, embedding, prompt)
-                if prompt.mask is not None and prompt.points
-                else to_pixels(prompt, width, height)
-                for prompt in prompts
-            ],
-        )
-
-    def _labels(self, reading: Reading, group: Group) -> list[tuple[LabelReply, ...]]:
-        """For each region the likeliest label of each set."""
-        chosen: list[list[LabelReply]] = [[] for _ in reading.regions]
-        for labels in group.label_sets:
-            names = list(dict.fromkeys(name for candidate in labels.candidates for name in candidate.names))
-            scores = self._pam.score(reading, names, language=labels.language)
-            for mine, row in zip(chosen, scores.tolist(), strict=True):
-                mine.append(best_label(labels.candidates, dict(zip(names, row, strict=True))))
-        return [tuple(mine) for mine in chosen]
+    def _answer_expected(self) -> None:
+        payloads, self._expected = self._expected, []
+        requests = {}
+        for payload in payloads:
+            try:
+                requests[_key(payload)] = _request(payload)
+            except Exception as error:
+                self._ready[_key(payload)] = error
+        try:
+            self._ready |= zip(requests, self._step.answer(list(requests.values())), strict=True)
+        except Exception:
+            # no single request's fault, or one that was not caught: each of them is tried alone when its turn comes
+            log.exception("%d jobs failed together", len(requests))
 
 
-def _reply(region: Region, texts: dict[str, TextReply], labels: tuple[LabelReply, ...]) -> RegionReply:
-    from model.mask import to_coco_rle
+def _request(payload: dict[str, Any]) -> JobRequest:
+    if payload.get("version") != VERSION:
+        raise BadRequest("a job of another version of Pallas: run the same version everywhere")
+    return JobRequest.model_validate(payload)
 
-    return RegionReply(
-        mask=to_coco_rle(region.mask),
-        area=region.area,
-        iou=min(max(region.iou, 0.0), 1.0),
-        object_score=region.object_score,
-        texts=texts,
-        labels=labels,
-    )
+
+def _key(payload: dict[str, Any]) -> str:
+    return json.dumps(payload, sort_keys=True)

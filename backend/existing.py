@@ -121,10 +121,12 @@ def correction(
             regions[shape.id] = RegionPrompt(mask=rle_of(shape, most_pixels), label=label_of(shape))
         except PromptError:
             continue
+    from model.mask import rle_area
+
     under = [(p, name) for name, p in regions.items() if p.mask is not None and _covers(p.mask, clicks[-1])]
     if not under:
         raise PromptError('a "not this" click alone: click on a thing first, or on a region that is to be corrected')
-    prompt, name = min(under, key=lambda found: _area(found[0].mask or {}))
+    prompt, name = min(under, key=lambda found: rle_area(found[0].mask or {}))
     ours = answers.get([name]).get(name)
     words = tuple(_changed(ours, items[1:])) if (items := _region(saved, image, name)) and ours is not None else ()
     return Wish(prompt.model_copy(update={"points": (*prompt.points, *clicks)}), words=words, id=name)
@@ -147,9 +149,9 @@ def _changed(ours: Remembered, items: Sequence[ResultItem]) -> Iterator[dict[str
 
 
 def _decode(rle: dict[str, Any]) -> np.ndarray:
-    from model.mask import from_coco_rle
+    from model.mask import from_rle
 
-    return from_coco_rle(rle)
+    return from_rle(rle)
 
 
 def _covers(rle: dict[str, Any], click: PointPrompt) -> bool:
@@ -157,9 +159,3 @@ def _covers(rle: dict[str, Any], click: PointPrompt) -> bool:
     row = min(int(click.y / 100 * height), height - 1)
     column = min(int(click.x / 100 * width), width - 1)
     return bool(_decode(rle)[row, column])
-
-
-def _area(rle: dict[str, Any]) -> int:
-    from pycocotools import mask as coco
-
-    return int(coco.area({"size": rle["size"], "counts": str(rle["counts"]).encode("ascii")}))

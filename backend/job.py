@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.task import Task
 
-VERSION = 2
+VERSION = 3
 """Of the payload; a worker refuses others."""
 
 FUNCTION = "backend.engine.perform"
@@ -38,7 +38,7 @@ class RegionPrompt(_Value):
     Attributes:
         points: clicks that belong to this region.
         box: (x1, y1, x2, y2), or None.
-        mask: COCO compressed RLE of the picture's size, or None.
+        mask: RLE of the picture's size as `model.mask.to_rle` makes it, or None.
         label: the label that the annotator chose, or None.
     """
 
@@ -97,6 +97,7 @@ class JobRequest(_Value):
         picture: where the picture is: a URL, a Label Studio path, `file:` path, or `blob:` with the sha256 of bytes
             that were put into Redis.
         sent_at: seconds since the epoch, by the front's clock.
+        alone: not to be computed in one step with others: it may be what killed a worker.
     """
 
     version: int = VERSION
@@ -105,6 +106,7 @@ class JobRequest(_Value):
     groups: tuple[Group, ...] = ()
     max_new_tokens: int
     sent_at: float
+    alone: bool = False
 
 
 class TextReply(_Value):
@@ -125,7 +127,7 @@ class RegionReply(_Value):
     """One region.
 
     Attributes:
-        mask: COCO compressed RLE of the picture's size.
+        mask: RLE of the picture's size as `model.mask.to_rle` makes it.
         area: pixels.
         iou: SAM 2's estimate, 0..1.
         texts: by `TextAsk.key`.

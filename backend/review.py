@@ -149,9 +149,6 @@ def show(client: redis.Redis, console: Console) -> int:
 
 
 def _iou(one: dict[str, Any], other: dict[str, Any]) -> float:
-    from pycocotools import mask as coco
+    from model.mask import from_rle, mask_iou
 
-    if one["size"] != other["size"]:
-        return 0.0
-    pair = [{"size": rle["size"], "counts": str(rle["counts"]).encode("ascii")} for rle in (one, other)]
-    return float(coco.iou(pair[:1], pair[1:], [0])[0][0])
+    return mask_iou(from_rle(one), from_rle(other)) if one["size"] == other["size"] else 0.0

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
 
     picture_memory_s: float = Field(300, ge=0, description="how long an address is taken to show the same picture")
     fetch_timeout_s: float = Field(15, gt=0, description="for one picture")
+    step_s: float = Field(0.5, ge=0, description="jobs nobody clicked for are taken together, for about so long")
     job_timeout_s: int = Field(60, ge=1, description="for one job in the worker")
     wait_s: int = Field(80, ge=1, description="how long the front waits for a job, queueing included")
     batch_wait_s: float | None = Field(

@@ -75,12 +75,12 @@ def drawn_wish(items: Sequence[ResultItem], most_pixels: int) -> Wish:
 
 def rle_of(item: ResultItem, most_pixels: int) -> dict[str, Any]:
     """The mask of a brush, bitmask, polygon or vector item as COCO RLE. Raises PromptError where it cannot be read."""
-    from model.mask import to_coco_rle
+    from model.mask import to_rle
 
     kind = kind_of(item.type)
     assert kind in MASKS
     value = item.value.model_extra or {}
-    return to_coco_rle(mask_of(kind, value, item.original_width, item.original_height, most_pixels))
+    return to_rle(mask_of(kind, value, item.original_width, item.original_height, most_pixels))
 
 
 def point_of(item: ResultItem) -> PointPrompt:

@@ -12,18 +12,20 @@ import uuid
 import redis
 from rq import SimpleWorker, worker_registration
 from rq.executions import Execution
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
 from backend.affinity import ENCODE_STAT, Affinity
-from backend.engine import Engine, make_resident, resident_stats
+from backend.claims import Claims
+from backend.engine import Engine, expect, make_resident, resident_stats
+from backend.gallery import Gallery
 from backend.imports import uncollected
 from backend.job import FUNCTION
 from backend.pictures import PictureStore
 from backend.presence import Heart, Sign
-from backend.queues import INTERACTIVE, PRIVATE, STRICT_ORDER, make_queue
+from backend.queues import BATCH, BULK, INTERACTIVE, PRIVATE, STRICT_ORDER, make_queue
 from backend.redis_server import connect
 from backend.settings import Settings
 
@@ -33,6 +35,10 @@ _OUTAGE_S = 30.0
 _OVERRUN_S = 15
 """A job that ignores its limit for so long hangs in native code: the process is ended and started anew."""
 
+
+_TOGETHER = (BATCH, BULK)
+_TOGETHER_MOST = 16
+"""Jobs of these queues are computed in one step, so many at most."""
 
 _REGISTERED_S = 86_400
 """How long rq's registry believes that a job runs: whether its worker lives, the janitor knows better."""
@@ -45,11 +51,18 @@ class ResidentWorker(SimpleWorker):
         affinity: where it says so; None where nobody asks.
         held_s: how long it is believed.
         encode_s: what encoding a picture costs it, a running mean in seconds; 0 before the first.
+        step_s: it takes several jobs that nobody clicked for at once, as many as it believes to do in this time.
+        job_s: what such a job costs it, a running mean in seconds; 0 before the first.
+        jobs, steps: how many it has done, and how many times it took some.
     """
 
     affinity: Affinity | None = None
     held_s = 0.0
     encode_s = 0.0
+    step_s = 0.0
+    job_s = 0.0
+    jobs = 0
+    steps = 0
     job_started: float | None = None
     job_limit_s = 0.0
     # after an outage the next try comes within seconds, not after a minute
@@ -73,16 +86,46 @@ class ResidentWorker(SimpleWorker):
         self.job_started = time.monotonic()
         if self.affinity is not None:
             self.affinity.busy(self.name)
+        others = self._companions(job, queue)
+        if others:
+            expect([one.args[0] for one in (job, *(other for other, _ in others))])
         try:
             super().execute_job(job, queue)
+            for other, execution in others:
+                self.perform_job(other, queue, execution)
+            if queue.name in _TOGETHER:
+                job_s = (time.monotonic() - self.job_started) / (1 + len(others))
+                self.job_s = job_s if self.job_s == 0 else 0.8 * self.job_s + 0.2 * job_s
         finally:
             self.job_started = None
+            self.jobs, self.steps = self.jobs + 1 + len(others), self.steps + 1
             if self.affinity is not None:
-                self.affinity.free(self.name, self._held(job), self.held_s)
+                held = [self._held(one) for one in (job, *(other for other, _ in others))]
+                self.affinity.free(self.name, [picture for picture in held if picture is not None], self.held_s)
+
+    def _companions(self, job: Job, queue: Queue) -> list[tuple[Job, Execution]]:
+        """Jobs of the same queue that are taken and begun together with this one, unless a click waits."""
+        if queue.name not in _TOGETHER or self.job_s == 0 or not _sociable(job):
+            return []
+        companions: list[tuple[Job, Execution]] = []
+        most = min(_TOGETHER_MOST, int(self.step_s / self.job_s)) - 1
+        while len(companions) < most and not any(other.count for other in self.queues[: self.queues.index(queue)]):
+            taken = Queue.lpop([queue.key], None, connection=self.connection)
+            if taken is None:
+                break
+            other = queue.fetch_job(taken[1].decode())
+            if other is None or other.get_status(refresh=False) != JobStatus.QUEUED:
+                continue  # withdrawn, or its time is over
+            if not _sociable(other):
+                queue.push_job_id(other.id, at_front=True)
+                break
+            # from here on it counts as running, and is missed if this worker dies
+            companions.append((other, self.prepare_execution(other)))
+        return companions
 
     def stats(self) -> dict[str, float]:
         """For its sign of life."""
-        return resident_stats() | {ENCODE_STAT: self.encode_s}
+        return resident_stats() | {ENCODE_STAT: self.encode_s, "jobs": self.jobs, "steps": self.steps}
 
     def _held(self, job: Job) -> str | None:
         """The picture of a job that has just ended well."""
@@ -114,6 +157,12 @@ class ResidentWorker(SimpleWorker):
             os._exit(70)
 
 
+def _sociable(job: Job) -> bool:
+    """Whether a job is ours and may be computed together with others."""
+    payload = job.args[0] if job.func_name == FUNCTION and job.args else None
+    return isinstance(payload, dict) and not payload.get("alone")
+
+
 def run_worker(settings: Settings, name: str | None = None) -> int:
     """Load the model, then work until SIGTERM or Ctrl-C (a running job is finished first); the process's exit code.
 
@@ -134,12 +183,13 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
         log_job_description=False,
     )
     worker.affinity, worker.held_s = Affinity(client), settings.picture_memory_s
+    worker.step_s = settings.step_s
     sign = Sign(name, "loading", settings.model, pid=os.getpid(), host=socket.gethostname())
     heart = Heart(client, settings.heartbeat_s, settings.heartbeat_ttl_s, worker.beat, worker.stats)
     client.sadd(PRIVATE, name)
     heart.start(sign)
     try:
-        engine, device = _load(settings, client)
+        engine, device = _load(settings, client, blocking)
         make_resident(engine)
         version = engine.model_version
         heart.say(Sign(name, "ready", settings.model, version, device, os.getpid(), socket.gethostname()))
@@ -150,20 +200,18 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
         heart.stop()
 
 
-def _load(settings: Settings, client: redis.Redis) -> tuple[Engine, str]:
+def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis) -> tuple[Engine, str]:
     with uncollected():
-        import torch
+        from model import PerceiveAnything, share_cores
 
-        from model import PerceiveAnything
-
-    if settings.workers > 1:
-        # N workers on M cores: more threads than cores make all of them slower
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.workers))
+    threads = share_cores(settings.workers)
     begin = time.perf_counter()
     pam = PerceiveAnything.from_pretrained(
         settings.model, settings.sam2_checkpoint, settings.sam2_config, settings.device, settings.dtype
     )
-    engine = Engine(settings, pam, PictureStore(settings, client))
+    claims = Claims(blocking, pam.version, settings.job_timeout_s)
+    engine = Engine(settings, pam, Gallery(settings, pam, PictureStore(settings, client), claims))
     engine.warm_up()
-    log.info("loaded and warmed %s in %.1f s", pam.version, time.perf_counter() - begin)
+    seconds = time.perf_counter() - begin
+    log.info("loaded and warmed %s in %.1f s, %d threads", pam.version, seconds, threads)
     return engine, str(pam.device)

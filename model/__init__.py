@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from model.device import share_cores
     from model.embedding import Embedding
     from model.errors import (
         CheckpointError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from model.video.track import Sighting, Track, TrackedFrame, Tracking
 
 _HOME = {
+    "share_cores": "device",
     "Embedding": "embedding",
     "CheckpointError": "errors",
     "DeviceError": "errors",
@@ -103,6 +105,7 @@ __all__ = [
     "VideoTooLargeError",
     "open_picture",
     "open_video",
+    "share_cores",
 ]
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,27 @@ class Embedding:
     @property
     def device(self) -> torch.device:
         return self.features.device
+
+    def to_bytes(self) -> bytes:
+        """To be sent to another process, which has the same model."""
+        tensors = {"features": self.features, "fine": self.high_resolution[0], "finer": self.high_resolution[1]}
+        size = {"width": str(self.width), "height": str(self.height)}
+        return save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, size)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Embedding:
+        """What `to_bytes` made, on the CPU.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            length = int.from_bytes(data[:8], "little")
+            size = json.loads(data[8 : 8 + length])["__metadata__"]
+            found = load(data)
+            return cls(int(size["width"]), int(size["height"]), found["features"], (found["fine"], found["finer"]))
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"these bytes are no embedding ({error})") from None
 
     def to(self, device: torch.device | str) -> Embedding:
         """The same features on another device."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from model import PerceiveAnything
 from tests.checkpoints import write_small
 
 PICTURES = Path(__file__).parent.parent / "demo" / "pictures"
@@ -19,3 +20,8 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def coffee() -> Image.Image:
     return Image.open(PICTURES / "coffee.jpg").convert("RGB")
+
+
+@pytest.fixture(scope="session")
+def pam(small_checkpoint: Path) -> PerceiveAnything:
+    return PerceiveAnything.from_pretrained(small_checkpoint, device="cpu", dtype="float32")

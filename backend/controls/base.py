@@ -12,7 +12,7 @@ import numpy as np
 from backend.job import Group, JobReply, LabelReply, RegionReply, TextAsk
 from backend.labels import Labels
 from backend.tags import Tag
-from model.mask import from_coco_rle
+from model.mask import from_rle
 from model.task import Task
 
 CLASS = TextAsk(task=Task.RECOGNIZE, language="en")
@@ -55,7 +55,7 @@ class RegionContext:
     @cached_property
     def mask(self) -> np.ndarray:
         """Boolean (H, W)."""
-        return from_coco_rle(self.region.mask)
+        return from_rle(self.region.mask)
 
     @property
     def class_text(self) -> str:

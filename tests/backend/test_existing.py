@@ -17,7 +17,7 @@ from backend.job import PointPrompt, RegionPrompt
 from backend.protocol import LabelStudioTask, ResultItem
 from backend.roles import read_roles
 from backend.wish import Wish
-from model.mask import from_coco_rle, to_coco_rle
+from model.mask import from_rle, to_rle
 from tests.http.stack import CONFIG, box, point
 
 IMAGE = read_roles(CONFIG).images["image"]
@@ -71,7 +71,7 @@ def test_points_are_regions_of_their_own_unless_one_says_not_this() -> None:
 def test_a_mask_gets_the_words_that_it_lacks_and_keeps_its_own() -> None:
     mask = rectangle(60, 40, 180, 200)
     (wish,) = wishes(mask_item(mask), CLASS)
-    assert wish.prompt.mask is not None and (from_coco_rle(wish.prompt.mask) == mask).all()
+    assert wish.prompt.mask is not None and (from_rle(wish.prompt.mask) == mask).all()
     assert [own["from_name"] for own in wish.own] == ["mask", "class"] and wish.prompt.label == "food"
     assert wishes(mask_item(mask), CLASS, CAPTION) == []
 
@@ -138,7 +138,7 @@ def answers(client: redis.Redis) -> Answers:
 
 def remember(answers: Answers, mask: np.ndarray, region: str | None = None) -> str:
     name = region or uuid.uuid4().hex
-    kept = Remembered.of([mask_item(mask, name)], to_coco_rle(mask))
+    kept = Remembered.of([mask_item(mask, name)], to_rle(mask))
     answers.keep("1.1", 7, [kept])
     return name
 
@@ -148,7 +148,7 @@ def test_a_lone_negative_click_takes_the_smallest_region_under_it(answers: Answe
     given = task(mask_item(large, "large"), mask_item(small, "small"))
     wish = correct(given, answers, 20, 30)
     assert wish.id == "small" and [p.positive for p in wish.prompt.points] == [False]
-    assert wish.prompt.mask is not None and (from_coco_rle(wish.prompt.mask) == small).all()
+    assert wish.prompt.mask is not None and (from_rle(wish.prompt.mask) == small).all()
     assert correct(given, answers, 50, 80).id == "large"
     with pytest.raises(PromptError, match="click on a thing first"):
         correct(given, answers, 99, 99)
@@ -175,7 +175,7 @@ def test_a_region_that_was_deleted_is_not_corrected(answers: Answers) -> None:
 def test_a_corrected_region_keeps_the_clicks_that_made_it(answers: Answers) -> None:
     mask = rectangle(60, 40, 180, 200)
     made = RegionPrompt(points=(PointPrompt(x=15, y=25),), label="food")
-    answers.keep("1.1", 7, [Remembered.of([mask_item(mask, "r")], to_coco_rle(mask), made)])
+    answers.keep("1.1", 7, [Remembered.of([mask_item(mask, "r")], to_rle(mask), made)])
     wish = correct(task(), answers, 20, 30)
     assert [(p.x, p.positive) for p in wish.prompt.points] == [(15, True), (20, False)]
     assert wish.prompt.label == "food" and wish.prompt.mask is not None
@@ -184,7 +184,7 @@ def test_a_corrected_region_keeps_the_clicks_that_made_it(answers: Answers) -> N
 def test_a_correction_keeps_the_words_that_a_person_has_changed(answers: Answers) -> None:
     mask = rectangle(60, 40, 180, 200)
     ours = [mask_item(mask, "r"), CLASS, CAPTION]
-    answers.keep("1.1", 7, [Remembered.of(ours, to_coco_rle(mask))])
+    answers.keep("1.1", 7, [Remembered.of(ours, to_rle(mask))])
     edited = item("textarea", "caption", {"text": ["my own words"], "format": "rle", "rle": [1, 2, 3]})
     draft = {"id": 2, "result": [mask_item(mask, "r"), CLASS, edited], "updated_at": "2026-11-23T09:00:00Z"}
     wish = correct(task(drafts=[draft]), answers, 20, 30)

@@ -15,7 +15,7 @@ from backend.errors import PromptError
 from backend.geometry import hull, kind_of, mask_of
 from backend.job import Group, JobReply, RegionReply
 from backend.protocol import RegionValue
-from model.mask import to_coco_rle
+from model.mask import to_rle
 
 MASK = np.zeros((40, 60), bool)
 MASK[10:30, 15:45] = True
@@ -23,7 +23,7 @@ MASK[15:20, 25:30] = False
 
 
 def context(mask: np.ndarray) -> RegionContext:
-    region = RegionReply(mask=to_coco_rle(mask), area=int(mask.sum()), iou=0.9, object_score=1.0)
+    region = RegionReply(mask=to_rle(mask), area=int(mask.sum()), iou=0.9, object_score=1.0)
     reply = JobReply(width=60, height=40, groups=((region,),), seconds={}, model_version="m@1", cached=False)
     return RegionContext("r", reply, Group(), region)
 

@@ -9,7 +9,7 @@ from backend.protocol import Prediction
 from backend.results import Shaper
 from backend.roles import read_roles
 from backend.wish import Wish
-from model.mask import from_coco_rle, to_coco_rle
+from model.mask import from_rle, to_rle
 from tests.http.stack import CONFIG
 
 IMAGE = read_roles(CONFIG).images["image"]
@@ -22,9 +22,7 @@ def region(
     mask[5:10, 5:15] = not empty
     texts = {"recognize.en": TextReply(string=said, score=0.8), "brief.en": TextReply(string="a cat", score=0.5)}
     labels = (LabelReply(label=best, probability=probability),)
-    return RegionReply(
-        mask=to_coco_rle(mask), area=int(mask.sum()), iou=iou, object_score=5.0, texts=texts, labels=labels
-    )
+    return RegionReply(mask=to_rle(mask), area=int(mask.sum()), iou=iou, object_score=5.0, texts=texts, labels=labels)
 
 
 def reply(*regions: RegionReply) -> JobReply:
@@ -99,7 +97,7 @@ def test_what_is_remembered() -> None:
     _, shaper = answer(region())
     (kept,) = shaper.remembered
     assert kept.labels == {"mask": "animal", "class": "animal"} and kept.texts == {"caption": "a cat"}
-    assert kept.mask is not None and from_coco_rle(kept.mask).sum() == 50
+    assert kept.mask is not None and from_rle(kept.mask).sum() == 50
 
 
 def test_labels_beside_a_plain_brush_and_a_taxonomy() -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from backend.answers import Answers, Remembered
 from backend.protocol import ResultItem, WebhookRequest, parse
 from backend.review import Reviews, judge, show, totals
-from model.mask import to_coco_rle
+from model.mask import to_rle
 from tests.backend.test_existing import item, mask_item, rectangle
 
 MASK = rectangle(60, 40, 180, 200)
@@ -21,7 +21,7 @@ def answered(mask: np.ndarray = MASK) -> Remembered:
         item("choices", "class", {"choices": ["food"]}),
         item("textarea", "caption", {"text": [TEXT]}),
     ]
-    return Remembered.of(items, to_coco_rle(mask))
+    return Remembered.of(items, to_rle(mask))
 
 
 def saved(mask: np.ndarray = MASK, label: str = "food", choice: str = "food", text: str | None = TEXT) -> list[dict]:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from model.__main__ import main
-from model.mask import from_coco_rle
+from model.mask import from_rle
 from tests.conftest import PICTURES
 
 PICTURE = str(PICTURES / "coffee.jpg")
@@ -32,7 +32,7 @@ def test_json_and_overlay(small_checkpoint: Path, tmp_path: Path, capsys: pytest
     answer = json.loads(stdout)
     (region,) = answer["regions"]
     assert set(region) == {"mask", "box", "area", "iou", "object_score", "texts"}
-    assert from_coco_rle(region["mask"]).sum() == region["area"]
+    assert from_rle(region["mask"]).sum() == region["area"]
     assert list(region["texts"]) == ["recognize", "detailed"]
     assert Image.open(out).size[0] == 600
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from model import PerceiveAnything, PictureError, Prompt, PromptError, Task
-from model.mask import from_coco_rle
+from model.mask import from_rle
 from model.region import region_to_json
 
 PROMPTS = [
@@ -164,7 +164,7 @@ def test_threads_do_not_mix_their_answers(pam: PerceiveAnything, coffee: Image.I
 def test_json_keeps_the_mask(pam: PerceiveAnything, coffee: Image.Image) -> None:
     found = pam.perceive(coffee, PROMPTS[:1], [Task.BRIEF], max_new_tokens=3)
     entry = region_to_json(found.regions[0], found.texts[0])
-    assert (from_coco_rle(entry["mask"]) == found.regions[0].mask).all()
+    assert (from_rle(entry["mask"]) == found.regions[0].mask).all()
     assert entry["texts"]["brief"]["text"] == found.texts[0][Task.BRIEF].string
 
 

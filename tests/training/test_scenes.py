@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.mask import from_coco_rle
+from model.mask import from_rle
 from model.training import looks
 from model.training.__main__ import main
 from model.training.art import Catalog
@@ -69,7 +69,7 @@ def test_command_writes_pictures_and_truth(catalog: Catalog, tmp_path: Path) -> 
         picture = Image.open(tmp_path / scene["file"])
         assert picture.size == (scene["width"], scene["height"])
         for thing in scene["things"]:
-            mask = from_coco_rle(thing["mask"])
+            mask = from_rle(thing["mask"])
             assert mask.shape == picture.size[::-1]
             assert list(looks.box_of(mask)) == thing["box"]
             assert thing["colour"] in looks.COLOURS and thing["place"] in looks.PLACES

@@ -1,0 +1,57 @@
+"""Jobs that nobody clicked for are taken together: the real worker, real queues."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from backend.errors import PictureNotFound
+from backend.job import Group, JobRequest, PointPrompt, RegionPrompt, TextAsk
+from backend.queues import BATCH, Dispatcher
+from model.mask import from_rle, mask_iou
+from model.task import Task
+from tests.http.stack import PictureHost, point, run_stack
+
+TEXTS = (TextAsk(task=Task.RECOGNIZE), TextAsk(task=Task.BRIEF))
+
+
+def request(picture: str, x: float, alone: bool = False) -> JobRequest:
+    group = Group(prompts=(RegionPrompt(points=(PointPrompt(x=x, y=50),)),), texts=TEXTS)
+    return JobRequest(
+        request_id="r", picture=picture, groups=(group,), max_new_tokens=8, sent_at=time.time(), alone=alone
+    )
+
+
+def test_jobs_that_nobody_clicked_for_are_taken_together(
+    small_checkpoint: Path, tmp_path: Path, host: PictureHost
+) -> None:
+    with run_stack(tmp_path, small_checkpoint, PALLAS_STEP_S="60") as stack:
+        dispatcher = Dispatcher(stack.settings)
+        coffee = f"{host.url}/coffee.jpg"
+        # the first one says how long such a job takes
+        first = dispatcher.collect(dispatcher.submit(request(coffee, 30), BATCH), request(coffee, 30))
+        wanted = [request(coffee, 10 + 5 * i) for i in range(10)]
+        wanted[3] = request(f"{host.url}/gone.jpg", 50)
+        wanted[6] = request(coffee, 40, alone=True)
+        begun = stack.wait_for_worker()
+        jobs = [dispatcher.submit(one, BATCH) for one in wanted]
+        for i, (one, job) in enumerate(zip(wanted, jobs, strict=True)):
+            if i == 3:
+                with pytest.raises(PictureNotFound):
+                    dispatcher.collect(job, one)
+                continue
+            reply = dispatcher.collect(job, one)
+            assert len(reply.groups[0]) == 1 and set(reply.groups[0][0].texts) == {"recognize.en", "brief.en"}
+            if i == 4:
+                same, before = reply.groups[0][0], first.groups[0][0]  # the same question as the first one's
+                assert [t.string for t in same.texts.values()] == [t.string for t in before.texts.values()]
+                assert mask_iou(from_rle(same.mask), from_rle(before.mask)) > 0.999
+        time.sleep(1.2)  # a heartbeat, which carries the numbers
+        done = stack.wait_for_worker()
+        assert done.stats["jobs"] - begun.stats["jobs"] >= 10
+        assert done.stats["steps"] - begun.stats["steps"] < 10
+        # a click beside them is answered as ever
+        assert stack.predict(coffee, [point(50, 50)]).status_code == 200
+        assert "pallas_worker{" in stack.get("/metrics").text
