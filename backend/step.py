@@ -16,7 +16,7 @@ from backend.labels import best_label
 from backend.settings import Settings
 
 if TYPE_CHECKING:
-    from model import Embedding, PerceiveAnything, Prompt, Reading, Region
+    from model import Embedding, PerceiveAnything, Prompt, Reading, Region, Segment
 
 
 class _Work:
@@ -173,7 +173,7 @@ def _timed(works: Sequence[_Work], stage: str) -> Iterator[None]:
         work.seconds[stage] += (time.perf_counter() - begin) / len(works)
 
 
-def _reply(region: Region, texts: dict[str, TextReply], labels: tuple[LabelReply, ...]) -> RegionReply:
+def _reply(region: Segment, texts: dict[str, TextReply], labels: tuple[LabelReply, ...]) -> RegionReply:
     from model.mask import to_rle
 
     return RegionReply(

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from model.mask import from_coco_rle
+from model.mask import from_rle
 from model.training import looks
 from model.training.__main__ import main
 from model.training.art import Catalog
@@ -97,7 +97,7 @@ def test_the_command_writes_videos_with_their_truth(catalog: Catalog, tmp_path: 
     shown, drawn = frames[5].astype(int), truth.frames[5].astype(int)
     assert np.abs(shown - drawn).mean() < 0.3 * np.abs(shown - drawn[::-1]).mean(), "the video shows another picture"
     thing = row["things"][0]
-    assert np.array_equal(from_coco_rle(thing["masks"][5]), truth.actors[0].masks[5])
+    assert np.array_equal(from_rle(thing["masks"][5]), truth.actors[0].masks[5])
     assert thing["boxes"][5] == list(looks.box_of(truth.actors[0].masks[5]))
     assert thing["seen"] == truth.actors[0].seen.tolist()
     assert row["boundaries"] == list(truth.boundaries)
