@@ -1,14 +1,14 @@
-"""python -m backend serve | front | worker | check | health | webhooks | review"""
+"""python -m backend serve | front | worker | bulk | check | health | webhooks | review"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 from pydantic import ValidationError
 
 from backend import logs
+from backend.bulk.arguments import add_arguments
 from backend.errors import BackendError, QueueDown
 from backend.imports import uncollected
 from backend.settings import Settings
@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     worker = commands.add_parser("worker", parents=[model], help="one worker alone")
     worker.add_argument("--name", help=argparse.SUPPRESS)
     commands.add_parser("front", parents=[model, address], help="the front alone")
+    add_arguments(commands.add_parser("bulk", parents=[model], help="pre-label a whole project, a file or a folder"))
     commands.add_parser("check", parents=[model], help="what is set, what works, what to do about what does not")
     health = commands.add_parser("health", parents=[address], help="exit code 0 if a part of this machine lives")
     health.add_argument("part", choices=["front", "worker"])
@@ -48,10 +49,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = vars(parser().parse_args(argv))
-    command, own = options.pop("command"), {key: options.pop(key, None) for key in ("name", "part", "url")}
+    given = parser().parse_args(argv)
+    options = {key: value for key, value in vars(given).items() if key in Settings.model_fields and value is not None}
     try:
-        settings = Settings(**{key: value for key, value in options.items() if value is not None})
+        settings = Settings(**options)
     except ValidationError as error:
         for fault in error.errors(include_url=False, include_input=False):
             field = ".".join(str(part) for part in fault["loc"])
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     logs.set_up(settings.log_level, settings.log_format)
     try:
-        return _run(command, settings, own)
+        return _run(given, settings)
     except BackendError as error:
         print(f"{error.type}: {error}", file=sys.stderr)
         return 1
@@ -67,7 +68,9 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _run(command: str, settings: Settings, own: dict[str, Any]) -> int:
+def _run(given: argparse.Namespace, settings: Settings) -> int:
+    command = given.command
+
     def say(line: str) -> None:
         print(line, flush=True)
 
@@ -80,18 +83,24 @@ def _run(command: str, settings: Settings, own: dict[str, Any]) -> int:
     if command == "health":
         from backend import health
 
-        if trouble := {"front": health.front, "worker": health.worker}[own["part"]](settings):
+        if trouble := {"front": health.front, "worker": health.worker}[given.part](settings):
             print(trouble, file=sys.stderr)
         return int(bool(trouble))
     if command == "webhooks":
         from backend.webhooks import give_token
 
-        say(give_token(settings, own["url"]))
+        say(give_token(settings, given.url))
         return 0
     if command == "review":
         return _review(settings)
     if command == "worker":
-        return _worker(settings, own["name"])
+        return _worker(settings, given.name)
+    if command == "bulk":
+        from rich.console import Console
+
+        from backend.bulk.cli import run
+
+        return run(settings, given, Console())
     with uncollected():
         from backend.serve import run_front, serve
 

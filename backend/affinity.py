@@ -11,6 +11,7 @@ from backend.presence import Sign
 
 _HELD = "pallas:held:"
 _BUSY = "pallas:busy"
+_CLICKS = "pallas:clicks"
 
 ENCODE_STAT = "encode_seconds"
 """In a worker's sign: what encoding one picture costs it, a running mean."""
@@ -26,10 +27,12 @@ class Affinity:
         """The worker has begun a job."""
         self._redis.sadd(_BUSY, worker)
 
-    def free(self, worker: str, pictures: Iterable[str], held_s: float) -> None:
-        """The worker has ended its jobs, and holds the embeddings of some pictures, believed for held_s seconds."""
+    def free(self, worker: str, pictures: Iterable[str], held_s: float, click: bool = False) -> None:
+        """The worker has ended its jobs, perhaps a click's, and holds some pictures' embeddings, believed for held_s."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.srem(_BUSY, worker)
+        if click:
+            pipe.incr(_CLICKS)
         for picture in pictures:
             if held_s >= 1:
                 pipe.set(_key(picture), worker, ex=round(held_s))
@@ -52,6 +55,11 @@ class Affinity:
             return None
         busy = {name.decode() for name in names}
         return warm if warm.name not in busy or ready.keys() <= busy else None
+
+
+def clicks(client: redis.Redis) -> int:
+    """How many clicks all workers have served so far."""
+    return int(client.get(_CLICKS) or 0)
 
 
 def patience_s(sign: Sign) -> float:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import redis
 from rq.results import Result
 
-from backend.errors import BackendError
+from backend.errors import BackendError, NoWorker, QueueFull
 from backend.job import JobReply, JobRequest
 from backend.protocol import LabelStudioTask
 from backend.queues import Dispatcher
@@ -111,8 +113,17 @@ class Flights:
             for job, result in self._dispatcher.results(self._open, min(left, _LOOK_EVERY_S)).items():
                 landed += [done for key in self._open.pop(job) if (done := self._take(key, job, result))]
                 if not self._keep:
-                    self._dispatcher.withdraw(job)
+                    # in an outage of Redis it stays until it expires; the landing must not be lost
+                    with contextlib.suppress(redis.RedisError):
+                        self._dispatcher.withdraw(job)
         return landed
+
+    def withdraw(self) -> None:
+        """Take everything out of the queue again; what a worker has in hand is finished for nobody."""
+        for job in self._open:
+            self._dispatcher.withdraw(job)
+        self._open.clear()
+        self._flights.clear()
 
     def _take(self, key: str, job: str, result: Result) -> Landing | None:
         flight = self._flights[key]
@@ -131,9 +142,16 @@ class Flights:
             return
         self._looked = time.monotonic()
         for job in self._dispatcher.missing(self._open):
-            for key in self._open.pop(job):
-                plan, request = self._flights[key].jobs.pop(job)
+            for key in set(self._open[job]):
+                plan, request = self._flights[key].jobs[job]
                 log.warning("request=%s a job is gone from the queue: it is put in again", request.request_id)
-                again = self._dispatcher.submit_once(request, self._queue)
+                try:
+                    again = self._dispatcher.submit_once(request, self._queue)
+                except (NoWorker, QueueFull):
+                    return  # looked for again in a while
+                self._open[job].discard(key)
+                del self._flights[key].jobs[job]
                 self._flights[key].jobs[again] = (plan, request)
                 self._open.setdefault(again, set()).add(key)
+            if not self._open[job]:
+                del self._open[job]

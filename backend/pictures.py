@@ -19,7 +19,7 @@ from backend.label_studio import PATHS, LabelStudio
 from backend.settings import Settings
 
 _BLOB_TTL_S = 600
-_BLOB_KEY = "pallas:blob:"
+BLOB_KEY = "pallas:blob:"
 
 
 def park(reference: str, client: redis.Redis, settings: Settings) -> str:
@@ -33,8 +33,8 @@ def park(reference: str, client: redis.Redis, settings: Settings) -> str:
     data = _decode_data_url(reference, settings.max_picture_bytes)
     digest = hashlib.sha256(data).hexdigest()
     # the next click on the same picture only renews it
-    if not client.expire(_BLOB_KEY + digest, _BLOB_TTL_S):
-        client.set(_BLOB_KEY + digest, data, ex=_BLOB_TTL_S)
+    if not client.expire(BLOB_KEY + digest, _BLOB_TTL_S):
+        client.set(BLOB_KEY + digest, data, ex=_BLOB_TTL_S)
     return f"blob:{digest}"
 
 
@@ -89,7 +89,7 @@ class PictureStore:
             )
 
     def _parked(self, reference: str) -> bytes:
-        data = self._redis.get(_BLOB_KEY + reference.removeprefix("blob:"))
+        data = self._redis.get(BLOB_KEY + reference.removeprefix("blob:"))
         if data is None:
             raise PictureNotFound("the picture that came with the request has expired in the queue: send it again")
         assert isinstance(data, bytes)

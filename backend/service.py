@@ -199,14 +199,18 @@ class Service:
             plans += [_plan(image, _address(task, picture), wishes[first : first + most]) for first in rest]
         return plans
 
-    def predicted(self, project: str, landing: Landing) -> TaskAnswer:
-        """The prediction of a task whose jobs are over; its regions are remembered. None where it has none."""
+    def predicted(self, project: str, landing: Landing, remember: bool = True) -> TaskAnswer:
+        """The prediction of a task whose jobs are over; None where it has none.
+
+        Its regions are remembered for corrections and review, unless there are too many of them (bulk jobs).
+        """
         shaper = Shaper(self._taste)
         version = ""
         for plan, reply in landing.replies:
             plan.shape(reply, shaper)
             version = reply.model_version
-        self.answers.keep(project, landing.task.id, shaper.remembered)
+        if remember:
+            self.answers.keep(project, landing.task.id, shaper.remembered)
         prediction = shaper.prediction(version)
         return prediction if prediction.result else None
 

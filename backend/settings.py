@@ -83,6 +83,7 @@ class Settings(BaseSettings):
     batch_wait_s: float | None = Field(
         None, gt=0, description="how long a request for many tasks may take; unset: three quarters of wait_s"
     )
+    bulk_tries: int = Field(3, ge=1, le=20, description="how often a bulk job tries a task that may work later")
     remember_days: float = Field(14, gt=0, description="how long answers are remembered, for corrections and review")
     heartbeat_s: float = Field(2, gt=0, description="a worker's sign of life; missing five counts as dead")
 

@@ -101,7 +101,8 @@ class ResidentWorker(SimpleWorker):
             self.jobs, self.steps = self.jobs + 1 + len(others), self.steps + 1
             if self.affinity is not None:
                 held = [self._held(one) for one in (job, *(other for other, _ in others))]
-                self.affinity.free(self.name, [picture for picture in held if picture is not None], self.held_s)
+                pictures = [picture for picture in held if picture is not None]
+                self.affinity.free(self.name, pictures, self.held_s, click=job.origin == INTERACTIVE)
 
     def _companions(self, job: Job, queue: Queue) -> list[tuple[Job, Execution]]:
         """Jobs of the same queue that are taken and begun together with this one, unless a click waits."""

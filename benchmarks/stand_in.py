@@ -53,6 +53,13 @@ class StandIn:
         self.tasks[number] = {"id": number, "data": data, "annotations": annotations, "drafts": []}
         return number
 
+    def clear(self) -> None:
+        """Empty and well again."""
+        with self.lock:
+            for kept in (self.tasks, self.views, self.predictions, self.asked):
+                kept.clear()
+            self.trouble = ""
+
     def counts(self, version: str | None = None) -> Counter[int]:
         """How many predictions each task has, of one version or of all."""
         with self.lock:

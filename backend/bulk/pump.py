@@ -1,0 +1,362 @@
+"""The pump of a bulk job: a few tasks at a time through the queue, each settled in the books exactly once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+
+import redis
+
+from backend.bulk.ledger import CANCELLED, FINISHED, PAUSED, RUNNING, Done, Ledger, Trouble
+from backend.bulk.local import LocalPictures
+from backend.bulk.rate import Rate
+from backend.bulk.sinks import Sink
+from backend.bulk.sources import Item, Source
+from backend.bulk.tally import tally
+from backend.bulk.wanted import wanted_roles, wanted_task
+from backend.errors import (
+    BackendError,
+    LabelStudioAway,
+    LabelStudioFault,
+    LabelStudioRefused,
+    ModelLoading,
+    NoWorker,
+    QueueFull,
+    WorkerDied,
+)
+from backend.flights import Flights, Landing
+from backend.queues import BULK, Dispatcher
+from backend.roles import read_roles
+from backend.service import Service
+from backend.settings import Settings
+
+DEATHS = 2
+"""A task that was in hand when so many workers died is given up: it may be what kills them."""
+
+_LOOK_S = 1.0
+_UPLOADS = 4
+_FIRST_PAUSE_S = 2.0
+_LONGEST_PAUSE_S = 300.0
+_DRAIN_S = 15.0
+_LEASE_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Storing:
+    """A task whose answer is being stored."""
+
+    item: Item
+    landing: Landing
+
+
+class Pump:
+    """Works on one job until it is finished, paused, cancelled or stopped.
+
+    Args:
+        settings, dispatcher, service: as everywhere.
+        ledger: the books.
+        source: where tasks come from.
+        sink: where predictions go.
+        stop: set it, and the pump puts the job down as soon as what is in hand is done.
+        tell: called about once a second.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        dispatcher: Dispatcher,
+        service: Service,
+        ledger: Ledger,
+        source: Source,
+        sink: Sink,
+        stop: threading.Event,
+        tell: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._ledger = ledger
+        self._spec = ledger.spec()
+        self._roles = wanted_roles(read_roles(self._spec.label_config, settings.language), self._spec)
+        self._source = source
+        self._sink = sink
+        self._stop = stop
+        self._tell = tell
+        self._redis = dispatcher.redis
+        self._flights = Flights(service, dispatcher, BULK)
+        self._local = LocalPictures(settings, dispatcher.redis, source.folder) if source.folder is not None else None
+        self._items: dict[str, Item] = {}
+        self._troubles: dict[str, Trouble] = {}
+        self._order: deque[tuple[str, int]] = deque()
+        self._settled: set[str] = set()
+        self._storing: dict[Future[Done], _Storing] = {}
+        self._looked = 0.0
+        self._ousted = False
+        self._pool = ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload")
+        self._rate = Rate(dispatcher.redis, ledger)
+
+    def run(self) -> str:
+        """Work; the state that the job is left in.
+
+        Raises:
+            LabelStudioRefused, BadRequest, ConfigError: the source cannot be read.
+        """
+        self._renew()
+        threading.Thread(target=self._keep_lease, name="lease", daemon=True).start()
+        try:
+            self._first_pass()
+            self._second_pass()
+            state = self._state()
+            if state == RUNNING and not self._stop.is_set():
+                state = FINISHED
+                self._ledger.set_state(state)
+        finally:
+            self._put_down()
+        return state if state != RUNNING else self._ledger.state()
+
+    def _first_pass(self) -> None:
+        """All tasks once, in order; what fails is put down for later."""
+        ahead = self._ledger.ahead()
+        cursor = self._ledger.cursor()
+        for item in self._limited(cursor):
+            if item.key in ahead:
+                self._order.append((item.key, item.place))
+                self._settled.add(item.key)
+                continue
+            self._order.append((item.key, item.place))
+            if not self._admit(item):
+                return
+        self._until_idle()
+
+    def _limited(self, cursor: int) -> Iterator[Item]:
+        if self._spec.limit is None:
+            return self._source.read(cursor)
+        # places need not be dense: count again from the beginning
+        return (item for item in islice(self._source.read(-1), self._spec.limit) if item.place > cursor)
+
+    def _second_pass(self) -> None:
+        """What was put down for later: again when it is due, and what was in hand at a death alone."""
+        while self._goes_on() and (self._ledger.waiting() or self._items):
+            due = [t for t in self._ledger.troubles_due(self._service.window() * 4) if t.key not in self._items]
+            calm = [trouble for trouble in due if not trouble.deaths]
+            chosen = calm or ([] if self._items else due[:1])
+            for item in self._source.pick([trouble.key for trouble in chosen]) if chosen else ():
+                self._troubles[item.key] = next(trouble for trouble in chosen if trouble.key == item.key)
+                if not self._admit(item):
+                    return
+            self._turn()
+
+    def _admit(self, item: Item) -> bool:
+        """Wait for room and put the task into the queue; False where the job does not go on."""
+        while self._goes_on():
+            try:
+                if len(self._items) < self._service.window() and self._launch(item):
+                    return True
+            except redis.RedisError as error:
+                self._outage(error)
+                continue
+            self._turn()
+        return False
+
+    def _launch(self, item: Item) -> bool:
+        """False where there is no room, or nobody to work."""
+        key = item.key
+        if item.task is None or self._spec.model_version in item.versions:
+            if item.error is not None:
+                self._fail(key, item.error)
+            else:
+                self._settle(key, Done(skipped="predicted already"))
+            return True
+        try:
+            predictions = item.raw.get("predictions") or []
+            task = wanted_task(item.task, predictions, self._roles, self._spec)
+            plans = [plan for plan in self._service.plans(task, self._roles) if plan.groups()]
+            if not plans:
+                self._settle(key, Done(skipped="nothing to predict"))
+                return True
+            if self._local is not None:
+                plans = [self._local.park(plan) for plan in plans]
+            self._flights.launch(key, task, plans, f"bulk-{self._ledger.job}-{key}")
+        except (NoWorker, QueueFull, ModelLoading) as error:
+            self._ledger.note(note=str(error))
+            return False
+        except BackendError as error:
+            self._fail(key, error)
+            return True
+        self._items[key] = item
+        return True
+
+    def _turn(self) -> None:
+        """Take what has landed and what is stored; renew the lease, tell."""
+        try:
+            if len(self._flights):
+                for landing in self._flights.land(_LOOK_S if not self._storing else 0.05):
+                    self._landed(landing)
+            elif self._storing:
+                wait(self._storing, _LOOK_S, FIRST_COMPLETED)
+            else:
+                self._stop.wait(0.2)
+            for future in [future for future in self._storing if future.done()]:
+                self._stored(future)
+            if time.monotonic() - self._looked > _LOOK_S:
+                self._looked = time.monotonic()
+                self._rate.write()
+                self._tell()
+        except redis.RedisError as error:
+            self._outage(error)
+
+    def _landed(self, landing: Landing) -> None:
+        if self._local is not None:
+            for plan, _ in landing.replies:
+                self._local.release(plan)
+        if landing.errors:
+            self._items.pop(landing.key)
+            self._fail(landing.key, landing.errors[0])
+        else:
+            self._store(_Storing(self._items[landing.key], landing))
+
+    def _store(self, storing: _Storing) -> None:
+        self._storing[self._pool.submit(self._finish, storing)] = storing
+
+    def _finish(self, storing: _Storing) -> Done:
+        """In a thread of the pool: shape the prediction and store it."""
+        begin = time.perf_counter()
+        prediction = self._service.predicted(self._spec.project_key, storing.landing, remember=False)
+        shaped = time.perf_counter()
+        if prediction is None:
+            return Done(skipped="nothing found")
+        self._sink.store(storing.item, prediction)
+        done = tally(storing.landing, prediction, shaped - begin, time.perf_counter() - shaped)
+        if done.score is not None and self._ledger.would_show(done.score):
+            shown = json.dumps({"picture": _picture(storing), "result": prediction.result, "score": done.score})
+            self._ledger.show(storing.item.key, done.score, zlib.compress(shown.encode(), 1))
+        return done
+
+    def _stored(self, future: Future[Done]) -> None:
+        storing = self._storing.pop(future)
+        key = storing.item.key
+        try:
+            done = future.result()
+        except redis.RedisError:
+            self._store(storing)
+            return
+        except LabelStudioAway:
+            self._items.pop(key)  # stopped: the next run looks whether it was stored
+            return
+        except (LabelStudioRefused, OSError) as error:
+            # nothing can be stored at all: not this task's fault
+            self._items.pop(key)
+            self._halt(f"{error}")
+            return
+        except BackendError as error:
+            self._items.pop(key)
+            self._fail(key, error)
+            return
+        except Exception:
+            log.exception("task %s: its answer cannot be stored", key)
+            self._items.pop(key)
+            self._fail(key, LabelStudioFault("the answer could not be made or stored: the log says why"))
+            return
+        self._items.pop(key)
+        self._settle(key, done)
+
+    def _settle(self, key: str, done: Done | None) -> None:
+        self._rate.count(done is not None and not done.skipped)
+        if self._troubles.pop(key, None) is not None:
+            if done is not None:
+                self._ledger.settle(key, done, [key])
+            return
+        self._settled.add(key)
+        passed, cursor = [], None
+        while self._order and self._order[0][0] in self._settled:
+            first, cursor = self._order.popleft()
+            self._settled.discard(first)
+            passed.append(first)
+        self._ledger.settle(key, done, passed, cursor)
+
+    def _fail(self, key: str, error: BackendError) -> None:
+        before = self._troubles.get(key)
+        tries = (before.tries if before else 0) + 1
+        deaths = (before.deaths if before else 0) + isinstance(error, WorkerDied)
+        trouble = Trouble(key, error.type, str(error), tries, deaths)
+        if error.status >= 500 and tries < self._settings.bulk_tries and deaths < DEATHS:
+            self._ledger.later(trouble, min(_FIRST_PAUSE_S * 2 ** (tries - 1), _LONGEST_PAUSE_S))
+        else:
+            self._ledger.failed(trouble)
+        log.info("task %s: %s: %s (try %d)", key, error.type, ascii(str(error)), tries)
+        self._settle(key, None)
+
+    def _keep_lease(self) -> None:
+        # in a thread: whoever waits for Label Studio in the middle of a page still works on the job
+        while not self._stop.wait(_LEASE_S):
+            try:
+                self._renew()
+            except redis.RedisError:
+                log.debug("the lease cannot be renewed while Redis is away")
+
+    def _renew(self) -> None:
+        if not self._ledger.lease():
+            self._ousted = True
+            self._stop.set()
+            log.error("another program works on this job")
+
+    def _halt(self, note: str) -> None:
+        if self._state() == RUNNING:
+            log.error("%s", note)
+            self._ledger.set_state(PAUSED, note)
+
+    def _goes_on(self) -> bool:
+        return not self._stop.is_set() and self._state() == RUNNING
+
+    def _state(self) -> str:
+        try:
+            return self._ledger.state()
+        except redis.RedisError as error:
+            self._outage(error)
+            return RUNNING
+
+    def _outage(self, error: redis.RedisError) -> None:
+        log.warning("Redis does not answer (%s): waiting for it", type(error).__name__)
+        self._stop.wait(1)
+
+    def _until_idle(self) -> None:
+        while self._items and self._goes_on():
+            self._turn()
+
+    def _put_down(self) -> None:
+        """What is in hand is finished if that takes not long; what waits in the queue is taken out."""
+        until = time.monotonic() + _DRAIN_S
+        try:
+            if self._ledger.state() == CANCELLED:
+                self._flights.withdraw()
+                self._items = {storing.item.key: storing.item for storing in self._storing.values()}
+            while self._items and time.monotonic() < until:
+                self._turn()
+                self._ledger.lease()
+            self._flights.withdraw()
+            if self._stop.is_set() and not self._ousted and self._ledger.state() == RUNNING:
+                self._ledger.set_state(PAUSED, "stopped")
+            if not self._ousted:
+                self._rate.write(over=True)
+            self._ledger.release()
+        except redis.RedisError as error:
+            log.warning("Redis does not answer (%s): the job can be resumed later", type(error).__name__)
+        finally:
+            # whoever still waits for Label Studio gives up
+            self._stop.set()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _picture(storing: _Storing) -> str:
+    """Where the picture of a task is, also when its job read it from Redis."""
+    plan, _ = storing.landing.replies[0]
+    return str(storing.landing.task.data.get(plan.image.key, "")) if plan.picture.startswith("blob:") else plan.picture

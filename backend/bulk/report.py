@@ -1,0 +1,148 @@
+"""One HTML file about a bulk job: the summary, and a contact sheet of the least certain tasks."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import redis
+from jinja2 import Environment
+from PIL import Image, ImageDraw, ImageOps
+
+from backend.answers import words_of
+from backend.bulk.ledger import Ledger
+from backend.bulk.summary import Summary
+from backend.errors import BackendError, PictureError
+from backend.geometry import MASKS, kind_of, mask_of
+from backend.pictures import PictureStore
+from backend.settings import Settings
+
+_WIDTH = 420
+_COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#f032e6", "#9a6324")
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Pallas: bulk {{ job }}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1300px; padding: 0 1rem; color: #222 }
+ h1 { margin-bottom: 0 } .sub { color: #666; margin-top: .2rem }
+ .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1rem }
+ figure { margin: 0; border: 1px solid #ddd; border-radius: 8px; overflow: hidden; background: #fafafa }
+ img { width: 100%; display: block } figcaption { padding: .5rem .8rem; font-size: 14px }
+ .tables { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start }
+ table { border-collapse: collapse; font-size: 14px }
+ td, th { border-bottom: 1px solid #ddd; padding: .2rem .7rem; text-align: left } td.n, th.n { text-align: right }
+ .bar { background: #4363d8; height: .8em; display: inline-block }
+</style></head><body>
+<h1>Bulk {{ job }}</h1>
+<p class="sub">{{ s.where }}; {{ s.status.state }}</p>
+<p>{{ s.status.done }} tasks predicted with {{ s.regions }} regions; left alone:
+{% for why, n in s.skipped.items() %}{{ n }} {{ why }}{{ ", " if not loop.last }}{% else %}none{% endfor %};
+failed: {{ s.status.failed }}; {{ s.status.clicks }} clicks served meanwhile.</p>
+<div class="tables">
+<table><tr><th>label</th><th class="n">regions</th></tr>
+{% for label, n in s.labels %}<tr><td>{{ label }}</td><td class="n">{{ n }}</td></tr>{% endfor %}</table>
+<table><tr><th>score</th><th class="n">tasks</th><th></th></tr>
+{% for n in s.scores %}<tr><td>{{ "%.1f" | format(loop.index0 / 10) }} – {{ "%.1f" | format(loop.index / 10) }}</td>
+<td class="n">{{ n }}</td>
+<td><span class="bar" style="width: {{ 120 * n // (s.scores | max or 1) }}px"></span></td></tr>
+{% endfor %}</table>
+<table><tr><th>stage</th><th class="n">seconds</th></tr>
+{% for stage, t in s.seconds.items() %}<tr><td>{{ stage }}</td><td class="n">{{ "%.1f" | format(t) }}</td></tr>
+{% endfor %}</table>
+{% if s.reasons %}<table><tr><th>failed because of</th><th class="n">tasks</th><th>for example</th></tr>
+{% for kind, n, example in s.reasons %}<tr><td>{{ kind }}</td><td class="n">{{ n }}</td><td>{{ example }}</td></tr>
+{% endfor %}</table>{% endif %}
+</div>
+<h2>The least certain</h2>
+<div class="grid">
+{% for c in cards %}<figure>{% if c.image %}<img src="data:image/jpeg;base64,{{ c.image }}" alt="task {{ c.key }}">
+{% else %}<figcaption>{{ c.reason }}</figcaption>{% endif %}
+<figcaption>task {{ c.key }}, score {{ "%.2f" | format(c.score) }}
+{% for words in c.words %}<br><span style="color: {{ words[0] }}">■</span> {{ words[1] }}{% endfor %}
+</figcaption></figure>
+{% endfor %}</div></body></html>
+"""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One task on the contact sheet; without an image the reason why."""
+
+    key: str
+    score: float
+    image: str
+    reason: str
+    words: tuple[tuple[str, str], ...]
+
+
+def write_report(
+    settings: Settings, client: redis.Redis, ledger: Ledger, summary: Summary, folder: Path | None, path: Path
+) -> Path:
+    """Write the page; pictures are fetched once more, those of a folder or file input from the disk."""
+    page = Environment(autoescape=True).from_string(_PAGE)
+    cards = list(_cards(settings, client, ledger, folder))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page.render(job=ledger.job, s=summary, cards=cards), encoding="utf-8")
+    return path
+
+
+def _cards(settings: Settings, client: redis.Redis, ledger: Ledger, folder: Path | None) -> Iterator[Card]:
+    from backend.bulk.local import LocalPictures
+
+    store = PictureStore(settings, client)
+    local = LocalPictures(settings, client, folder) if folder is not None else None
+    for key, score in ledger.least_certain():
+        packed = ledger.shown(key)
+        if packed is None:
+            continue
+        shown = json.loads(zlib.decompress(packed))
+        try:
+            here = local.path(shown["picture"]) if local is not None else None
+            data = here.read_bytes() if here is not None else store.read(shown["picture"])
+            image, words = _draw(data, shown["result"], settings.max_picture_pixels)
+            yield Card(key, score, image, "", words)
+        except (BackendError, OSError) as error:
+            yield Card(key, score, "", str(error), ())
+
+
+def _draw(data: bytes, result: list[dict[str, Any]], most_pixels: int) -> tuple[str, tuple[tuple[str, str], ...]]:
+    try:
+        opened = Image.open(io.BytesIO(data))
+        if opened.width * opened.height > most_pixels:
+            raise PictureError("the picture is too large to show")
+        picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise PictureError(f"the picture cannot be shown ({error})") from None
+    height = max(1, round(_WIDTH * picture.height / picture.width))
+    picture = picture.resize((_WIDTH, height))
+    words = []
+    for number, name in enumerate(dict.fromkeys(item["id"] for item in result)):
+        colour = _COLOURS[number % len(_COLOURS)]
+        items = [item for item in result if item["id"] == name]
+        _mark(picture, items[0], colour, most_pixels)
+        labels, texts = words_of(items)
+        words.append((colour, ", ".join(dict.fromkeys([*labels.values(), *texts.values()]))))
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=80)
+    return base64.b64encode(out.getvalue()).decode(), tuple(words)
+
+
+def _mark(picture: Image.Image, item: dict[str, Any], colour: str, most_pixels: int) -> None:
+    kind, value = kind_of(str(item.get("type", ""))), item.get("value", {})
+    if kind in MASKS:
+        mask = mask_of(kind, value, item.get("original_width", 0), item.get("original_height", 0), most_pixels)
+        small = np.asarray(Image.fromarray(mask).resize(picture.size))
+        tint = Image.new("RGB", picture.size, colour)
+        picture.paste(tint, mask=Image.fromarray((small * 110).astype(np.uint8)))
+    elif kind == "rectangle":
+        x, y, w, h = (float(value.get(side, 0)) / 100 for side in ("x", "y", "width", "height"))
+        box = (x * picture.width, y * picture.height, (x + w) * picture.width, (y + h) * picture.height)
+        ImageDraw.Draw(picture).rectangle(box, outline=colour, width=3)

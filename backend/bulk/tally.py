@@ -1,0 +1,34 @@
+"""What the books keep of a finished task."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from backend.bulk.ledger import Done
+from backend.flights import Landing
+from backend.geometry import kind_of
+from backend.protocol import Prediction
+
+NO_LABEL = "(no label)"
+STAGES = ("queue", "fetch", "encode", "decode", "prefill", "generate", "shape", "store")
+
+
+def tally(landing: Landing, prediction: Prediction, shape_s: float, store_s: float) -> Done:
+    """Regions, labels, score and seconds of a prediction."""
+    labels: defaultdict[str, set[str]] = defaultdict(set)
+    for item in prediction.result:
+        mine = labels[item["id"]]
+        value = item.get("value", {}).get(item["type"]) if item["type"] != "textarea" else None
+        for label in value if isinstance(value, list) else []:
+            mine.add(" / ".join(map(str, label)) if isinstance(label, list) else str(label))
+    shapes = {item["id"] for item in prediction.result if kind_of(item["type"])}
+    seconds: Counter[str] = Counter()
+    for _, reply in landing.replies:
+        seconds.update(reply.seconds)
+    seconds.update({"shape": shape_s, "store": store_s})
+    return Done(
+        regions=len(shapes),
+        score=prediction.score,
+        labels=tuple(label for mine in labels.values() for label in sorted(mine) or [NO_LABEL]),
+        seconds=seconds,
+    )

@@ -1,0 +1,187 @@
+"""Bulk jobs on a project: every task once, however often and whatever is stopped in between."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.stand_in import StandIn
+from tests.bulk.conftest import Bulk, environment
+from tests.bulk.test_late import wait_until
+from tests.conftest import PICTURES
+from tests.http.stack import Stack, box, point
+
+PICTURE = "/data/upload/1/coffee.jpg"
+
+
+def fill(project: StandIn, count: int, regions: int = 1) -> None:
+    for number in range(count):
+        boxes = [box(i * 3, number % 50, 30, 40, id=f"{number}-{i}") for i in range(regions)]
+        project.add({"image": PICTURE}, *boxes)
+
+
+def begin(stack: Stack, project: StandIn, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+    """A bulk job in a process of its own, and its name."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "backend", "bulk", "--project", "1", *arguments],
+        env=environment(stack, project),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("bulk "), line + process.stdout.read()
+    return process, line.split()[1].rstrip(":")
+
+
+def test_a_project_is_labelled_once(bulk: Bulk, stack: Stack, project: StandIn, pictures: Path, tmp_path: Path) -> None:
+    fill(project, 6, regions=2)
+    project.add({"image": PICTURE})
+    project.add({"image": "/data/upload/1/missing.jpg"}, box(5, 5, 30, 40))
+    project.add({"image": PICTURE}, box(5, 5, 30, 40))
+    version = stack.wait_for_worker().model_version
+    project.predictions[9] = [{"task": 9, "model_version": version, "result": []}]
+
+    found = bulk("--project", 1, "--dry-run").stdout
+    assert "9 tasks: 7 to do with 7 jobs and 13 regions" in found and "1 predicted already" in found
+    assert not project.counts(version) - project.counts(version).__class__({9: 1})
+
+    report = tmp_path / "report.html"
+    done = bulk("--project", 1, "--report", report, code=1).stdout
+    job = done.split()[1].rstrip(":")
+    assert "6 tasks predicted with 12 regions" in done and "1 nothing to predict" in done and "1 failed" in done
+    assert project.counts(version) == {**dict.fromkeys(range(1, 7), 1), 9: 1}
+    for task in range(1, 7):
+        (prediction,) = project.predictions[task]
+        regions = [item["score"] for item in prediction["result"] if item["type"] == "brushlabels"]
+        assert prediction["score"] == min(regions) and len(regions) == 2
+    page = report.read_text()
+    assert page.count("<figure>") == 6 and page.count("data:image/jpeg") == 6 and "PictureNotFound" in page
+
+    # again: nothing is computed, nothing is stored
+    again = bulk("--project", 1, code=1).stdout
+    assert "0 tasks predicted" in again and "7 predicted already" in again
+    assert set(project.counts().values()) == {1}
+
+    # the failed one, with its reason; it works once the picture is there
+    (row,) = json.loads(bulk("failed", job).stdout)
+    assert row["task"] == "8" and row["reason"] == "PictureNotFound" and row["tries"] == 1
+    (pictures / "missing.jpg").write_bytes((PICTURES / "coffee.jpg").read_bytes())
+    assert "1 failed tasks are tried again" in bulk("retry-failed", job).stdout
+    assert project.counts(version)[8] == 1 and json.loads(bulk("failed", job).stdout) == []
+    (pictures / "missing.jpg").unlink()
+
+
+def test_a_job_that_is_killed_goes_on_where_it_was(bulk: Bulk, stack: Stack, project: StandIn) -> None:
+    fill(project, 40)
+    process, job = begin(stack, project)
+    wait_until(lambda: len(project.predictions) >= 8)
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    before = len(project.predictions)
+    assert before < 40
+    wait_until(lambda: "interrupted" in bulk("status", job).stdout, 30)
+    # what was stored is not stored again, also where the books do not know of it yet
+    project.trouble = "stored"
+    process, _ = begin_again(stack, project, job)
+    wait_until(lambda: len(project.predictions) > before + 2)
+    project.trouble = ""
+    assert process.wait(120) == 0
+    assert project.counts() == dict.fromkeys(range(1, 41), 1)
+    status = bulk("status", job).stdout
+    assert "finished" in status and "40 of 40 done" in status and "0 failed" in status
+
+
+def begin_again(stack: Stack, project: StandIn, job: str) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-m", "backend", "bulk", "resume", job]
+    own = environment(stack, project)
+    return subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, text=True), job
+
+
+def test_pause_resume_detach_cancel(bulk: Bulk, stack: Stack, project: StandIn) -> None:
+    fill(project, 60)
+    told = bulk("--project", 1, "--detach").stdout
+    job = told.split()[1].rstrip(":")
+    assert "in the background" in told
+    wait_until(lambda: len(project.predictions) >= 3)
+    assert "paused" in bulk("pause", job).stdout
+    before = len(project.predictions)
+    time.sleep(1.5)
+    assert len(project.predictions) == before < 60
+    assert "paused" in bulk("status", job).stdout
+    process, _ = begin_again(stack, project, job)
+    wait_until(lambda: len(project.predictions) > before)
+    refused = bulk("resume", job, code=1)
+    assert "worked on already" in refused.stderr
+    assert "cancelled" in bulk("cancel", job).stdout
+    process.wait(30)
+    assert len(project.predictions) < 60 and set(project.counts().values()) == {1}
+    assert re.search(rf"{job}.*cancelled", bulk("status").stdout)
+    assert "cancelled" in bulk("resume", job).stdout
+
+
+def test_ctrl_c_puts_the_job_down(bulk: Bulk, stack: Stack, project: StandIn) -> None:
+    fill(project, 40)
+    process, job = begin(stack, project)
+    wait_until(lambda: len(project.predictions) >= 3)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    told = process.stdout.read()
+    assert process.wait(30) == 130 and f"bulk resume {job}" in told and "Traceback" not in told
+    assert bulk("resume", job).returncode == 0
+    assert project.counts() == dict.fromkeys(range(1, 41), 1)
+
+
+def test_clicks_go_before_a_bulk_job(bulk: Bulk, stack: Stack, project: StandIn) -> None:
+    fill(project, 40)
+    process, job = begin(stack, project)
+    wait_until(lambda: len(project.predictions) >= 2)
+    for _ in range(3):
+        answer = stack.predict(f"{project.url}{PICTURE}", [point(50, 50)])
+        assert answer.status_code == 200
+        assert len(project.predictions) < 40
+    assert process.wait(120) == 0
+    assert "3 clicks served meanwhile" in bulk("status", job).stdout
+
+
+def test_some_tasks_only(bulk: Bulk, project: StandIn) -> None:
+    fill(project, 8)
+    project.views[5] = [2, 4, 6]
+    bulk("--project", 1, "--view", 5)
+    assert set(project.counts()) == {2, 4, 6}
+    bulk("--project", 1, "--task-ids", "1,2,99", code=1)
+    assert set(project.counts()) == {1, 2, 4, 6}
+    bulk("--project", 1, "--limit", 3)
+    assert set(project.counts()) == {1, 2, 3, 4, 6} and set(project.counts().values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--project NUMBER, or --input"),
+        (["--project", "77"], "was it deleted"),
+        (["--input", "nowhere", "--output", "x"], "there is no nowhere"),
+        (["--project", "1", "--texts", "poem"], "has no such text"),
+        (["--project", "1", "--regions", "from-field"], "from-field NAME"),
+        (["status", "nothing"], "there is no bulk job"),
+        (["pause"], "say which job"),
+    ],
+)
+def test_what_cannot_be_done_says_why(bulk: Bulk, arguments: list[str], said: str) -> None:
+    assert said in bulk(*arguments, code=1).stderr
+
+
+def test_a_refused_token_pauses_the_job(bulk: Bulk, stack: Stack, project: StandIn) -> None:
+    fill(project, 1)
+    own = environment(stack, project) | {"LABEL_STUDIO_API_KEY": "wrong"}
+    command = [sys.executable, "-m", "backend", "bulk", "--project", "1"]
+    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "LABEL_STUDIO_API_KEY" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,130 @@
+"""What a bulk job asks of a task, and its books."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from backend.bulk.ledger import Done, Ledger, Trouble
+from backend.bulk.spec import Spec
+from backend.bulk.wanted import wanted_roles, wanted_task
+from backend.errors import ConfigError, PromptError
+from backend.existing import newest
+from backend.protocol import LabelStudioTask
+from backend.redis_server import connect, running
+from backend.roles import read_roles
+from backend.settings import Settings
+from tests.http.stack import CONFIG, box
+
+TWO_TEXTS = CONFIG.replace(
+    "</View>", '<TextArea name="long" toName="image" perRegion="true" pallas="detailed"/></View>'
+)
+
+
+def spec(**changes: object) -> Spec:
+    return Spec.model_validate({"label_config": CONFIG, "model_version": "ours"} | changes)
+
+
+def task(**data: object) -> LabelStudioTask:
+    drawn = [{"id": 1, "result": [box(1, 1, 5, 5)], "updated_at": "2026-01-01T00:00:00Z"}]
+    return LabelStudioTask.model_validate({"id": 1, "data": {"image": "x"} | data, "annotations": drawn})
+
+
+def test_regions_of_other_predictions() -> None:
+    roles = read_roles(CONFIG)
+    theirs = {"model_version": "detector", "result": [box(7, 7, 5, 5)]}
+    ours = {"model_version": "ours", "result": [box(9, 9, 5, 5)]}
+    found = wanted_task(task(), [theirs, ours], roles, spec(regions="from-predictions"))
+    assert newest(found) == theirs["result"]
+    assert newest(wanted_task(task(), [ours], roles, spec(regions="from-predictions"))) == []
+    assert newest(wanted_task(task(), [theirs], roles, spec())) == [box(1, 1, 5, 5)]
+
+
+def test_regions_of_a_field() -> None:
+    roles = read_roles(CONFIG)
+    own = spec(regions="from-field", regions_field="b")
+    (item,) = newest(
+        wanted_task(task(b='[{"x": 1, "y": 2, "width": 3, "height": 4, "label": "food"}]'), [], roles, own)
+    )
+    assert item["value"] == {"x": 1, "y": 2, "width": 3, "height": 4, "rotation": 0, "rectanglelabels": ["food"]}
+    assert newest(wanted_task(task(), [], roles, own)) == newest(wanted_task(task(b=""), [], roles, own)) == []
+    for wrong in (
+        "{",
+        {"x": 1},
+        [[1, 2, 3]],
+        [{"x": "a", "y": 1, "width": 1, "height": 1}],
+        [[10, 10, 400, 300]],
+        ["a"],
+    ):
+        with pytest.raises(PromptError, match=r"data\.b"):
+            wanted_task(task(b=wrong), [], roles, own)
+
+
+def test_texts_and_proposals() -> None:
+    roles = read_roles(TWO_TEXTS)
+
+    def words(**changes: object) -> set[str]:
+        (image,) = wanted_roles(roles, spec(**changes)).images.values()
+        return {control.name for control in image.words}
+
+    assert words() == {"class", "caption", "long"}
+    assert words(texts=("detailed",)) == words(texts=("long",)) == {"class", "long"}
+    assert words(texts=("none",)) == {"class"}
+    with pytest.raises(ConfigError, match="brief, caption, detailed, long"):
+        wanted_roles(roles, spec(texts=("explain",)))
+    assert next(iter(wanted_roles(roles, spec(regions="propose")).images.values())).propose
+    assert not next(iter(wanted_roles(roles, spec(regions="from-annotations")).images.values())).propose
+    assert newest(wanted_task(task(), [], roles, spec(regions="propose"))) == []
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    settings = Settings(state_dir=tmp_path_factory.mktemp("ledger"))
+    with running(settings):
+        yield connect(settings)
+
+
+def test_the_books_are_bounded_and_go_on(client: redis.Redis) -> None:
+    ledger = Ledger.create(client, spec())
+    assert ledger.cursor() == -1 and ledger.lease() and not Ledger(client, ledger.job).lease()
+    ledger.settle("1", Done(regions=2, score=0.95, labels=("a", "b"), seconds={"encode": 0.5}))
+    ledger.settle("2", None)
+    assert ledger.ahead() == {"1", "2"}
+    ledger.settle("0", Done(skipped="nothing to predict"), ["0", "1", "2"], 2)
+    assert ledger.ahead() == set() and ledger.cursor() == 2
+    fields = ledger.fields()
+    assert fields["done"] == "1" and fields["skipped nothing to predict"] == "1" and fields["score 9"] == "1"
+    ledger.later(Trouble("2", "WorkerDied", "it died", 1, 1), 0)
+    (due,) = ledger.troubles_due(10)
+    assert due == Trouble("2", "WorkerDied", "it died", 1, 1)
+    ledger.failed(Trouble("2", "WorkerDied", "it died", 2, 2))
+    assert ledger.waiting() == 0 and ledger.failures() == 1 and ledger.troubles_due(10) == []
+    assert ledger.retry_failed() == 1 and ledger.failures() == 0
+    assert ledger.troubles_due(10) == [Trouble("2", "WorkerDied", "it died", 0, 0)]
+    ledger.settle("2", Done(regions=1, score=0.1), ["2"])
+    assert ledger.waiting() == 0 and ledger.fields()["done"] == "2"
+    for number in range(60):
+        score = (number * 37 % 60) / 60
+        if ledger.would_show(score):
+            ledger.show(str(number), score, b"x")
+    least = ledger.least_certain()
+    assert len(least) == 24 and [score for _, score in least] == sorted(i / 60 for i in range(24))
+    assert client.hlen(f"pallas:bulk:{ledger.job}:shown") == 24
+
+
+def test_times_are_those_of_redis(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger.create(client, spec())
+    ledger.later(Trouble("1", "PictureUnreachable", "away"), 3600)
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    assert ledger.troubles_due(10) == []
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    ledger.later(Trouble("1", "PictureUnreachable", "away"), 0)
+    assert len(ledger.troubles_due(10)) == 1
+
+
+def test_the_spec_is_kept_as_it_is(tmp_path: Path, client: redis.Redis) -> None:
+    own = spec(input=tmp_path / "a.json", output=tmp_path / "b.json", texts=("brief",), limit=7)
+    assert Ledger.create(client, own).spec() == own
