@@ -28,7 +28,7 @@ class Affinity:
         self._redis.sadd(_BUSY, worker)
 
     def free(self, worker: str, pictures: Iterable[str], held_s: float, click: bool = False) -> None:
-        """The worker has ended its jobs, perhaps a click's, and holds some pictures' embeddings, believed for held_s."""
+        """The worker has ended its jobs, perhaps a click's, and holds some pictures, believed for held_s seconds."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.srem(_BUSY, worker)
         if click:
