@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from pydantic import ValidationError
 
@@ -37,6 +38,12 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--workers", type=int, help="how many workers (1)")
     worker = commands.add_parser("worker", parents=[model], help="one worker alone")
     worker.add_argument("--name", help=argparse.SUPPRESS)
+    worker.add_argument(
+        "--drain",
+        nargs="*",
+        metavar="NAME",
+        help="start none: these workers (or all) finish their jobs, take nothing new, and end",
+    )
     commands.add_parser("front", parents=[model, address], help="the front alone")
     add_arguments(commands.add_parser("bulk", parents=[model], help="pre-label a whole project, a file or a folder"))
     commands.add_parser("check", parents=[model], help="what is set, what works, what to do about what does not")
@@ -93,6 +100,8 @@ def _run(given: argparse.Namespace, settings: Settings) -> int:
         return 0
     if command == "review":
         return _review(settings)
+    if command == "worker" and given.drain is not None:
+        return _drain(settings, given.drain, say)
     if command == "worker":
         return _worker(settings, given.name)
     if command == "bulk":
@@ -119,6 +128,19 @@ def _review(settings: Settings) -> int:
             return show(connect(settings), Console())
         except redis.RedisError as error:
             raise QueueDown(f"the queue (Redis) cannot be reached ({type(error).__name__}): start it first") from None
+
+
+def _drain(settings: Settings, names: list[str], say: Callable[[str], None]) -> int:
+    import redis
+
+    from backend.drain import drain
+    from backend.redis_server import connect
+
+    try:
+        drain(connect(settings), names, settings.job_timeout_s + settings.heartbeat_ttl_s, say)
+    except redis.RedisError as error:
+        raise QueueDown(f"the queue (Redis) cannot be reached ({type(error).__name__})") from None
+    return 0
 
 
 def _worker(settings: Settings, name: str | None) -> int:

@@ -19,7 +19,7 @@ from rq.job_lifecycle import record_job_failure
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from backend import affinity, presence
+from backend import affinity, parked, presence
 from backend.queues import JOBS, PRIVATE, STRICT_ORDER, make_queue, private_key
 from backend.redis_server import connect
 from backend.settings import Settings
@@ -53,7 +53,9 @@ class Janitor:
         if not self._is_mine():
             self._suspects = set()
             return
-        alive = {sign.name for sign in presence.everybody(self._redis)}
+        signs = presence.everybody(self._redis)
+        parked.release(self._redis, signs)
+        alive = {sign.name for sign in signs}
         self._suspects = self._silent(alive) | self._deserted(alive) | self._astray(alive)
 
     def _is_mine(self) -> bool:
@@ -105,7 +107,7 @@ class Janitor:
         return suspects - self._suspects
 
     def _whereabouts(self, alive: set[str]) -> set[str]:
-        """Ids of all jobs in a queue or running."""
+        """Ids of all jobs in a queue, running, or put aside."""
         queues = [make_queue(name, self._redis) for name in STRICT_ORDER]
         pipe = self._redis.pipeline(transaction=False)
         for key in (*(queue.key for queue in queues), *map(private_key, alive)):
@@ -116,7 +118,7 @@ class Janitor:
             for queue in queues
             for job_id, _ in queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
         }
-        return waiting | running
+        return waiting | running | parked.ids(self._redis)
 
     def _put_back(self, job_id: str) -> None:
         try:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from model.task import Task
 
 VERSION = 3
-"""Of the payload; a worker refuses others."""
+"""Of the payload, to be raised with each change of it; a worker puts others back (`parked`)."""
 
 FUNCTION = "backend.engine.perform"
 """The only function that workers run, whatever a job in Redis says."""

@@ -30,6 +30,7 @@ class Sign:
         pid: process id, on its host.
         host: its machine's name.
         stats: numbers of the moment, for /metrics.
+        payload: the version of jobs that it understands.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Sign:
     pid: int = 0
     host: str = ""
     stats: dict[str, float] = field(default_factory=dict)
+    payload: int = 0
 
 
 def everybody(client: redis.Redis) -> list[Sign]:
@@ -50,12 +52,18 @@ def everybody(client: redis.Redis) -> list[Sign]:
     gone = [name for name, value in zip(names, values, strict=True) if value is None]
     if gone:
         client.srem(_NAMES, *gone)
-    return [Sign(**json.loads(value)) for value in values if value is not None]
+    return [_read(value) for value in values if value is not None]
 
 
 def members(client: redis.Redis, key: str) -> set[str]:
     """Of a set of names in Redis."""
     return {name.decode() if isinstance(name, bytes) else name for name in client.smembers(key)}
+
+
+def _read(value: bytes | str) -> Sign:
+    # a worker of another version may say more
+    known = {name: part for name, part in json.loads(value).items() if name in Sign.__dataclass_fields__}
+    return Sign(**known)
 
 
 def published_version(client: redis.Redis) -> str | None:

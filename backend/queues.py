@@ -29,7 +29,7 @@ from backend.errors import (
     WorkerError,
     from_wire,
 )
-from backend.job import FUNCTION, JobReply, JobRequest
+from backend.job import FUNCTION, VERSION, JobReply, JobRequest
 from backend.redis_server import connect
 from backend.settings import Settings
 
@@ -140,6 +140,11 @@ class Dispatcher:
         if not signs:
             raise NoWorker(
                 "no worker is running: start one with `python -m backend worker` (or `serve`), then try again"
+            )
+        signs = [sign for sign in signs if sign.payload == VERSION]
+        if not signs:
+            raise NoWorker(
+                "the workers that run are of another version of Pallas than the front: run the same one everywhere"
             )
         waiting = make_queue(queue, self.redis).count
         if waiting >= self._settings.max_waiting:

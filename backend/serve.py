@@ -139,7 +139,9 @@ class WorkerProcess:
             if self._ending.is_set():
                 return
             pause = 0.5 if time.monotonic() - begin > _QUICK_DEATH_S else min(pause * 2, _LONGEST_PAUSE_S)
-            log.error("worker %s ended (exit code %s), a new one starts in %.0f s", name, self.exit_code, pause)
+            # one that was drained ends well
+            level = logging.ERROR if self.exit_code else logging.INFO
+            log.log(level, "worker %s ended (exit code %s), a new one starts in %.1f s", name, self.exit_code, pause)
             self._ending.wait(pause)
 
     def _bury(self, name: str) -> None:

@@ -8,21 +8,24 @@ import signal
 import socket
 import time
 import uuid
+from dataclasses import replace
 
 import redis
 from rq import SimpleWorker, worker_registration
 from rq.executions import Execution
 from rq.job import Job, JobStatus
+from rq.job_lifecycle import record_job_failure
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
+from backend import drain, parked, presence
 from backend.affinity import ENCODE_STAT, Affinity
 from backend.claims import Claims
 from backend.engine import Engine, expect, make_resident, resident_stats
 from backend.gallery import Gallery
 from backend.imports import uncollected
-from backend.job import FUNCTION
+from backend.job import FUNCTION, VERSION
 from backend.pictures import PictureStore
 from backend.presence import Heart, Sign
 from backend.queues import BATCH, BULK, INTERACTIVE, PRIVATE, STRICT_ORDER, make_queue
@@ -35,6 +38,8 @@ _OUTAGE_S = 30.0
 _OVERRUN_S = 15
 """A job that ignores its limit for so long hangs in native code: the process is ended and started anew."""
 
+
+_AFTER_YOU_S = 0.05
 
 _TOGETHER = (BATCH, BULK)
 _TOGETHER_MOST = 16
@@ -50,6 +55,8 @@ class ResidentWorker(SimpleWorker):
     Attributes:
         affinity: where it says so; None where nobody asks.
         held_s: how long it is believed.
+        client: a connection of its own, for the heart's thread.
+        draining: it was asked to end.
         encode_s: what encoding a picture costs it, a running mean in seconds; 0 before the first.
         step_s: it takes several jobs that nobody clicked for at once, as many as it believes to do in this time.
         job_s: what such a job costs it, a running mean in seconds; 0 before the first.
@@ -57,6 +64,8 @@ class ResidentWorker(SimpleWorker):
     """
 
     affinity: Affinity | None = None
+    client: redis.Redis | None = None
+    draining = False
     held_s = 0.0
     encode_s = 0.0
     step_s = 0.0
@@ -82,6 +91,10 @@ class ResidentWorker(SimpleWorker):
         self.last_cleaned_at = now()  # type: ignore[assignment]  # rq declares None
 
     def execute_job(self, job: Job, queue: Queue) -> None:
+        version = parked.version_of(job)
+        if version != VERSION:
+            self._decline(job, version)
+            return
         self.job_limit_s = float(job.timeout or 0)
         self.job_started = time.monotonic()
         if self.affinity is not None:
@@ -138,19 +151,28 @@ class ResidentWorker(SimpleWorker):
             self.encode_s = encode_s if self.encode_s == 0 else 0.8 * self.encode_s + 0.2 * encode_s
         return str(job.args[0].get("picture", ""))
 
-    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        if job.func_name != FUNCTION:
-            # who can write to Redis must not be able to call what he likes
-            log.error("refused job %s: it asks for another function than %s", job.id, FUNCTION)
-            self.handle_job_failure(job, queue, exc_string="refused: not an allowed function", execution=execution)
-            return False
-        return super().perform_job(job, queue, execution)
+    def _decline(self, job: Job, version: int | None) -> None:
+        if version is None:
+            # who can write to Redis must neither be able to call what he likes nor end the worker
+            log.error("refused job %s: it does not ask for %s", job.id, FUNCTION)
+            with self.connection.pipeline() as pipe:
+                record_job_failure(job, "refused: not an allowed function", pipe)
+                pipe.execute()
+            return
+        log.warning("job %s has a payload of version %d, this worker knows %d: put back", job.id, version, VERSION)
+        parked.put_back(self.connection, job, version, presence.everybody(self.connection))
+        # so that another worker comes first
+        time.sleep(_AFTER_YOU_S)
 
     def beat(self) -> None:
-        """Called from the heart's thread: ends a hanging or orphaned process."""
+        """Called from the heart's thread: ends a process that hangs, is orphaned, or was asked to end."""
         parent = os.environ.get("PALLAS_PARENT")
         if parent is not None and int(parent) != os.getppid():
             log.critical("the program that started this worker is gone: it ends too")
+            os.kill(os.getpid(), signal.SIGTERM)
+        if self.client is not None and not self.draining and drain.wanted(self.client, self.name):
+            self.draining = True
+            log.info("worker %s was asked to end: it finishes its job first", self.name)
             os.kill(os.getpid(), signal.SIGTERM)
         started = self.job_started
         if started is not None and self.job_limit_s and time.monotonic() - started > self.job_limit_s + _OVERRUN_S:
@@ -160,8 +182,7 @@ class ResidentWorker(SimpleWorker):
 
 def _sociable(job: Job) -> bool:
     """Whether a job is ours and may be computed together with others."""
-    payload = job.args[0] if job.func_name == FUNCTION and job.args else None
-    return isinstance(payload, dict) and not payload.get("alone")
+    return parked.version_of(job) == VERSION and not job.args[0].get("alone")
 
 
 def run_worker(settings: Settings, name: str | None = None) -> int:
@@ -183,9 +204,10 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
         worker_ttl=20,
         log_job_description=False,
     )
+    worker.client = client
     worker.affinity, worker.held_s = Affinity(client), settings.picture_memory_s
     worker.step_s = settings.step_s
-    sign = Sign(name, "loading", settings.model, pid=os.getpid(), host=socket.gethostname())
+    sign = Sign(name, "loading", settings.model, pid=os.getpid(), host=socket.gethostname(), payload=VERSION)
     heart = Heart(client, settings.heartbeat_s, settings.heartbeat_ttl_s, worker.beat, worker.stats)
     client.sadd(PRIVATE, name)
     heart.start(sign)
@@ -193,7 +215,7 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
         engine, device = _load(settings, client, blocking)
         make_resident(engine)
         version = engine.model_version
-        heart.say(Sign(name, "ready", settings.model, version, device, os.getpid(), socket.gethostname()))
+        heart.say(replace(sign, state="ready", model_version=version, device=device))
         log.info("worker %s is ready: %s on %s", name, version, device)
         worker.work(logging_level="WARNING")
         return 0
