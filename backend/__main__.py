@@ -134,12 +134,12 @@ def _drain(settings: Settings, names: list[str], say: Callable[[str], None]) -> 
     import redis
 
     from backend.drain import drain
-    from backend.redis_server import connect
+    from backend.redis_server import connect, trouble
 
     try:
         drain(connect(settings), names, settings.job_timeout_s + settings.heartbeat_ttl_s, say)
     except redis.RedisError as error:
-        raise QueueDown(f"the queue (Redis) cannot be reached ({type(error).__name__})") from None
+        raise trouble(error) from None
     return 0
 
 
