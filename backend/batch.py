@@ -20,7 +20,8 @@ from backend.settings import Settings
 from backend.uploads import claim_key
 
 if TYPE_CHECKING:
-    from backend.service import Plan, Service
+    from backend.plan import Plan
+    from backend.service import Service
 
 _LOOK_S = 1.0
 
@@ -87,6 +88,10 @@ class Batches:
             late = sorted({*late, *again})
         if late:
             self._say(work, late, roles, late_possible)
+            for place in late:
+                if str(place) in flights and work.answers[place] is None:
+                    landing, share = flights.so_far(str(place)), flights.share(str(place))
+                    work.answers[place] = self._service.so_far(asked.project, landing, share)
         if work.errors and not any(work.answers) and not late:
             raise work.errors[min(work.errors)]
         return work.answers, late

@@ -14,6 +14,7 @@ from backend.gallery import Gallery
 from backend.job import VERSION, JobReply, JobRequest
 from backend.settings import Settings
 from backend.step import Step
+from backend.video.clips import Clips
 
 if TYPE_CHECKING:
     from model import PerceiveAnything
@@ -67,8 +68,9 @@ def resident_stats() -> dict[str, float]:
 class Engine:
     """Answers jobs with a loaded model."""
 
-    def __init__(self, settings: Settings, pam: PerceiveAnything, gallery: Gallery) -> None:
+    def __init__(self, settings: Settings, pam: PerceiveAnything, gallery: Gallery, clips: Clips | None = None) -> None:
         self._pam = pam
+        self._clips = clips
         self._gallery = gallery
         self._step = Step(settings, pam, gallery)
         self._expected: list[dict[str, Any]] = []
@@ -111,7 +113,8 @@ class Engine:
         result = self._ready.pop(_key(payload), None)
         try:
             if result is None:
-                (result,) = self._step.answer([_request(payload)])
+                request = _request(payload)
+                (result,) = self._step.answer([request]) if request.clip is None else [self._clip(request)]
             if isinstance(result, Exception):
                 raise result
             return result.model_dump(mode="json")
@@ -122,6 +125,10 @@ class Engine:
             if known is None:
                 raise
             return {"error": known.to_wire()}
+
+    def _clip(self, request: JobRequest) -> JobReply:
+        assert self._clips is not None, "a worker without videos"
+        return self._clips.answer(request)
 
     def _answer_expected(self) -> None:
         payloads, self._expected = self._expected, []

@@ -86,14 +86,14 @@ class BodyTooLarge(BackendError):
 
 
 class PictureTooLarge(BackendError):
-    """More bytes or pixels than the limits allow."""
+    """A picture or video of more bytes, pixels, seconds or frames than the limits allow."""
 
     status = 413
     annotator_can_help = True
 
 
 class PictureError(BackendError):
-    """Not a picture, truncated, 0 bytes."""
+    """Not a picture or video, truncated, 0 bytes."""
 
     status = 422
     annotator_can_help = True
@@ -189,6 +189,8 @@ _FROM_MODEL = {
     "PromptError": PromptError,
     "PictureError": PictureError,
     "PictureTooLargeError": PictureTooLarge,
+    "VideoError": PictureError,
+    "VideoTooLargeError": PictureTooLarge,
 }
 
 

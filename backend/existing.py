@@ -15,6 +15,7 @@ from backend.geometry import BOXES, KINDS, MASKS, kind_of
 from backend.job import PointPrompt, RegionPrompt
 from backend.protocol import LabelStudioTask, ResultItem, Work, items_of
 from backend.roles import ImageRoles
+from backend.video.roles import VideoRoles
 from backend.wish import Wish, drawn_wish, is_leftover, label_of, points_wish, rle_of
 
 log = logging.getLogger(__name__)
@@ -85,8 +86,8 @@ def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels:
     return wishes
 
 
-def has_whole(result: Sequence[dict[str, Any]], image: ImageRoles) -> bool:
-    """Whether somebody has filled one of the controls of the whole picture."""
+def has_whole(result: Sequence[dict[str, Any]], image: ImageRoles | VideoRoles) -> bool:
+    """Whether somebody has filled one of the controls of the whole picture or video."""
     names = {control.name for control in image.whole}
     return any(item.from_name in names for item in items_of(result))
 

@@ -18,7 +18,8 @@ from backend.protocol import LabelStudioTask
 from backend.queues import Dispatcher
 
 if TYPE_CHECKING:
-    from backend.service import Plan, Service
+    from backend.plan import Plan
+    from backend.service import Service
 
 _LOOK_EVERY_S = 5.0
 
@@ -47,6 +48,7 @@ class _Flight:
     task: LabelStudioTask
     jobs: dict[str, tuple[Plan, JobRequest]]
     replies: dict[str, JobReply] = field(default_factory=dict)
+    parts: dict[str, JobReply] = field(default_factory=dict)  # of videos that are in work: what is known so far
     errors: list[BackendError] = field(default_factory=list)
 
     def landing(self, key: str) -> Landing:
@@ -83,10 +85,8 @@ class Flights:
     def __contains__(self, key: str) -> bool:
         return key in self._flights
 
-    def launch(self, key: str, task: LabelStudioTask, plans: list[Plan], request_id: str, alone: bool = False) -> None:
+    def launch(self, key: str, task: LabelStudioTask, plans: list[Plan], request_id: str) -> None:
         """Put a task's jobs into the queue; those without anything to do are left out.
-
-        `alone`: a worker died with it in hand, so that no other task may be in its hand beside it.
 
         Raises:
             NoWorker, QueueFull: later it may work; what the plan's picture is found wrong with; redis.RedisError.
@@ -94,7 +94,7 @@ class Flights:
         jobs = {}
         for plan in plans:
             if plan.groups():
-                request = self._service.request(plan, request_id).model_copy(update={"alone": alone})
+                request = self._service.request(plan, request_id)
                 jobs[self._dispatcher.submit_once(request, self._queue)] = (plan, request)
         self._flights[key] = _Flight(task, jobs)
         for job in jobs:
@@ -127,16 +127,47 @@ class Flights:
         self._open.clear()
         self._flights.clear()
 
+    def so_far(self, key: str) -> Landing:
+        """What is known of a task that is under way: answered jobs, and videos as far as they are tracked."""
+        flight = self._flights[key]
+        known = flight.replies | flight.parts
+        return Landing(key, flight.task, tuple((flight.jobs[job][0], reply) for job, reply in known.items()))
+
+    def share(self, key: str) -> float:
+        """How much of a task that is under way is done, 0..1."""
+        flight = self._flights[key]
+        done = float(len(flight.replies) + len(flight.errors))
+        done += sum(reply.clip.share for reply in flight.parts.values() if reply.clip is not None)
+        return done / max(1, len(flight.jobs))
+
     def _take(self, key: str, job: str, result: Result) -> Landing | None:
         flight = self._flights[key]
         try:
-            flight.replies[job] = self._dispatcher.unpack(result, flight.jobs[job][1])
+            reply = self._dispatcher.unpack(result, flight.jobs[job][1])
+            if reply.clip is not None and not reply.clip.done:
+                self._go_on(key, job, reply)
+                return None
+            flight.replies[job] = reply
         except BackendError as error:
             flight.errors.append(error)
         if len(flight.replies) + len(flight.errors) < len(flight.jobs):
             return None
         del self._flights[key]
         return flight.landing(key)
+
+    def _go_on(self, key: str, job: str, reply: JobReply) -> None:
+        """The next part of a video's work. Raises what `submit_once` raises."""
+        flight = self._flights[key]
+        plan, request = flight.jobs[job]
+        assert reply.clip is not None and request.clip is not None
+        clip = request.clip.model_copy(update={"part": request.clip.part + 1})
+        following = request.model_copy(update={"clip": clip, "sent_at": time.time()})
+        again = self._dispatcher.submit_once(following, self._queue, reply.clip.worker)
+        del flight.jobs[job]
+        flight.parts.pop(job, None)
+        flight.jobs[again] = (plan, following)
+        flight.parts[again] = reply
+        self._open.setdefault(again, set()).add(key)
 
     def _look_for_missing(self) -> None:
         """Jobs that Redis has lost (it was emptied, or its clock jumped) go into the queue again."""

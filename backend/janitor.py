@@ -20,7 +20,7 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
 from backend import affinity, parked, presence
-from backend.queues import JOBS, PRIVATE, STRICT_ORDER, make_queue, private_key
+from backend.queues import BULK, JOBS, PRIVATE, STRICT_ORDER, clips_key, make_queue, private_key
 from backend.redis_server import connect
 from backend.settings import Settings
 
@@ -110,7 +110,7 @@ class Janitor:
         """Ids of all jobs in a queue, running, or put aside."""
         queues = [make_queue(name, self._redis) for name in STRICT_ORDER]
         pipe = self._redis.pipeline(transaction=False)
-        for key in (*(queue.key for queue in queues), *map(private_key, alive)):
+        for key in (*(queue.key for queue in queues), *map(private_key, alive), *map(clips_key, alive)):
             pipe.lrange(key, 0, -1)
         waiting = {job_id.decode() for found in pipe.execute() for job_id in found}
         running = {
@@ -166,6 +166,9 @@ def release(client: redis.Redis, worker: str) -> None:
     affinity.forget(client, worker)
     shared = make_queue(STRICT_ORDER[0], client).key
     while client.lmove(private_key(worker), shared, "RIGHT", "LEFT") is not None:
+        pass
+    bulk = make_queue(BULK, client).key
+    while client.lmove(clips_key(worker), bulk, "RIGHT", "LEFT") is not None:
         pass
     client.srem(PRIVATE, worker)
 

@@ -90,12 +90,50 @@ class Group(_Value):
     label_sets: tuple[LabelSet, ...] = ()
 
 
-class JobRequest(_Value):
-    """One picture and what is wanted of it; without groups it is only encoded, to be warm for the first click.
+class ClipMark(_Value):
+    """Where a person saw a thing: seconds from the video's beginning, a box in percentages of the picture."""
+
+    time_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    box: tuple[Percent, Percent, Percent, Percent]
+
+
+class ClipObject(_Value):
+    """One thing to follow; `label` is what the annotator chose for it, or None."""
+
+    marks: tuple[ClipMark, ...]
+    label: str | None = None
+
+
+class ClipAsk(_Value):
+    """What is wanted of a video.
 
     Attributes:
-        picture: where the picture is: a URL, a Label Studio path, `file:` path, or `blob:` with the sha256 of bytes
-            that were put into Redis.
+        objects: to be tracked and described.
+        texts: wanted of each object; a caption is one of the clip, the others are about the first marked picture.
+        label_sets: of each, the model chooses one label for each object.
+        events: the language of captions of what each object does by and by; None: they are not wanted.
+        event_labels: of which the model chooses one for each event.
+        whole: texts wanted of the whole video.
+        whole_sets: label sets of the whole video.
+        part: a long video is worked on in several jobs, one after another; this is the number of the job.
+    """
+
+    objects: tuple[ClipObject, ...] = ()
+    texts: tuple[TextAsk, ...] = ()
+    label_sets: tuple[LabelSet, ...] = ()
+    events: str | None = None
+    event_labels: LabelSet | None = None
+    whole: tuple[TextAsk, ...] = ()
+    whole_sets: tuple[LabelSet, ...] = ()
+    part: int = 0
+
+
+class JobRequest(_Value):
+    """One picture or video and what is wanted of it; a picture without groups is only encoded, for the first click.
+
+    Attributes:
+        picture: where the picture or video is: a URL, a Label Studio path, `file:` path, or `blob:` with the sha256 of
+            bytes that were put into Redis.
         sent_at: seconds since the epoch, by the front's clock.
         alone: not to be computed in one step with others: it may be what killed a worker.
     """
@@ -104,6 +142,7 @@ class JobRequest(_Value):
     request_id: str
     picture: str
     groups: tuple[Group, ...] = ()
+    clip: ClipAsk | None = None
     max_new_tokens: int
     sent_at: float
     alone: bool = False
@@ -142,10 +181,61 @@ class RegionReply(_Value):
     labels: tuple[LabelReply, ...] = ()
 
 
+class EventReply(_Value):
+    """What an object does for a while; seconds from the video's beginning, the label of `event_labels`, if any."""
+
+    start_s: float
+    end_s: float
+    caption: TextReply
+    label: LabelReply | None = None
+
+
+Sighting = tuple[float, tuple[float, float, float, float] | None]
+"""When (seconds), and where: (x1, y1, x2, y2) in percentages of the picture, None where the thing is not seen."""
+
+
+class ObjectReply(_Value):
+    """One object of a video.
+
+    Attributes:
+        sightings: by time, on the frames that were tracked so far.
+        iou: mean of SAM 2's estimates where it is seen, 0..1.
+        texts, labels: as of a RegionReply; empty before tracking is over.
+        events: so far.
+    """
+
+    sightings: tuple[Sighting, ...]
+    iou: float
+    texts: dict[str, TextReply] = {}
+    labels: tuple[LabelReply, ...] = ()
+    events: tuple[EventReply, ...] = ()
+
+
+class ClipReply(_Value):
+    """The answer to a ClipAsk.
+
+    Attributes:
+        duration_s: of the video, as players show it.
+        objects: as asked.
+        texts, labels: of the whole video.
+        share: how much of the work is done, 0..1.
+        done: False where another job (`part` + 1) has to go on.
+        worker: that has the work in hand, and goes on quickest.
+    """
+
+    duration_s: float
+    objects: tuple[ObjectReply, ...] = ()
+    texts: dict[str, TextReply] = {}
+    labels: tuple[LabelReply, ...] = ()
+    share: float = 1.0
+    done: bool = True
+    worker: str = ""
+
+
 class JobReply(_Value):
     """The answer to a JobRequest; sizes in pixels, seconds by stage (queue, fetch, encode, segment, describe).
 
-    `groups` holds the regions of each group of the request.
+    `groups` holds the regions of each group of the request, `clip` the answer about a video.
     """
 
     width: int
@@ -154,3 +244,4 @@ class JobReply(_Value):
     seconds: dict[str, float]
     model_version: str
     cached: bool
+    clip: ClipReply | None = None

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -109,6 +109,12 @@ class LabelStudioApi:
         """Store a prediction; tried once, since nobody knows after a broken connection whether it was stored."""
         body = prediction.to_wire() | {"task": task}
         self.call("POST", "/api/predictions", json=body, again=False)
+
+    def drop_predictions(self, task: int, unwanted: Callable[[str], bool]) -> None:
+        """Delete the task's predictions whose model version is unwanted."""
+        for prediction in self.call("GET", "/api/predictions", params={"task": task}):
+            if unwanted(str(prediction.get("model_version"))):
+                self.call("DELETE", f"/api/predictions/{prediction['id']}")
 
     def call(self, method: str, path: str, again: bool = True, **options: Any) -> Any:
         """One request; the answer's JSON.

@@ -43,6 +43,7 @@ class ResultItem(_Lenient):
     to_name: str = ""
     value: RegionValue = RegionValue()
     is_positive: bool | None = None
+    origin: str = ""
     original_width: int = 0
     original_height: int = 0
 

@@ -34,6 +34,7 @@ from backend.redis_server import connect
 from backend.settings import Settings
 
 INTERACTIVE, BATCH, BULK = "interactive", "batch", "bulk"
+CLIPS = "clips"
 STRICT_ORDER = (INTERACTIVE, BATCH, BULK)
 """A worker takes from a later queue only when all earlier ones are empty."""
 
@@ -60,16 +61,21 @@ def private_key(worker: str) -> str:
     return f"{Queue.redis_queue_namespace_prefix}{INTERACTIVE}:{worker}"
 
 
-class _Private(Queue):
-    """`interactive`, but a job that is put in waits for one worker alone."""
+def clips_key(worker: str) -> str:
+    """Redis key of the queue that only this worker takes from, after clicks: further parts of videos it has in hand."""
+    return f"{Queue.redis_queue_namespace_prefix}{CLIPS}:{worker}"
 
-    def __init__(self, worker: str, client: redis.Redis) -> None:
-        super().__init__(INTERACTIVE, connection=client, serializer=JSONSerializer)
-        self._worker = worker
+
+class _Private(Queue):
+    """One of the queues, but a job that is put in waits under a key that one worker alone looks at."""
+
+    def __init__(self, name: str, key: str, client: redis.Redis) -> None:
+        super().__init__(name, connection=client, serializer=JSONSerializer)
+        self._private = key
 
     def push_job_id(self, job_id: str, pipeline: redis.client.Pipeline | None = None, at_front: bool = False) -> None:
         target = pipeline if pipeline is not None else self.connection
-        target.rpush(private_key(self._worker), job_id)
+        target.rpush(self._private, job_id)
 
 
 class Dispatcher:
@@ -90,7 +96,7 @@ class Dispatcher:
         warm = self._affinity.choose(request.picture, signs)
         if warm is None:
             return self.collect(self._enqueue(make_queue(INTERACTIVE, self.redis), request), request)
-        job = self._enqueue(_Private(warm.name, self.redis), request)
+        job = self._enqueue(_Private(INTERACTIVE, private_key(warm.name), self.redis), request)
         if not self.results([job.id], patience_s(warm)) and self.redis.lrem(private_key(warm.name), 1, job.id):
             make_queue(INTERACTIVE, self.redis).push_job_id(job.id, at_front=True)
         return self.collect(job, request)
@@ -104,10 +110,11 @@ class Dispatcher:
         self._room(queue)
         return self._enqueue(make_queue(queue, self.redis), request)
 
-    def submit_once(self, request: JobRequest, queue: str) -> str:
+    def submit_once(self, request: JobRequest, queue: str, worker: str = "") -> str:
         """Enqueue a job, unless the same question is in work or was answered not long ago; the job's id.
 
-        Whoever asks gets the result by that id, and it stays for an hour. Raises what `submit` raises.
+        With a worker, that one alone takes it, as long as it is alive. Whoever asks gets the result by that id, and it
+        stays for an hour. Raises what `submit` raises.
         """
         job_id = _digest(request, self.model_version())
         with contextlib.suppress(NoSuchJobError):
@@ -115,9 +122,10 @@ class Dispatcher:
             if job.get_status(refresh=False) in ("queued", "started", "finished"):
                 return job_id
             job.delete()
-        self._room(queue)
+        known = any(sign.name == worker for sign in self._room(queue))
+        waiting = _Private(queue, clips_key(worker), self.redis) if known else make_queue(queue, self.redis)
         try:
-            self._enqueue(make_queue(queue, self.redis), request, job_id)
+            self._enqueue(waiting, request, job_id)
         except DuplicateJobError:
             log.debug("job %s was asked for twice at once", job_id)
         return job_id

@@ -20,7 +20,7 @@ class Shaper:
     """
 
     def __init__(self, taste: Taste) -> None:
-        self._taste = taste
+        self.taste = taste
         self._items: list[dict[str, Any]] = []
         self._scores: list[float] = []
         self.remembered: list[Remembered] = []
@@ -34,7 +34,7 @@ class Shaper:
         shown.
         """
         for wish, region in zip(wishes, found, strict=True):
-            context = RegionContext(wish.id, reply, group, region, wish.prompt.label, self._taste)
+            context = RegionContext(wish.id, reply, group, region, wish.prompt.label, self.taste)
             if wish.own:
                 items = [item | {"id": wish.id} for item in wish.own]
             else:
@@ -56,10 +56,16 @@ class Shaper:
     def whole(self, reply: JobReply, image: ImageRoles, group: Group, found: RegionReply) -> None:
         """The items about the whole picture, each with an id of its own."""
         for control in image.whole:
-            item = control.item(RegionContext(new_id(), reply, group, found, None, self._taste))
+            item = control.item(RegionContext(new_id(), reply, group, found, None, self.taste))
             if item is not None:
                 self._items.append(item)
                 self._scores.append(float(item["score"]))
+
+    def add(self, items: Sequence[dict[str, Any]], score: float) -> None:
+        """The items of one region, geometry first, that were made elsewhere; score in 0..1."""
+        self._items += items
+        self._scores.append(score)
+        self.remembered.append(Remembered.of(items, None))
 
     def prediction(self, model_version: str) -> Prediction:
         score = round(min(self._scores), 4) if self._scores else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from backend.controls import REGISTRY, Control
@@ -11,6 +11,7 @@ from backend.controls.rectangle import Rectangle
 from backend.errors import ConfigError
 from backend.job import Group, TextAsk
 from backend.tags import Tag, read_tags
+from backend.video.roles import VideoRoles
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ def _group(controls: Sequence[Control], labels: Sequence[str | None], propose: b
 
 @dataclass(frozen=True)
 class Roles:
-    """The roles of one labelling config: its pictures by the name of their tag, and the names of all controls."""
+    """The roles of one labelling config: pictures and videos by the name of their tag, the names of all controls."""
 
     images: dict[str, ImageRoles]
     controls: frozenset[str]
+    videos: dict[str, VideoRoles] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=64)
@@ -77,19 +79,30 @@ def read_roles(label_config: str, language: str = "en") -> Roles:
         language: of texts, where the config does not say.
 
     Raises:
-        ConfigError: broken XML, no <Image> with a $variable, or no control for a mask; the message says what to add.
+        ConfigError: broken XML, no <Image> or <Video> with a $variable, or no control for a mask or box; the message
+            says what to add.
     """
     tags, objects = read_tags(label_config, language)
     pictures = [o for o in objects if o.kind == "Image" and o.attributes.get("value", "").startswith("$")]
-    if not pictures:
-        raise ConfigError('the labelling config has no picture: add <Image name="image" value="$image"/>')
+    videos = {
+        o.name: VideoRoles.of(o, [t for t in tags if t.to_name == o.name])
+        for o in objects
+        if o.kind == "Video" and o.attributes.get("value", "").startswith("$")
+    }
+    if not pictures and not videos:
+        raise ConfigError('the labelling config has no picture and no video: add <Image name="image" value="$image"/>')
     images = {picture.name: _image(picture, [t for t in tags if t.to_name == picture.name]) for picture in pictures}
-    if not any(image.geometry or image.whole for image in images.values()):
+    if videos and not images and not any(video.useful for video in videos.values()):
+        raise ConfigError(
+            "the labelling config has no control for boxes: add "
+            f'<VideoRectangle name="box" toName="{next(iter(videos))}"/> and <Labels>'
+        )
+    if not videos and not any(image.geometry or image.whole for image in images.values()):
         raise ConfigError(
             "the labelling config has no control for masks: add "
             '<BrushLabels name="mask" toName="image" smart="false"><Label value="object"/></BrushLabels>'
         )
-    return Roles(images, frozenset(tag.name for tag in tags))
+    return Roles(images, frozenset(tag.name for tag in tags), videos)
 
 
 def _image(picture: Tag, tags: Sequence[Tag]) -> ImageRoles:

@@ -17,23 +17,28 @@ from backend.controls import Taste
 from backend.delivery import Deliveries
 from backend.errors import BackendError, BadRequest, ConfigError, PromptError
 from backend.flights import Landing
-from backend.job import Group, JobReply, JobRequest, RegionPrompt
+from backend.job import JobRequest
 from backend.label_studio import cloud_path
 from backend.metrics import Metrics
 from backend.once import Once
 from backend.pictures import park
+from backend.plan import PicturePlan, Plan
 from backend.prompts import check_names, read_prompts
-from backend.protocol import Context, LabelStudioTask, Prediction, PredictRequest
+from backend.protocol import Context, LabelStudioTask, Prediction, PredictRequest, Work
 from backend.queues import BATCH, Dispatcher
 from backend.results import Shaper
 from backend.roles import ImageRoles, Roles, read_roles
 from backend.settings import Settings
+from backend.uploads import unfinished_version
+from backend.video.existing import boxes
+from backend.video.plan import ClipPlan
+from backend.video.roles import VideoRoles
 from backend.wish import Wish
 
 log = logging.getLogger(__name__)
 
-_WHOLE = RegionPrompt(box=(0, 0, 100, 100))
 _DAY_S = 86_400
+_NO_WAY_BACK = "without LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY there is no way to deliver it"
 _WINDOW = 8  # tasks in the queue for each worker
 
 TaskAnswer = Prediction | None
@@ -57,30 +62,6 @@ class Outcome:
     shown: BackendError | None = None
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is asked about one picture of a task; without groups it is only encoded."""
-
-    image: ImageRoles
-    picture: str
-    wishes: tuple[Wish, ...] = ()
-    regions: Group | None = None
-    whole: Group | None = None
-
-    def groups(self) -> tuple[Group, ...]:
-        return tuple(group for group in (self.regions, self.whole) if group is not None)
-
-    def shape(self, reply: JobReply, shaper: Shaper) -> None:
-        """Add a reply's regions and words to the answer."""
-        found = list(reply.groups)
-        if self.regions is not None:
-            regions = found.pop(0)
-            wishes = self.wishes or tuple(Wish(RegionPrompt()) for _ in regions)
-            shaper.regions(reply, self.image, self.regions, wishes, regions)
-        if self.whole is not None:
-            shaper.whole(reply, self.image, self.whole, found.pop(0)[0])
-
-
 class Service:
     """Answers /predict and /setup; safe to use from many threads."""
 
@@ -88,7 +69,7 @@ class Service:
         self._settings = settings
         self._dispatcher = dispatcher
         self._metrics = metrics
-        self._taste = Taste(settings.label_threshold, settings.polygon_tolerance)
+        self._taste = Taste(settings.label_threshold, settings.polygon_tolerance, settings.video_tolerance)
         self.board = notice.Board(dispatcher.redis)
         self.deliveries = Deliveries(settings, dispatcher.redis)
         self._batches = Batches(settings, self, dispatcher, self.deliveries)
@@ -111,6 +92,8 @@ class Service:
             return Outcome([Prediction(model_version=self._dispatcher.model_version())])
         if len(asked.tasks) != 1:
             raise BadRequest(f"tasks: an interactive request is about one task, this one has {len(asked.tasks)}")
+        if context.result[-1].to_name in roles.videos:
+            return self._marked(asked, context, roles, request_id)
         try:
             return self._interactive(asked, context, roles, request_id)
         except BackendError as error:
@@ -158,6 +141,25 @@ class Service:
         prediction.result += self.board.cleared(asked.project, task.id, image)
         return Outcome([prediction], reply.seconds | {"shape": end - shaping})
 
+    def _marked(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
+        """A video's region was relabelled, or one of its texts edited: nothing, since it would be inserted unseen.
+
+        Boxes that are not tracked yet come later as a prediction, which somebody can look at.
+        """
+        nothing = Outcome([Prediction(model_version=self._dispatcher.model_version())])
+        task, video = asked.tasks[0], roles.videos[context.result[-1].to_name]
+        context_items = [item.model_dump(exclude_unset=True) for item in context.result]
+        drawn = task.model_copy(update={"drafts": [Work(result=context_items)]})
+        plans = [plan for plan in self.plans(drawn, roles) if isinstance(plan, ClipPlan) and plan.video == video]
+        if not any(plan.ask.objects for plan in plans):
+            return nothing
+        if task.id is None or not self.deliveries.possible:
+            log.info("request=%s a marked video is not tracked: %s", request_id, _NO_WAY_BACK)
+            return nothing
+        self.deliveries.expect(asked.project, [drawn], asked.label_config, request_id, 0.0)
+        log.info("request=%s task %s: its video is tracked, and delivered as a prediction", request_id, task.id)
+        return nothing
+
     def _batch(self, asked: PredictRequest, roles: Roles, request_id: str) -> Outcome:
         """Tasks without a prompt: one that was opened, or all that somebody selected."""
         if not asked.tasks:
@@ -183,7 +185,7 @@ class Service:
         More regions than one job may have become several jobs.
         """
         result = existing.newest(task)
-        plans = []
+        plans: list[Plan] = []
         for image in roles.images.values():
             picture = task.data.get(image.key)
             if not isinstance(picture, str) or not picture.strip():
@@ -197,7 +199,23 @@ class Service:
             plans.append(_plan(image, _address(task, picture), wishes[:most], propose, whole))
             rest = range(most, len(wishes), most)
             plans += [_plan(image, _address(task, picture), wishes[first : first + most]) for first in rest]
-        return plans
+        clips = [self._clip_plan(task, video, result) for video in roles.videos.values()]
+        return [*plans, *(plan for plan in clips if plan is not None)]
+
+    def _clip_plan(self, task: LabelStudioTask, video: VideoRoles, result: Sequence[dict[str, Any]]) -> ClipPlan | None:
+        address = task.data.get(video.key)
+        if not isinstance(address, str) or not address.strip():
+            return None
+        rate = video.rate(task.data)
+        ours = self.answers.get([str(item["id"]) for item in result if item.get("id")])
+        drawn = boxes(result, video, rate, ours) if video.rectangle is not None else []
+        most = self._settings.max_video_objects
+        if len(drawn) > most:
+            log.warning("task %s: %d boxes in its video, only the first %d are tracked", task.id, len(drawn), most)
+        ask = video.ask().model_copy(update={"objects": tuple(box.asked for box in drawn[:most])})
+        if video.whole and not existing.has_whole(result, video):
+            ask = video.ask_whole(ask)
+        return ClipPlan(video, _address(task, address), rate, ask)
 
     def predicted(self, project: str, landing: Landing, remember: bool = True) -> TaskAnswer:
         """The prediction of a task whose jobs are over; None where it has none.
@@ -214,6 +232,14 @@ class Service:
         prediction = shaper.prediction(version)
         return prediction if prediction.result else None
 
+    def so_far(self, project: str, landing: Landing, share: float) -> TaskAnswer:
+        """As `predicted`, of a video that is still in work; its version says so, the whole one is delivered later."""
+        prediction = self.predicted(project, landing)
+        if prediction is None:
+            return None
+        version = unfinished_version(prediction.model_version, share)
+        return prediction.model_copy(update={"model_version": version})
+
     def window(self) -> int:
         """How many tasks one program may have in the queue: enough that no worker waits for the next."""
         ready = sum(sign.state == "ready" for sign in self._dispatcher.workers())
@@ -226,6 +252,8 @@ class Service:
     def _warm(self, plans: Sequence[Plan], request_id: str) -> None:
         """Have the pictures of an opened task encoded, so that the first click need not wait for it."""
         for plan in plans:
+            if not isinstance(plan, PicturePlan):
+                continue
             try:
                 self._dispatcher.submit(self.request(plan, request_id), BATCH)
             except BackendError as error:
@@ -233,16 +261,10 @@ class Service:
 
     def request(self, plan: Plan, request_id: str) -> JobRequest:
         """The job of a plan. Raises what is wrong with a picture that came with the task."""
-        groups = []
-        if plan.regions is not None:
-            prompts = tuple(wish.prompt for wish in plan.wishes)
-            groups.append(plan.regions.model_copy(update={"prompts": prompts}))
-        if plan.whole is not None:
-            groups.append(plan.whole.model_copy(update={"prompts": (_WHOLE,)}))
         return JobRequest(
             request_id=request_id,
             picture=park(plan.picture, self._dispatcher.redis, self._settings),
-            groups=tuple(groups),
+            **plan.asked(),
             max_new_tokens=self._settings.max_new_tokens,
             sent_at=time.time(),
         )
@@ -254,9 +276,11 @@ class Service:
             )
 
 
-def _plan(image: ImageRoles, picture: str, wishes: Sequence[Wish], propose: bool = False, whole: bool = False) -> Plan:
+def _plan(
+    image: ImageRoles, picture: str, wishes: Sequence[Wish], propose: bool = False, whole: bool = False
+) -> PicturePlan:
     ask = image.ask([wish.prompt.label for wish in wishes], propose) if wishes or propose else None
-    return Plan(image, picture, tuple(wishes), ask, image.ask_whole() if whole else None)
+    return PicturePlan(image, picture, tuple(wishes), ask, image.ask_whole() if whole else None)
 
 
 def _picture(task: LabelStudioTask, key: str) -> str:

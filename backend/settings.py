@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from backend import gpus
 from backend.fetching.hosts import AllowedHosts
 
 LABEL_STUDIO_LIMIT_S = 100
 """Label Studio 1.23 gives a /predict this long (ML_TIMEOUT_PREDICT)."""
-
-
-def _one_for_each_gpu(value: object) -> object:
-    return max(1, len(gpus.visible())) if value == "auto" else value
 
 
 class Settings(BaseSettings):
@@ -43,9 +38,7 @@ class Settings(BaseSettings):
         None, description="Basic auth on every page but /live; needed to listen where other machines reach it"
     )
     allow_open: bool = Field(False, description="listen where other machines reach it without a password")
-    workers: Annotated[int, BeforeValidator(_one_for_each_gpu)] = Field(
-        1, ge=0, le=64, description="workers that `serve` starts; auto: one for each GPU"
-    )
+    workers: int = Field(1, ge=0, le=64, description="workers that `serve` starts")
 
     redis_url: SecretStr | None = Field(
         None,
@@ -81,6 +74,22 @@ class Settings(BaseSettings):
     max_waiting: int = Field(256, ge=1, description="most requests in a queue before new ones are refused")
     embedding_cache_bytes: int = Field(512 << 20, ge=0, description="image features a worker keeps on its device")
     embedding_host_bytes: int = Field(2 << 30, ge=0, description="and a GPU worker in host memory behind it")
+
+    max_video_bytes: int = Field(2 << 30, ge=1, description="largest video file")
+    max_video_seconds: float = Field(3600, gt=0, description="longest video")
+    max_video_frames: int = Field(250_000, ge=1, description="most frames of a video")
+    max_video_objects: int = Field(16, ge=1, description="most objects tracked in one video")
+    video_frame_rate: float = Field(
+        5, gt=0, description="frames per second that are tracked; Label Studio draws straight lines between"
+    )
+    video_tolerance: float = Field(
+        0.5,
+        ge=0,
+        le=100,
+        description="how far a box between keyframes may lie beside the tracked one, %",
+    )
+    video_fetch_timeout_s: float = Field(35, gt=0, description="for one video")
+    video_slice_s: float = Field(10, gt=0, description="how long a worker stays with a video before it looks up")
 
     picture_memory_s: float = Field(300, ge=0, description="how long an address is taken to show the same picture")
     fetch_timeout_s: float = Field(15, gt=0, description="for one picture")
@@ -169,6 +178,15 @@ class Settings(BaseSettings):
     def batch_patience_s(self) -> float:
         """How long the front works on a request for many tasks before it answers with what is ready."""
         return self.batch_wait_s if self.batch_wait_s is not None else 0.75 * self.wait_s
+
+    @model_validator(mode="after")
+    def _room_for_videos(self) -> Settings:
+        if not self.video_fetch_timeout_s + self.video_slice_s < self.job_timeout_s:
+            raise ValueError(
+                f"video_fetch_timeout_s {self.video_fetch_timeout_s:g} + video_slice_s {self.video_slice_s:g} < "
+                f"job_timeout_s {self.job_timeout_s} must hold, so that a video's job ends in time"
+            )
+        return self
 
     @property
     def heartbeat_ttl_s(self) -> int:

@@ -17,6 +17,7 @@ from backend.label_studio_api import LabelStudioApi
 from backend.protocol import Prediction
 
 _CLAIM = "pallas:upload:"
+_UNFINISHED = "(so far,"
 _CLAIM_S = 180  # longer than one look and one POST may take
 _LOOK_S = 0.2
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -55,6 +56,10 @@ class Uploader:
                     log.debug("task %s: %s", task, error)
                 renew()
 
+    def drop_unfinished(self, task: int, model_version: str) -> None:
+        """Delete what was answered about a video before its work was over. Raises what the API raises."""
+        self._api.drop_predictions(task, lambda found: is_unfinished(found, model_version))
+
     @contextlib.contextmanager
     def _claimed(self, task: int, version: str) -> Iterator[_Renew]:
         key, token = claim_key(task, version), uuid.uuid4().hex
@@ -76,6 +81,16 @@ class _Renew:
 
     def __call__(self) -> None:
         self._redis.expire(self._key, _CLAIM_S)
+
+
+def unfinished_version(version: str, share: float) -> str:
+    """The model version of a prediction that a whole one replaces later."""
+    return f"{version} {_UNFINISHED} {100 * share:.0f} % done)"
+
+
+def is_unfinished(found: str, version: str) -> bool:
+    """Whether a stored prediction's version is that of an unfinished one of this version."""
+    return found.startswith(f"{version} {_UNFINISHED}")
 
 
 def claim_key(task: int, version: str) -> str:

@@ -28,9 +28,10 @@ from backend.imports import uncollected
 from backend.job import FUNCTION, VERSION
 from backend.pictures import PictureStore
 from backend.presence import Heart, Sign
-from backend.queues import BATCH, BULK, INTERACTIVE, PRIVATE, STRICT_ORDER, make_queue
+from backend.queues import BATCH, BULK, CLIPS, INTERACTIVE, PRIVATE, make_queue
 from backend.redis_server import connect
 from backend.settings import Settings
+from backend.video.clips import Clips
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ class ResidentWorker(SimpleWorker):
     def _held(self, job: Job) -> str | None:
         """The picture of a job that has just ended well."""
         reply = getattr(job, "_result", None)  # as rq keeps it after a job; None or missing after a failure
-        if not isinstance(reply, dict) or "error" in reply:
+        if not isinstance(reply, dict) or "error" in reply or reply.get("clip"):
             return None
         encode_s = float(reply.get("seconds", {}).get("encode", 0.0))
         if encode_s > 0:
@@ -197,7 +198,8 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
     blocking = connect(settings, patience_s=None, outage_s=_OUTAGE_S)
     name = name or f"pallas-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     worker = ResidentWorker(
-        [make_queue(queue, blocking) for queue in (f"{INTERACTIVE}:{name}", *STRICT_ORDER)],
+        # parts of videos before what is new, so that few are in hand at once
+        [make_queue(q, blocking) for q in (f"{INTERACTIVE}:{name}", INTERACTIVE, f"{CLIPS}:{name}", BATCH, BULK)],
         name=name,
         connection=blocking,
         serializer=JSONSerializer,
@@ -212,7 +214,7 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
     client.sadd(PRIVATE, name)
     heart.start(sign)
     try:
-        engine, device = _load(settings, client, blocking)
+        engine, device = _load(settings, client, blocking, name)
         make_resident(engine)
         version = engine.model_version
         heart.say(replace(sign, state="ready", model_version=version, device=device))
@@ -223,7 +225,7 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
         heart.stop()
 
 
-def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis) -> tuple[Engine, str]:
+def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis, name: str) -> tuple[Engine, str]:
     with uncollected():
         from model import PerceiveAnything, share_cores
 
@@ -233,7 +235,10 @@ def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis) -> tup
         settings.model, settings.sam2_checkpoint, settings.sam2_config, settings.device, settings.dtype
     )
     claims = Claims(blocking, pam.version, settings.job_timeout_s)
-    engine = Engine(settings, pam, Gallery(settings, pam, PictureStore(settings, client), claims))
+    pictures = PictureStore(settings, client)
+    waiting = [make_queue(queue, client) for queue in (f"{INTERACTIVE}:{name}", INTERACTIVE)]
+    clips = Clips(settings, pam, pictures, lambda: any(queue.count for queue in waiting), name)
+    engine = Engine(settings, pam, Gallery(settings, pam, pictures, claims), clips)
     engine.warm_up()
     seconds = time.perf_counter() - begin
     log.info("loaded and warmed %s in %.1f s, %d threads", pam.version, seconds, threads)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from model.region import Perception, Region, Segment, Text, Texts
     from model.task import LANGUAGES, Task, VideoTask
     from model.video.prompt import FramePrompt
-    from model.video.source import Limits, Video, open_video
+    from model.video.source import Chosen, Limits, Video, open_video
     from model.video.stream import Event
     from model.video.track import Sighting, Track, TrackedFrame, Tracking
 
@@ -59,6 +59,7 @@ _HOME = {
     "Texts": "region",
     "LANGUAGES": "task",
     "Task": "task",
+    "Chosen": "video.source",
     "Event": "video.stream",
     "FramePrompt": "video.prompt",
     "Limits": "video.source",
@@ -77,6 +78,7 @@ _HOME = {
 __all__ = [
     "LANGUAGES",
     "CheckpointError",
+    "Chosen",
     "DeviceError",
     "Embedding",
     "Event",

@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 import urllib.parse
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import redis
 
 from backend.errors import PictureNotFound, PictureTooLarge
 from backend.pictures import BLOB_KEY
-from backend.service import Plan
+from backend.plan import Plan
 from backend.settings import Settings
 
 _TTL_S = 86_400
@@ -48,7 +47,7 @@ class LocalPictures:
         digest = hashlib.sha256(data).hexdigest()
         self._redis.set(BLOB_KEY + digest, data, ex=_TTL_S)
         self._uses[digest] += 1
-        return replace(plan, picture=f"blob:{digest}")
+        return plan.moved(f"blob:{digest}")
 
     def release(self, plan: Plan) -> None:
         """The plan's job is over."""

@@ -185,8 +185,7 @@ class Pump:
                 return True
             if self._local is not None:
                 plans = [self._local.park(plan) for plan in plans]
-            died = key in self._troubles and self._troubles[key].deaths > 0
-            self._flights.launch(key, task, plans, f"bulk-{self._ledger.job}-{key}", alone=died)
+            self._flights.launch(key, task, plans, f"bulk-{self._ledger.job}-{key}")
         except (NoWorker, QueueFull, ModelLoading) as error:
             self._ledger.note(note=str(error))
             return False
@@ -360,4 +359,4 @@ class Pump:
 def _picture(storing: _Storing) -> str:
     """Where the picture of a task is, also when its job read it from Redis."""
     plan, _ = storing.landing.replies[0]
-    return str(storing.landing.task.data.get(plan.image.key, "")) if plan.picture.startswith("blob:") else plan.picture
+    return str(storing.landing.task.data.get(plan.key, "")) if plan.picture.startswith("blob:") else plan.picture

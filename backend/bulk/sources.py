@@ -21,6 +21,7 @@ from backend.protocol import LabelStudioTask
 
 _PAGE = 100
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+VIDEOS = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".ogv")
 
 
 @dataclass(frozen=True)
@@ -167,9 +168,10 @@ class JsonSource(Source):
 
 
 class FolderSource(Source):
-    """All pictures of a folder and its subfolders, by name."""
+    """All pictures, or all videos, of a folder and its subfolders, by name."""
 
-    def __init__(self, folder: Path, key: str, url_prefix: str | None) -> None:
+    def __init__(self, folder: Path, key: str, url_prefix: str | None, suffixes: tuple[str, ...] = PICTURES) -> None:
+        self._suffixes = suffixes
         self.folder = self._folder = folder.resolve()
         self._key = key
         # what Label Studio's local storage would call them, with the folder's parent as its root
@@ -200,7 +202,7 @@ class FolderSource(Source):
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from self._paths(Path(entry.path))
-            elif entry.name.lower().endswith(PICTURES) and entry.is_file():
+            elif entry.name.lower().endswith(self._suffixes) and entry.is_file():
                 yield Path(entry.path)
 
 

@@ -8,6 +8,7 @@ from backend.bulk.ledger import Done
 from backend.flights import Landing
 from backend.geometry import kind_of
 from backend.protocol import Prediction
+from backend.video.existing import RECTANGLE
 
 NO_LABEL = "(no label)"
 STAGES = ("queue", "fetch", "encode", "decode", "prefill", "generate", "shape", "store")
@@ -18,10 +19,11 @@ def tally(landing: Landing, prediction: Prediction, shape_s: float, store_s: flo
     labels: defaultdict[str, set[str]] = defaultdict(set)
     for item in prediction.result:
         mine = labels[item["id"]]
-        value = item.get("value", {}).get(item["type"]) if item["type"] != "textarea" else None
+        key = "labels" if item["type"] == RECTANGLE else item["type"]
+        value = item.get("value", {}).get(key) if item["type"] != "textarea" else None
         for label in value if isinstance(value, list) else []:
             mine.add(" / ".join(map(str, label)) if isinstance(label, list) else str(label))
-    shapes = {item["id"] for item in prediction.result if kind_of(item["type"])}
+    shapes = {item["id"] for item in prediction.result if kind_of(item["type"]) or item["type"] == RECTANGLE}
     seconds: Counter[str] = Counter()
     for _, reply in landing.replies:
         seconds.update(reply.seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from backend.bulk.spec import ANNOTATIONS, FIELD, PREDICTIONS, PROPOSE, Spec
 from backend.controls import Control
@@ -12,6 +12,9 @@ from backend.controls.textarea import TextArea
 from backend.errors import ConfigError, PromptError
 from backend.protocol import LabelStudioTask, Work
 from backend.roles import ImageRoles, Roles
+from backend.video.roles import VideoRoles
+
+Spoken = TypeVar("Spoken", ImageRoles, VideoRoles)
 
 
 def wanted_roles(roles: Roles, spec: Spec) -> Roles:
@@ -21,14 +24,18 @@ def wanted_roles(roles: Roles, spec: Spec) -> Roles:
         ConfigError: the config has no such text.
     """
     if spec.texts is not None:
-        known = {name for image in roles.images.values() for control in _texts(image) for name in _names(control)}
+        known = {name for some in _shown(roles) for control in _texts(some) for name in _names(control)}
         strange = [name for name in spec.texts if name not in known and name != "none"]
         if strange:
             raise ConfigError(
                 f"--texts {','.join(strange)}: the labelling config has no such text; it has "
                 f"{', '.join(sorted(known)) or 'none'}"
             )
-    return replace(roles, images={name: _image(image, spec) for name, image in roles.images.items()})
+    return replace(
+        roles,
+        images={name: _image(image, spec) for name, image in roles.images.items()},
+        videos={name: _spoken(video, spec) for name, video in roles.videos.items()},
+    )
 
 
 def wanted_task(task: LabelStudioTask, predictions: list[dict[str, Any]], roles: Roles, spec: Spec) -> LabelStudioTask:
@@ -42,6 +49,7 @@ def wanted_task(task: LabelStudioTask, predictions: list[dict[str, Any]], roles:
 
     Raises:
         PromptError: the field's regions cannot be read.
+        ConfigError: the config has no picture for them.
     """
     if spec.regions is None or spec.regions == ANNOTATIONS:
         return task
@@ -50,6 +58,8 @@ def wanted_task(task: LabelStudioTask, predictions: list[dict[str, Any]], roles:
         others = [found for found in predictions if found.get("model_version") != spec.model_version]
         result = list(others[-1].get("result") or []) if others else []
     elif spec.regions == FIELD:
+        if not roles.images:
+            raise ConfigError("boxes of a field are boxes in pictures, and the labelling config has videos only")
         image = next(iter(roles.images.values()))
         result = _from_field(task.data.get(spec.regions_field), spec.regions_field, image.name)
     return task.model_copy(update={"annotations": [Work(result=result)] if result else [], "drafts": []})
@@ -57,16 +67,25 @@ def wanted_task(task: LabelStudioTask, predictions: list[dict[str, Any]], roles:
 
 def _image(image: ImageRoles, spec: Spec) -> ImageRoles:
     propose = image.propose if spec.regions is None else spec.regions == PROPOSE
+    return replace(_spoken(image, spec), propose=propose)
+
+
+def _spoken(roles: Spoken, spec: Spec) -> Spoken:
+    """With the texts that the job asks for, and no others."""
     if spec.texts is None:
-        return replace(image, propose=propose)
+        return roles
     wanted = set(spec.texts)
-    dropped = {control.name for control in _texts(image) if not wanted & _names(control)}
-    words, whole = (tuple(c for c in some if c.name not in dropped) for some in (image.words, image.whole))
-    return replace(image, words=words, whole=whole, propose=propose)
+    dropped = {control.name for control in _texts(roles) if not wanted & _names(control)}
+    words, whole = (tuple(c for c in some if c.name not in dropped) for some in (roles.words, roles.whole))
+    return replace(roles, words=words, whole=whole)
 
 
-def _texts(image: ImageRoles) -> list[Control]:
-    return [control for control in (*image.words, *image.whole) if isinstance(control, TextArea)]
+def _shown(roles: Roles) -> list[ImageRoles | VideoRoles]:
+    return [*roles.images.values(), *roles.videos.values()]
+
+
+def _texts(roles: ImageRoles | VideoRoles) -> list[Control]:
+    return [control for control in (*roles.words, *roles.whole) if isinstance(control, TextArea)]
 
 
 def _names(control: Control) -> set[str]:

@@ -14,7 +14,7 @@ from backend import presence
 from backend.bulk.ledger import FINISHED, PAUSED, RUNNING, Ledger
 from backend.bulk.pump import Pump
 from backend.bulk.sinks import FileSink, LabelStudioSink, Sink
-from backend.bulk.sources import FolderSource, Item, JsonSource, ProjectSource, Source
+from backend.bulk.sources import PICTURES, VIDEOS, FolderSource, Item, JsonSource, ProjectSource, Source
 from backend.bulk.spec import Spec
 from backend.bulk.wanted import wanted_roles, wanted_task
 from backend.errors import BackendError, ConfigError
@@ -58,7 +58,8 @@ def make_source(settings: Settings, spec: Spec, client: redis.Redis, list_key: s
     assert spec.input is not None
     if spec.input.is_dir():
         roles = read_roles(spec.label_config, settings.language)
-        return FolderSource(spec.input, next(iter(roles.images.values())).key, spec.url_prefix)
+        keys = [*(image.key for image in roles.images.values()), *(video.key for video in roles.videos.values())]
+        return FolderSource(spec.input, keys[0], spec.url_prefix, PICTURES if roles.images else VIDEOS)
     return JsonSource(spec.input)
 
 

@@ -26,10 +26,12 @@ class Taste:
     Attributes:
         label_threshold: probability from which the model's choice of a label is set, 0..1.
         polygon_tolerance: how far a polygon may run beside the mask's edge, pixels.
+        video_tolerance: how far a box may lie beside the tracked one between keyframes, per cent of the picture.
     """
 
     label_threshold: float = 0.4
     polygon_tolerance: float = 1.0
+    video_tolerance: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from model.attention import Prefix
 from model.language import Language, Sampling
 from model.perceiver import Vision
 from model.region import RegionFeatures, Text, Texts
@@ -18,20 +19,24 @@ def clip_block(vision: Vision, clip: Sequence[RegionFeatures]) -> torch.Tensor:
     return vision.clip(torch.stack([f.image for f in clip]), torch.stack([f.mask_tokens for f in clip]))
 
 
+def read_clip(vision: Vision, model: Language, clip: Sequence[RegionFeatures]) -> Prefix:
+    """Read a clip's prompt once, for any number of questions."""
+    return model.read(clip_block(vision, clip)[None])
+
+
 def describe_clip(
-    vision: Vision,
     model: Language,
-    clip: Sequence[RegionFeatures],
+    clip: Prefix,
     tasks: Sequence[VideoTask | str],
     language: str,
     sampling: Sampling,
     previous: str = "",
 ) -> Texts:
-    """The texts about one region through a clip; the clip is read once for all of them."""
+    """The texts about one region through a clip."""
     instructions = [video_instruction(task, language, previous) for task in tasks]
     if not instructions:
         return {}
-    (answers,) = model.answer(model.read(clip_block(vision, clip)[None]), instructions, sampling)
+    (answers,) = model.answer(clip, instructions, sampling)
     return {
         task: Text(task, language, a.string, a.token_ids, a.mean_logprob, a.finished)
         for task, a in zip(tasks, answers, strict=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from model.attention import Prefix
 from model.mask import Box
 from model.prompt import Prompt
 from model.region import RegionFeatures, Segment, Text
@@ -38,6 +39,8 @@ class Event:
         caption: what the model says.
         box: of the thing's last mask, pixels; None where it was not seen at the end.
         seen: the share of the frames on which the thing was seen, 0..1.
+        region: the thing on the event's first frame.
+        clip: the event as the language model read it, for `score`; it takes memory on the device as long as it is kept.
     """
 
     start_frame: int
@@ -47,6 +50,8 @@ class Event:
     caption: Text
     box: Box | None
     seen: float
+    region: Segment = field(repr=False)
+    clip: Prefix = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +63,8 @@ class Frame:
     picture: Image.Image = field(repr=False)
 
 
-Describe = Callable[[Sequence[RegionFeatures], str], Text]
-"""The caption of a clip's features (16 of them), given the caption before ("" at first)."""
+Describe = Callable[[Sequence[RegionFeatures], str], tuple[Text, Prefix]]
+"""The caption of a clip's features (16 of them), given the caption before ("" at first), and what was read."""
 
 
 def frames_of(source: Video | Iterable[Image.Image | np.ndarray], frame_rate: float) -> Iterator[Frame]:
@@ -87,8 +92,8 @@ def stream(
     said = ""
     while clip := _clip(tower, frames, pushed, prompt, clip_length, changes):
         numbers = clip_numbers(len(clip))
-        caption = describe([clip[i][1].features for i in numbers], said)
-        yield _event(clip, caption)
+        caption, read = describe([clip[i][1].features for i in numbers], said)
+        yield _event(clip, caption, read)
         prompt, said = next_prompt([region for _, region in clip], prompt), caption.string
 
 
@@ -157,9 +162,17 @@ class _Clip(Video):
             yield number, self.taken[number].picture
 
 
-def _event(clip: Seen, caption: Text) -> Event:
+def _event(clip: Seen, caption: Text, read: Prefix) -> Event:
     first, last = clip[0][0], clip[-1][0]
     seen = sum(region.box is not None for _, region in clip)
     return Event(
-        first.number, last.number, first.time_s, last.time_s, caption, clip[-1][1].box, round(seen / len(clip), 3)
+        start_frame=first.number,
+        end_frame=last.number,
+        start_s=first.time_s,
+        end_s=last.time_s,
+        caption=caption,
+        box=clip[-1][1].box,
+        seen=round(seen / len(clip), 3),
+        region=clip[0][1],
+        clip=read,
     )

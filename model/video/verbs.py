@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from model.attention import Prefix
 from model.language import Language, Sampling
 from model.perceiver import Vision
 from model.prompt import Prompt
 from model.region import RegionFeatures, Segment, Text, Texts
 from model.task import Task, VideoTask
 from model.tower import Tower
-from model.video.describing import describe_clip
+from model.video.describing import describe_clip, read_clip
 from model.video.prompt import FramePrompt
 from model.video.source import FOLDER_RATE, Picture, Video, open_video
 from model.video.stream import CLIP_LENGTH, Event, frames_of, stream
@@ -100,7 +101,11 @@ class VideoVerbs(ABC):
         sampling = Sampling(temperature, max_new_tokens, repetition_penalty, seed)
         wanted = list(dict.fromkeys(_video_task(task) for task in tasks))
         about_clip = [task for task in wanted if not isinstance(task, Task)]
-        texts = describe_clip(self.vision, self.language, track.clip(), about_clip, language, sampling, previous)
+        clip = track.clip()
+        texts: Texts = {}
+        if about_clip:
+            prefix = read_clip(self.vision, self.language, clip)
+            texts |= describe_clip(self.language, prefix, about_clip, language, sampling, previous)
         asked = [task for task in wanted if isinstance(task, Task)]
         if asked and track.anchor is not None:
             texts |= self.describe(
@@ -143,9 +148,10 @@ class VideoVerbs(ABC):
         """
         sampling = Sampling(temperature, max_new_tokens, repetition_penalty, seed)
 
-        def caption(clip: Sequence[RegionFeatures], before: str) -> Text:
-            texts = describe_clip(self.vision, self.language, clip, [VideoTask.CAPTION], language, sampling, before)
-            return texts[VideoTask.CAPTION]
+        def caption(clip: Sequence[RegionFeatures], before: str) -> tuple[Text, Prefix]:
+            prefix = read_clip(self.vision, self.language, clip)
+            texts = describe_clip(self.language, prefix, [VideoTask.CAPTION], language, sampling, before)
+            return texts[VideoTask.CAPTION], prefix
 
         source = open_video(frames) if isinstance(frames, str | Path) else frames
         return stream(self.tower, frames_of(source, frame_rate), prompt, caption, clip_length, changes)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from model import PerceiveAnything, Prompt, PromptError, Segment, Task, Video, VideoTask
+from model.attention import Prefix
 from model.region import RegionFeatures, Text
 from model.task import video_instruction
 from model.tower import Tower
@@ -140,7 +141,7 @@ def told(
     monkeypatch.setattr(streaming, "track", made_up)
     frames = (Frame(i, i / 10, picture(100 if cut_at is not None and i >= cut_at else 5)) for i in range(len(places)))
     say = Text(VideoTask.CAPTION, "en", "…", (), 0.0, True)
-    found = streaming.stream(None, frames, Prompt(box=(4, 40, 44, 80)), lambda *_: say, 32)  # type: ignore[arg-type]
+    found = streaming.stream(None, frames, Prompt(box=(4, 40, 44, 80)), lambda *_: (say, Prefix((), ())), 32)  # type: ignore[arg-type]
     return [(event.start_frame, event.end_frame) for event in found]
 
 

@@ -1,0 +1,102 @@
+"""The videos that a worker has in hand, so that the next job goes on where the one before was put down."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from backend.job import JobReply, JobRequest
+from backend.pictures import PictureStore
+from backend.settings import Settings
+from backend.video.work import ClipWork
+
+if TYPE_CHECKING:
+    from model import PerceiveAnything
+
+IN_HAND = 3
+"""Videos that a worker keeps the state of; the one that was longest not asked for is begun anew when it is."""
+
+_STEADY_S = 0.3  # so long a job goes on at least, however many wait: or nothing would ever be done
+
+log = logging.getLogger(__name__)
+
+
+class Clips:
+    """Answers jobs about videos, in slices.
+
+    Args:
+        settings, pam, pictures: as the engine has them.
+        wanted: whether somebody with a click waits for this worker.
+        worker: its name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pam: PerceiveAnything,
+        pictures: PictureStore,
+        wanted: Callable[[], bool],
+        worker: str = "",
+    ) -> None:
+        self._settings = settings
+        self._pam = pam
+        self._pictures = pictures
+        self._wanted = wanted
+        self._worker = worker
+        self._in_hand: OrderedDict[str, ClipWork] = OrderedDict()
+
+    def answer(self, request: JobRequest) -> JobReply:
+        """Work on a video for a while; the reply says whether it is done."""
+        begin = time.monotonic()
+        key = _key(request)
+        work = self._in_hand.pop(key, None) or self._begin(request)
+        going = True
+        try:
+            while going and not self._put_down(time.monotonic() - begin):
+                going = work.run()
+        except BaseException:
+            work.close()
+            raise
+        reply = work.reply()
+        if going:
+            self._in_hand[key] = work
+            reply = reply.model_copy(update={"worker": self._worker})
+        else:
+            work.close()
+        seconds = {"queue": max(0.0, time.time() - request.sent_at), "video": time.monotonic() - begin}
+        return JobReply(
+            width=work.width,
+            height=work.height,
+            groups=(),
+            seconds=seconds,
+            model_version=self._pam.version,
+            cached=False,
+            clip=reply,
+        )
+
+    def _begin(self, request: JobRequest) -> ClipWork:
+        assert request.clip is not None
+        if request.clip.part:
+            log.info("a video's work was not in hand any more: it is begun anew")
+        while len(self._in_hand) >= IN_HAND:
+            self._in_hand.popitem(last=False)[1].close()
+        return ClipWork(
+            self._settings, self._pam, self._pictures, request.picture, request.clip, request.max_new_tokens
+        )
+
+    def _put_down(self, seconds: float) -> bool:
+        if seconds > self._settings.video_slice_s:
+            return True
+        return seconds > _STEADY_S and self._wanted()
+
+
+def _key(request: JobRequest) -> str:
+    """The same for all parts of the work on one video."""
+    assert request.clip is not None
+    clip = request.clip.model_copy(update={"part": 0})
+    text = f"{request.picture}\0{request.max_new_tokens}\0{clip.model_dump_json()}"
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,277 @@
+"""A video's job in the worker: fetch, track, describe, tell; it can be put down between any two frames."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backend.errors import PromptError, WorkerError
+from backend.fetching.download import Limits as FetchLimits
+from backend.job import (
+    ClipAsk,
+    ClipMark,
+    ClipReply,
+    EventReply,
+    LabelReply,
+    LabelSet,
+    ObjectReply,
+    Sighting,
+    TextAsk,
+    TextReply,
+)
+from backend.labels import best_label
+from backend.pictures import PictureStore
+from backend.settings import Settings
+from model.task import Task, VideoTask, video_instruction
+
+if TYPE_CHECKING:
+    from model import PerceiveAnything, Reading, Text, Track, Video
+
+_WHOLE_FRAMES = 16
+_EVENT_SHARE, _TRACK_SHARE = 0.4, 0.9  # of the work: with events, without them
+
+
+@dataclass
+class _Object:
+    """What is known of one object so far."""
+
+    sightings: dict[float, Sighting] = field(default_factory=dict)
+    ious: list[float] = field(default_factory=list)
+    texts: dict[str, TextReply] = field(default_factory=dict)
+    labels: tuple[LabelReply, ...] = ()
+    events: list[EventReply] = field(default_factory=list)
+
+    def reply(self) -> ObjectReply:
+        return ObjectReply(
+            sightings=tuple(self.sightings[time_s] for time_s in sorted(self.sightings)),
+            iou=float(np.clip(np.mean(self.ious), 0, 1)) if self.ious else 0.0,
+            texts=self.texts,
+            labels=self.labels,
+            events=tuple(self.events),
+        )
+
+
+class ClipWork:
+    """One video and what is wanted of it. `run` goes on, `reply` says what is known; `close` when it is over.
+
+    Args:
+        settings: limits and rates.
+        pam: the model.
+        pictures: fetches.
+        address: of the video.
+        ask: what is wanted.
+        max_new_tokens: of each text.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pam: PerceiveAnything,
+        pictures: PictureStore,
+        address: str,
+        ask: ClipAsk,
+        max_new_tokens: int,
+    ) -> None:
+        self._settings = settings
+        self._pam = pam
+        self._pictures = pictures
+        self._address = address
+        self._ask = ask
+        self._tokens = max_new_tokens
+        self._objects = [_Object() for _ in ask.objects]
+        self._texts: dict[str, TextReply] = {}
+        self._labels: tuple[LabelReply, ...] = ()
+        self._duration_s = 0.0
+        self._share = 0.0
+        self._file: tempfile._TemporaryFileWrapper[bytes] | None = None
+        self.width = self.height = 0
+        self._steps: Generator[None, None, None] = self._run()
+
+    def run(self) -> bool:
+        """One step: a frame or a text; False when everything is done. Raises what the video is found wrong with."""
+        try:
+            next(self._steps)
+            return True
+        except StopIteration:
+            self._share = 1.0
+            return False
+
+    def reply(self) -> ClipReply:
+        """What is known so far."""
+        return ClipReply(
+            duration_s=self._duration_s,
+            objects=tuple(found.reply() for found in self._objects),
+            texts=self._texts,
+            labels=self._labels,
+            share=round(self._share, 4),
+            done=self._share >= 1,
+        )
+
+    def close(self) -> None:
+        """Forget the frames; the file goes from the disk."""
+        self._steps.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _run(self) -> Generator[None, None, None]:
+        video = self._opened()
+        self.width, self.height, self._duration_s = video.width, video.height, video.duration_s
+        if not self._ask.objects:
+            yield from self._whole(video)
+            return
+        yield
+        share = _EVENT_SHARE if self._ask.events is not None else _TRACK_SHARE
+        tracks = yield from self._track(video, share)
+        for number, track in tracks.items():
+            yield from self._describe(self._objects[number], track)
+        if self._ask.events is not None:
+            for number in range(len(self._objects)):
+                yield from self._tell(video, number, share)
+        yield from self._whole(video)
+
+    def _opened(self) -> Video:
+        """Fetch the video to a file of its own, and open it with fewer frames."""
+        from model import Limits, open_video
+
+        settings = self._settings
+        limits = Limits(
+            settings.max_video_frames,
+            settings.max_video_seconds,
+            settings.max_video_bytes,
+            settings.max_picture_pixels,
+        )
+        try:
+            self._file = tempfile.NamedTemporaryFile(prefix="pallas-video-")  # noqa: SIM115  # closed by `close`
+            self._pictures.copy(
+                self._address,
+                self._file,  # type: ignore[arg-type]  # a wrapper of an open file
+                FetchLimits(settings.max_video_bytes, settings.video_fetch_timeout_s, "video"),
+            )
+            self._file.flush()
+        except OSError as error:
+            raise WorkerError(
+                f"the video cannot be kept on the worker's disk ({error.strerror}): free some space in "
+                f"{tempfile.gettempdir()}, or set TMPDIR"
+            ) from None
+        return open_video(Path(self._file.name), limits).thinned(settings.video_frame_rate)
+
+    def _track(self, video: Video, share: float) -> Generator[None, None, dict[int, Track]]:
+        """Follow all objects together, forward and then backward; their tracks by number."""
+        from model import FramePrompt, Prompt
+
+        prompts = []
+        for number, asked in enumerate(self._ask.objects):
+            marks: dict[int, ClipMark] = {}
+            for mark in asked.marks:
+                if mark.time_s >= self._duration_s + 1 / self._settings.video_frame_rate:
+                    raise PromptError(
+                        f"a box lies at {mark.time_s:.2f} s of a video of {self._duration_s:.2f} s: is the frameRate "
+                        "of <Video> that of the file?"
+                    )
+                marks[video.nearest(mark.time_s)] = mark
+            prompts += [FramePrompt(Prompt(box=self._pixels(mark)), frame, number) for frame, mark in marks.items()]
+        tracking = self._pam.track(video, prompts, direction="both")
+        for count, tracked in enumerate(tracking, start=1):
+            for number, region in tracked.regions.items():
+                found = self._objects[number]
+                found.sightings[tracked.time_s] = (tracked.time_s, self._percent(region.box))
+                if region.box is not None:
+                    found.ious.append(region.iou)
+            self._share = share * count / tracking.total
+            yield
+        return tracking.tracks
+
+    def _describe(self, found: _Object, track: Track) -> Iterator[None]:
+        """The texts and labels of one object."""
+        found.texts = self._words(track, self._ask.texts)
+        yield
+        if self._ask.label_sets and track.anchor is not None:
+            reading = self._pam.read([track.anchor])
+            found.labels = tuple(self._choose(reading, labels) for labels in self._ask.label_sets)
+            yield
+
+    def _words(self, track: Track, asks: Sequence[TextAsk]) -> dict[str, TextReply]:
+        words: dict[str, TextReply] = {}
+        by_language = defaultdict(list)
+        for ask in asks:
+            by_language[ask.language].append(ask)
+        for language, mine in by_language.items():
+            # the brief caption of a video is that of the clip; the weights know the other tasks of pictures only
+            tasks: list[Task | VideoTask | str] = [
+                VideoTask.CAPTION if ask.task is Task.BRIEF else ask.task for ask in mine
+            ]
+            said = self._pam.describe_video(track, tasks, language, max_new_tokens=self._tokens)
+            words |= {ask.key: _text(said[task]) for ask, task in zip(mine, tasks, strict=True)}
+        return words
+
+    def _tell(self, video: Video, number: int, share: float) -> Iterator[None]:
+        """The events of one object, from where it is first seen."""
+        from model import Chosen, Prompt, Reading
+
+        found = self._objects[number]
+        seen = [sighting for sighting in found.reply().sightings if sighting[1] is not None]
+        if not seen:
+            return
+        first_s, box = seen[0]
+        assert box is not None and self._ask.events is not None
+        begin = video.nearest(first_s)
+        rest = Chosen(video, range(begin, video.frame_count))
+        prompt = Prompt(box=self._pixels(ClipMark(time_s=first_s, box=box)))
+        for event in self._pam.stream(rest, prompt, language=self._ask.events, max_new_tokens=self._tokens):
+            label = None
+            if self._ask.event_labels is not None:
+                # as what would be said of the event, not as the class of what is in it
+                how = video_instruction(VideoTask.CAPTION, self._ask.event_labels.language)
+                label = self._choose(Reading((event.region,), event.clip), self._ask.event_labels, how)
+            found.events.append(
+                EventReply(start_s=event.start_s, end_s=event.end_s, caption=_text(event.caption), label=label)
+            )
+            done = (event.end_frame + 1) / max(1, rest.frame_count)
+            self._share = share + (_TRACK_SHARE - share) * (number + done) / len(self._objects)
+            yield
+
+    def _whole(self, video: Video) -> Iterator[None]:
+        """Texts and labels of the whole video: of everything that its frames show."""
+        from model import Chosen, Prompt
+
+        if not self._ask.whole and not self._ask.whole_sets:
+            return
+        numbers = sorted({round(i) for i in np.linspace(0, video.frame_count - 1, _WHOLE_FRAMES)})
+        few = Chosen(video, numbers)
+        tracking = self._pam.track(few, [Prompt(box=(0, 0, video.width, video.height))])
+        for _ in tracking:
+            yield
+        track = tracking.tracks[0]
+        self._texts = self._words(track, self._ask.whole)
+        yield
+        if self._ask.whole_sets and track.anchor is not None:
+            reading = self._pam.read([track.anchor])
+            self._labels = tuple(self._choose(reading, labels) for labels in self._ask.whole_sets)
+            yield
+
+    def _choose(self, reading: Reading, labels: LabelSet, how: Task | str = Task.RECOGNIZE) -> LabelReply:
+        names = list(dict.fromkeys(name for candidate in labels.candidates for name in candidate.names))
+        (row,) = self._pam.score(reading, names, how, labels.language).tolist()
+        return best_label(labels.candidates, dict(zip(names, row, strict=True)))
+
+    def _pixels(self, mark: ClipMark) -> tuple[float, float, float, float]:
+        x1, y1, x2, y2 = mark.box
+        width, height = self.width / 100, self.height / 100
+        return x1 * width, y1 * height, x2 * width, y2 * height
+
+    def _percent(self, box: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
+        if box is None:
+            return None
+        x, y = 100 / self.width, 100 / self.height
+        return round(box[0] * x, 4), round(box[1] * y, 4), round(box[2] * x, 4), round(box[3] * y, 4)
+
+
+def _text(text: Text) -> TextReply:
+    return TextReply(string=text.string, score=min(1.0, math.exp(text.mean_logprob)))
