@@ -77,7 +77,7 @@ def curves(log: Path, target: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, charts = pyplot.subplots(len(SHOWN), 5, figsize=(16, 6), squeeze=False)
+    figure, charts = pyplot.subplots(len(SHOWN), 5, figsize=(16, 3 * len(SHOWN)), squeeze=False)
     for row, (stage, names) in zip(charts, SHOWN.items(), strict=True):
         mine = [line for line in rows(log) if line["stage"] == stage and "step" in line]
         for chart, name in zip(row, names, strict=False):
@@ -89,7 +89,7 @@ def curves(log: Path, target: Path) -> None:
         for chart in row[len(names) :]:
             chart.set_axis_off()
     figure.tight_layout()
-    figure.savefig(target, dpi=80)
+    figure.savefig(target, dpi=70)
     pyplot.close(figure)
 
 

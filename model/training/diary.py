@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 from torch import Tensor
 
-SHOWN = ("mean IoU", "top-1", "crop top-1", "loss", "right words")
+SHOWN = ("mean IoU", "top-1", "crop top-1", "J", "loss", "right words", "clip loss")
 """The figures that are shown; the log has all."""
 
 

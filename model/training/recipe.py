@@ -38,11 +38,12 @@ class Crops(_Strict):
 
 
 class Lesson(_Strict):
-    """A stretch of the SAM 2 stage at one picture size."""
+    """A stretch of the SAM 2 stage at one picture size; `pieces` of clips are tracked in every fourth step."""
 
     side: int = Field(ge=64, multiple_of=64)
     pictures: PositiveInt
     regions: PositiveInt
+    pieces: int = Field(default=0, ge=0)
     minutes: PositiveFloat
 
 

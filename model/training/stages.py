@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.device import pick_device
 from model.tower import Tower
@@ -23,6 +24,8 @@ from model.training.pool import Pool, draw
 from model.training.recipe import Lesson, Recipe
 from model.training.scenes import Painter
 from model.training.segmentation import Learner, descend, schedule
+
+_FILMED = 3  # of every four steps, the one about clips
 
 
 def prepare(seed: int, device: str = "auto") -> torch.device:
@@ -43,8 +46,12 @@ def draw_pool(place: Place, recipe: Recipe) -> None:
 def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | None = None) -> None:
     """The SAM 2 stage: crops alone, then whole lessons. `start` is a checkpoint folder to fine-tune."""
     learner = Learner(sam2(place, start).to(device), recipe.rates.segment)
+    moving = films(place, recipe)[0] if any(lesson.pieces for lesson in recipe.segment) else None
     if not place.segment_state.is_file():
         card.note_start(place.log, "segment", start)
+        if moving is not None:
+            first = memory.scraps(np.random.default_rng(recipe.seed), moving, 8, 4)
+            memory.begin(learner.sam, first.pictures.flatten(0, 1).to(device))
     gone = learner.load(place.segment_state) if place.segment_state.is_file() else 0.0
     pool, val = Pool(place.run / "pool" / "train"), Pool(place.run / "pool" / "val")
     clippings = crops.Clippings(load(place.art))
@@ -52,13 +59,16 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
     lessons = sum(lesson.minutes for lesson in recipe.segment)
     planned = recipe.crops.minutes + lessons
 
-    def draw(step: int, minutes: float) -> crops.Cutouts | crops.Crowd | Batch:
+    def draw(step: int, minutes: float) -> crops.Cutouts | crops.Crowd | Batch | memory.Scraps:
         # crops alone go by turns with crowds, crowds with scenes: a step of both would cost the same, learn once
+        alone = minutes < recipe.crops.minutes
+        lesson = _lesson(recipe, minutes - recipe.crops.minutes)
+        if moving is not None and not alone and lesson.pieces and step % 4 == _FILMED:
+            return memory.scraps(ahead, moving, lesson.pieces, recipe.memory.frames)
         if step % 2:
             return clippings.crowd(ahead, recipe.crops.crowds, recipe.side)
-        if minutes < recipe.crops.minutes:
+        if alone:
             return clippings.batch(ahead, recipe.crops.batch, recipe.crops.side)
-        lesson = _lesson(recipe, minutes - recipe.crops.minutes)
         return batch_of(ahead, pool, lesson.pictures, lesson.regions, lesson.side)
 
     # the next batch is drawn while this one is learned
@@ -68,28 +78,37 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
             began = time.perf_counter()
             batch = coming.result().to(device)
             coming = drawer.submit(draw, learner.step + 1, gone)
-            learner.sam.train()
-            alone = gone < recipe.crops.minutes
-            encoder, heads = learner.sam.image_encoder, learner.heads
             with segmentation.arithmetic(device, recipe.precision):
-                if isinstance(batch, crops.Crowd):
-                    parts = crops.crowd_losses(encoder, heads, batch)
-                elif isinstance(batch, crops.Cutouts):
-                    parts = crops.losses(encoder, heads, batch)
-                else:
-                    segmentation.at_size(learner.sam, batch.pictures.shape[-1])
-                    parts = segmentation.losses(learner, batch, rng)
-            learner.update(segmentation.total(parts), gone / planned)
+                loss, parts = _losses(learner, batch, rng)
+            learner.update(loss, gone / planned)
             gone += min(time.perf_counter() - began, LONGEST_STEP) / 60
             diary.note(learner.step, gone, planned, parts)
             if learner.step % 100 == 0:
                 pool.refresh()  # scenes may still be being drawn beside it
                 val.refresh()
                 learner.save(place.segment_state, gone)
-                if not alone and len(val):
+                if gone >= recipe.crops.minutes and len(val):
                     figures = segmentation.probe(learner, val, 96, recipe.side)
                     diary.tell("val " + " ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     learner.save(place.segment_state, gone)
+
+
+def _losses(
+    learner: Learner, batch: crops.Cutouts | crops.Crowd | Batch | memory.Scraps, rng: np.random.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What a batch of any kind teaches: the loss, and its parts by name."""
+    encoder, heads = learner.sam.train().image_encoder, learner.heads
+    if isinstance(batch, crops.Crowd):
+        parts = crops.crowd_losses(encoder, heads, batch)
+    elif isinstance(batch, crops.Cutouts):
+        parts = crops.losses(encoder, heads, batch)
+    else:
+        segmentation.at_size(learner.sam, batch.pictures.shape[-1])
+        if isinstance(batch, memory.Scraps):
+            tracked = memory.losses(learner.sam.eval(), batch, rng)
+            return memory.total(tracked), {f"clip {name}": value for name, value in tracked.items()}
+        parts = segmentation.losses(learner, batch, rng)
+    return segmentation.total(parts), parts
 
 
 def films(place: Place, recipe: Recipe) -> tuple[memory.Films, memory.Films]:
@@ -125,8 +144,9 @@ def remember(place: Place, recipe: Recipe, device: torch.device, start: Path | N
         gone, step = state["minutes"], state["step"]
     else:
         card.note_start(place.log, "memory", start)
-        first = memory.scraps(np.random.default_rng(recipe.seed), train, 8, 4)
-        memory.begin(sam, first.pictures.flatten(0, 1).to(device))
+        if not any(lesson.pieces for lesson in recipe.segment):
+            first = memory.scraps(np.random.default_rng(recipe.seed), train, 8, 4)
+            memory.begin(sam, first.pictures.flatten(0, 1).to(device))
         average = copy.deepcopy(sam)
     rng, ahead = np.random.default_rng([recipe.seed, 2, step]).spawn(2)
 
