@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from backend import logs
 from backend.bulk.arguments import add_arguments
-from backend.errors import BackendError, QueueDown
+from backend.errors import BackendError
 from backend.imports import uncollected
 from backend.settings import Settings
 
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve", parents=[model, address], help="front, queue and workers of this machine in one command"
     )
-    serve.add_argument("--workers", type=int, help="how many workers (1)")
+    serve.add_argument("--workers", help="how many workers (1); auto: one for each GPU")
     worker = commands.add_parser("worker", parents=[model], help="one worker alone")
     worker.add_argument("--name", help=argparse.SUPPRESS)
     worker.add_argument(
@@ -120,32 +120,34 @@ def _review(settings: Settings) -> int:
     import redis
     from rich.console import Console
 
-    from backend.redis_server import connect, running
+    from backend.redis_server import connect, running, trouble
     from backend.review import show
 
     with running(settings):
         try:
             return show(connect(settings), Console())
         except redis.RedisError as error:
-            raise QueueDown(f"the queue (Redis) cannot be reached ({type(error).__name__}): start it first") from None
+            raise trouble(error) from None
 
 
 def _drain(settings: Settings, names: list[str], say: Callable[[str], None]) -> int:
     import redis
 
     from backend.drain import drain
-    from backend.redis_server import connect
+    from backend.redis_server import connect, trouble
 
     try:
         drain(connect(settings), names, settings.job_timeout_s + settings.heartbeat_ttl_s, say)
     except redis.RedisError as error:
-        raise QueueDown(f"the queue (Redis) cannot be reached ({type(error).__name__})") from None
+        raise trouble(error) from None
     return 0
 
 
 def _worker(settings: Settings, name: str | None) -> int:
     with uncollected():
-        from backend.redis_server import running
+        import redis
+
+        from backend.redis_server import running, trouble
         from backend.worker import run_worker
         from model.errors import ModelError
 
@@ -155,6 +157,8 @@ def _worker(settings: Settings, name: str | None) -> int:
     except ModelError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except redis.RedisError as error:
+        raise trouble(error) from None
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ from backend.errors import (
     Forbidden,
     MethodNotAllowed,
     NotFound,
-    QueueDown,
     Unauthorized,
     WorkerError,
 )
 from backend.metrics import Metrics
 from backend.protocol import PredictRequest, SetupRequest, WebhookRequest, parse
 from backend.queues import Dispatcher
+from backend.redis_server import trouble
 from backend.review import Reviews
 from backend.roles import read_roles
 from backend.service import Service
@@ -177,7 +177,7 @@ def _as_backend_error(error: Exception) -> BackendError:
         return error
     if isinstance(error, redis.RedisError):
         log.warning("Redis failed (%s)", error)
-        return QueueDown("the queue (Redis) cannot be reached: start it, or correct REDIS_URL")
+        return trouble(error)
     if isinstance(error, RequestEntityTooLarge):
         return BodyTooLarge("the request is too large: raise PALLAS_MAX_BODY_BYTES, or send pictures by URL")
     if isinstance(error, NoPage):

@@ -82,7 +82,7 @@ class Courier:
                 raise TaskGone("its labelling config is gone from Redis")
             roles = read_roles(config, self._settings.language)
             plans = self._service.plans(pending.task, roles)
-            self._flights.launch(pending.key, pending.task, plans, pending.request_id)
+            self._flights.launch(pending.key, pending.task, plans, pending.request_id, alone=pending.deaths > 0)
             self._in_hand[pending.key] = pending
         except (NoWorker, QueueFull):
             self._deliveries.later(pending, self._settings.heartbeat_s)

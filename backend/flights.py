@@ -85,8 +85,10 @@ class Flights:
     def __contains__(self, key: str) -> bool:
         return key in self._flights
 
-    def launch(self, key: str, task: LabelStudioTask, plans: list[Plan], request_id: str) -> None:
+    def launch(self, key: str, task: LabelStudioTask, plans: list[Plan], request_id: str, alone: bool = False) -> None:
         """Put a task's jobs into the queue; those without anything to do are left out.
+
+        `alone`: a worker died with it in hand, so that no other task may be in its hand beside it.
 
         Raises:
             NoWorker, QueueFull: later it may work; what the plan's picture is found wrong with; redis.RedisError.
@@ -94,7 +96,7 @@ class Flights:
         jobs = {}
         for plan in plans:
             if plan.groups():
-                request = self._service.request(plan, request_id)
+                request = self._service.request(plan, request_id).model_copy(update={"alone": alone})
                 jobs[self._dispatcher.submit_once(request, self._queue)] = (plan, request)
         self._flights[key] = _Flight(task, jobs)
         for job in jobs:

@@ -51,6 +51,22 @@ def connect(settings: Settings, patience_s: float | None = 2.0, outage_s: float 
     )
 
 
+def trouble(error: redis.RedisError) -> QueueDown:
+    """What to tell about an error of Redis: what is wrong, and what to do."""
+    text = str(error)
+    if isinstance(error, redis.BusyLoadingError):
+        return QueueDown("the queue (Redis) is still reading its data: try again in a moment")
+    if isinstance(error, redis.OutOfMemoryError) or text.startswith("OOM"):
+        return QueueDown("the queue (Redis) is out of memory: raise its maxmemory, or wait until jobs are done")
+    if "MISCONF" in text or "No space left" in text:
+        return QueueDown("the queue (Redis) cannot write to its disk: make room there, then it goes on by itself")
+    if isinstance(error, redis.AuthenticationError) or text.startswith(("NOAUTH", "NOPERM", "WRONGPASS")):
+        return QueueDown("the queue (Redis) refuses us: is the password in REDIS_URL right, and may its user do all?")
+    if isinstance(error, redis.ReadOnlyError):
+        return QueueDown("the queue (Redis) is a read-only replica: put the primary's address into REDIS_URL")
+    return QueueDown("the queue (Redis) cannot be reached: start it, or correct REDIS_URL")
+
+
 def socket_path(settings: Settings) -> Path:
     """Where the embedded Redis listens: in the state folder, or in a private one where that path is too long."""
     path = settings.state_dir.resolve() / "redis.sock"

@@ -15,7 +15,7 @@ from types import FrameType
 
 import redis
 
-from backend import presence, redis_server
+from backend import gpus, presence, redis_server
 from backend.auth import is_loopback
 from backend.errors import BackendError
 from backend.imports import uncollected
@@ -127,7 +127,10 @@ class WorkerProcess:
             name = f"pallas-{os.getpid()}-{self._number}-{int(time.time() * 1000):x}"
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "backend", "worker", "--name", name],
-                env=os.environ | self._settings.to_environment() | {"PALLAS_PARENT": str(os.getpid())},
+                env=os.environ
+                | self._settings.to_environment()
+                | gpus.for_worker(self._number, self._settings.device)
+                | {"PALLAS_PARENT": str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C goes to the whole group; the worker must finish its job first
                 start_new_session=True,

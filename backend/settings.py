@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from backend import gpus
 from backend.fetching.hosts import AllowedHosts
 
 LABEL_STUDIO_LIMIT_S = 100
 """Label Studio 1.23 gives a /predict this long (ML_TIMEOUT_PREDICT)."""
+
+
+def _one_for_each_gpu(value: object) -> object:
+    return max(1, len(gpus.visible())) if value == "auto" else value
 
 
 class Settings(BaseSettings):
@@ -38,7 +43,9 @@ class Settings(BaseSettings):
         None, description="Basic auth on every page but /live; needed to listen where other machines reach it"
     )
     allow_open: bool = Field(False, description="listen where other machines reach it without a password")
-    workers: int = Field(1, ge=0, le=64, description="workers that `serve` starts")
+    workers: Annotated[int, BeforeValidator(_one_for_each_gpu)] = Field(
+        1, ge=0, le=64, description="workers that `serve` starts; auto: one for each GPU"
+    )
 
     redis_url: SecretStr | None = Field(
         None,

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,6 +33,7 @@ class StandIn:
         trouble: what happens to API requests: "" nothing, "429", "502", "silence" (the connection is closed), or
             "stored" (a prediction is stored, and the connection closed before the answer).
         views: of task ids by view.
+        on_picture: called with a picture's name before it is served.
         predictions: by task, in the order in which they were stored.
     """
 
@@ -42,6 +43,7 @@ class StandIn:
     trouble: str = ""
     tasks: dict[int, dict[str, Any]] = field(default_factory=dict)
     views: dict[int, list[int]] = field(default_factory=dict)
+    on_picture: Callable[[str], None] = lambda _: None
     predictions: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -155,6 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def _send_file(self, path: Path) -> None:
+        self.state.on_picture(path.name)
         if not path.is_file():
             self._send(404, {})
             return

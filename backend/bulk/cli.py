@@ -23,7 +23,7 @@ from rich.table import Table
 from backend.bulk.ledger import CANCELLED, FINISHED, PAUSED, RUNNING, Ledger, names
 from backend.bulk.progress import Show, read_status
 from backend.bulk.spec import FIELD, Spec
-from backend.errors import BadRequest, ConfigError, QueueDown
+from backend.errors import BadRequest, ConfigError
 from backend.settings import Settings
 
 _WORKER_PATIENCE_S = 600.0
@@ -35,7 +35,7 @@ def run(settings: Settings, options: argparse.Namespace, console: Console) -> in
     Raises:
         BackendError: it cannot be done; the message says why.
     """
-    from backend.redis_server import connect, running
+    from backend.redis_server import connect, running, trouble
 
     try:
         with running(settings):
@@ -50,7 +50,7 @@ def run(settings: Settings, options: argparse.Namespace, console: Console) -> in
         # outside: an embedded Redis that this process started has ended, and the next one starts its own
         return _detach(settings, ledger, options, console)
     except redis.RedisError as error:
-        raise QueueDown(f"the queue (Redis) cannot be reached ({type(error).__name__}): start it first") from None
+        raise trouble(error) from None
 
 
 def _begin(settings: Settings, options: argparse.Namespace, client: redis.Redis, console: Console) -> Ledger | None:

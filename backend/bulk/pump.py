@@ -185,7 +185,8 @@ class Pump:
                 return True
             if self._local is not None:
                 plans = [self._local.park(plan) for plan in plans]
-            self._flights.launch(key, task, plans, f"bulk-{self._ledger.job}-{key}")
+            died = key in self._troubles and self._troubles[key].deaths > 0
+            self._flights.launch(key, task, plans, f"bulk-{self._ledger.job}-{key}", alone=died)
         except (NoWorker, QueueFull, ModelLoading) as error:
             self._ledger.note(note=str(error))
             return False

@@ -1,0 +1,85 @@
+"""Clicks go to the worker that holds the picture, and never wait for it longer than encoding would take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from backend import gpus
+from backend.affinity import ENCODE_STAT, Affinity
+from backend.presence import Sign
+from backend.redis_server import connect, running
+from backend.settings import Settings
+from benchmarks.stand_in import StandIn
+from tests.http.stack import Stack, point
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    settings = Settings(state_dir=tmp_path_factory.mktemp("affinity"))
+    with running(settings):
+        yield connect(settings)
+
+
+def sign(name: str, state: str = "ready") -> Sign:
+    return Sign(name, state, "tiny", stats={ENCODE_STAT: 0.2})
+
+
+def test_the_warm_worker_is_asked_if_it_is_free_or_all_are_busy(client: redis.Redis) -> None:
+    affinity = Affinity(client)
+    a, b = sign("a"), sign("b")
+    assert affinity.choose("p", [a, b]) is None  # nobody holds it
+    affinity.free("a", ["p"], 60)
+    assert affinity.choose("p", [a, b]) is a
+    assert affinity.choose("p", [a]) is None and affinity.choose("p", [b]) is None
+    assert affinity.choose("p", [sign("a", "loading"), b, sign("c")]) is None
+    affinity.busy("a")
+    assert affinity.choose("p", [a, b]) is None  # b can begin at once
+    affinity.busy("b")
+    assert affinity.choose("p", [a, b]) is a  # all are busy: the warm one is worth a little waiting
+    affinity.free("b", [], 60)
+    affinity.free("a", [], 60)
+    assert affinity.choose("p", [a, b]) is a
+    affinity.free("b", ["p"], 60)
+    assert affinity.choose("p", [a, b]) is b  # who held it last
+
+
+def test_two_workers_encode_a_picture_once(stack: Stack, project: StandIn) -> None:
+    """Twelve clicks on two pictures in turn: each is encoded by one worker alone."""
+    wait = time.monotonic() + 60
+    while len([s for s in stack.workers() if s.state == "ready"]) < 2:
+        assert time.monotonic() < wait
+        time.sleep(0.1)
+    before = misses(stack)
+    for number in range(6):
+        for name in ("chelsea.jpg", "rocket.jpg"):
+            # a query makes another address of it, that no other test has used
+            answer = stack.predict(f"{project.url}/data/upload/1/{name}?affinity", [point(30 + number, 50)])
+            assert answer.status_code == 200, answer.text
+            time.sleep(0.05)
+    time.sleep(1.2)
+    # one more look each where another test has had the picture under its usual address
+    assert misses(stack) - before <= 4
+
+
+def misses(stack: Stack) -> float:
+    return sum(sign.stats.get("embedding_misses", 0) for sign in stack.workers())
+
+
+def test_a_gpu_for_each_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    eight = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
+    assert len(gpus.visible(eight)) == 8 and gpus.visible({"CUDA_VISIBLE_DEVICES": ""}) == []
+    assert gpus.visible({"CUDA_VISIBLE_DEVICES": "-1"}) == []
+    assert gpus.visible({"CUDA_VISIBLE_DEVICES": "2, 5,-1,3"}) == ["2", "5"]
+    assert gpus.for_worker(9, "auto", eight) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert gpus.for_worker(1, "cuda", {"CUDA_VISIBLE_DEVICES": "GPU-aa,GPU-bb"}) == {"CUDA_VISIBLE_DEVICES": "GPU-bb"}
+    assert gpus.for_worker(0, "cpu", eight) == {} and gpus.for_worker(0, "cuda:3", eight) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
+    monkeypatch.setenv("PALLAS_WORKERS", "auto")
+    assert Settings().workers == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert Settings().workers == 1 and Settings(workers=3).workers == 3
