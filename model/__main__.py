@@ -1,4 +1,4 @@
-"""python -m model perceive | fetch"""
+"""python -m model perceive | stream | fetch"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from model import hub
 from model.errors import ModelError, PromptError
-from model.task import LANGUAGES, Task
+from model.task import LANGUAGES, Task, VideoTask
 
 if TYPE_CHECKING:
     from model.pam import PerceiveAnything
@@ -23,41 +23,68 @@ DEFAULT_MODEL = "tiny"
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m model", description="Perceive Anything (PAM) from the shell.")
     commands = top.add_subparsers(dest="command", required=True)
+    asking, model = _asking(), _model()
     perceive = commands.add_parser(
         "perceive",
-        help="mask, class and texts of regions of a picture",
+        parents=[asking, model],
+        help="mask, class and texts of regions of a picture or video",
         description="Each --box and each --mask is a region of its own; all points together are one region, or, with "
-        "exactly one box, belong to that box.",
+        "exactly one box, belong to that box. In a video the regions are tracked from --frame to both ends.",
     )
-    perceive.add_argument("image", type=Path, help="a picture: JPEG, PNG, WebP, GIF, BMP or TIFF")
-    perceive.add_argument("--box", nargs=4, type=float, action="append", default=[], metavar=("X1", "Y1", "X2", "Y2"))
-    perceive.add_argument("--point", nargs=2, type=float, action="append", default=[], metavar=("X", "Y"))
-    perceive.add_argument(
-        "--negative", nargs=2, type=float, action="append", default=[], metavar=("X", "Y"), help="a point outside"
-    )
-    perceive.add_argument("--mask", type=Path, action="append", default=[], help="a picture, white = region")
     perceive.add_argument("--refine", action="store_true", help="let SAM 2 refine the given masks")
     perceive.add_argument(
         "--task",
         action="append",
-        choices=[task.value for task in Task],
-        help="what to say; may be given several times (recognize and brief if never)",
+        choices=[*(task.value for task in Task), VideoTask.CAPTION.value],
+        help="what to say; may be given several times (recognize and brief if never; caption is for videos)",
     )
-    perceive.add_argument("--language", choices=LANGUAGES, default="en")
-    perceive.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
-    perceive.add_argument("--max-new-tokens", type=int, default=64, help="longest text (64)")
-    perceive.add_argument("--model", default=DEFAULT_MODEL, help=f"name, folder or hub id ({DEFAULT_MODEL})")
-    perceive.add_argument("--sam2", help="SAM 2 weights, where the model's folder has none")
-    perceive.add_argument("--sam2-config", help="the Hydra config of those weights")
-    perceive.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
-    perceive.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
-    perceive.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    perceive.add_argument("--out", type=Path, help="write the picture with masks and captions here")
+    perceive.add_argument("--out", type=Path, help="write the picture, or the video (.mp4), with masks and captions")
+    stream = commands.add_parser(
+        "stream",
+        parents=[asking, model],
+        help="tell what a thing in a video does, event by event",
+        description="The prompt is one box, mask, or points, on the first frame that is looked at (--frame).",
+    )
+    stream.add_argument("--clip-length", type=int, default=32, help="frames of an event at most (32)")
+    stream.add_argument("--fixed", action="store_true", help="events of this length, whatever happens in them")
     fetch = commands.add_parser(
         "fetch", help="download weights", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_models_table()
     )
     fetch.add_argument("name", help="PAM-1.5B, PAM-3B, or any hub id")
     return top
+
+
+def _asking() -> argparse.ArgumentParser:
+    """What is asked about, and how the answer is wanted."""
+    asking = argparse.ArgumentParser(add_help=False)
+    asking.add_argument(
+        "image", type=Path, help="a picture (JPEG, PNG, WebP, GIF, BMP, TIFF), a video file, or a folder of frames"
+    )
+    asking.add_argument("--box", nargs=4, type=float, action="append", default=[], metavar=("X1", "Y1", "X2", "Y2"))
+    asking.add_argument("--point", nargs=2, type=float, action="append", default=[], metavar=("X", "Y"))
+    asking.add_argument(
+        "--negative", nargs=2, type=float, action="append", default=[], metavar=("X", "Y"), help="a point outside"
+    )
+    asking.add_argument("--mask", type=Path, action="append", default=[], help="a picture, white = region")
+    asking.add_argument("--frame", type=int, default=0, help="of a video: the frame that the prompts are on (0)")
+    asking.add_argument("--frame-rate", type=float, help="of a video: look at about so many frames a second (all)")
+    asking.add_argument("--language", choices=LANGUAGES, default="en")
+    asking.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
+    asking.add_argument("--max-new-tokens", type=int, default=64, help="longest text (64)")
+    asking.add_argument(
+        "--json", action="store_true", help="one JSON object on standard output, of a stream one a line"
+    )
+    return asking
+
+
+def _model() -> argparse.ArgumentParser:
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--model", default=DEFAULT_MODEL, help=f"name, folder or hub id ({DEFAULT_MODEL})")
+    model.add_argument("--sam2", help="SAM 2 weights, where the model's folder has none")
+    model.add_argument("--sam2-config", help="the Hydra config of those weights")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
+    model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    return model
 
 
 def _models_table() -> str:
@@ -70,7 +97,7 @@ def _models_table() -> str:
 def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
-        return _fetch(options) if options.command == "fetch" else _perceive(options)
+        return {"fetch": _fetch, "perceive": _perceive, "stream": _stream}[options.command](options)
     except (ModelError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -93,16 +120,44 @@ def _fetch(options: argparse.Namespace) -> int:
     return 0
 
 
+def _load(options: argparse.Namespace) -> PerceiveAnything:
+    from model import PerceiveAnything
+
+    return PerceiveAnything.from_pretrained(
+        options.model, options.sam2, options.sam2_config, options.device, options.dtype
+    )
+
+
+def _stream(options: argparse.Namespace) -> int:
+    prompts = _prompts(options)
+    from model.video import command
+
+    if len(prompts) != 1:
+        raise PromptError(f"{len(prompts)} regions: a stream is about one thing")
+    video, frame = command.open_thinned(options.image, options)
+    prompts[0].check_inside(video.width, video.height)
+    command.stream(_load(options), command.from_frame(video, frame), prompts[0], options)
+    return 0
+
+
 def _perceive(options: argparse.Namespace) -> int:
     prompts = _prompts(options)
-    from model import PerceiveAnything, open_picture
+    from model import open_picture
+    from model.video import command
+    from model.video.source import is_video
 
+    if is_video(options.image):
+        video, frame = command.open_thinned(options.image, options)
+        for prompt in prompts:
+            prompt.check_inside(video.width, video.height)
+        command.perceive(_load(options), video, frame, prompts, options)
+        return 0
+    if options.frame or VideoTask.CAPTION.value in (options.task or ()):
+        raise ValueError(f"{options.image} is a picture: --frame and --task caption are for videos")
     image = open_picture(options.image)
     for prompt in prompts:
         prompt.check_inside(image.width, image.height)
-    pam = PerceiveAnything.from_pretrained(
-        options.model, options.sam2, options.sam2_config, options.device, options.dtype
-    )
+    pam = _load(options)
     tasks = [Task(name) for name in options.task or (Task.RECOGNIZE, Task.BRIEF)]
     found = pam.perceive(
         image,

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model import open_video
 from model.__main__ import main
 from model.mask import from_rle
 from tests.conftest import PICTURES
+from tests.videos import picture, write
 
 PICTURE = str(PICTURES / "coffee.jpg")
 
@@ -66,3 +68,69 @@ def test_errors_are_one_line(arguments: tuple[str, ...], says: str, capsys: pyte
     code, stdout, stderr = run(capsys, "perceive", PICTURE, *arguments)
     assert code == 1 and stdout == ""
     assert says in stderr and stderr.count("\n") == 1
+
+
+def clip(tmp_path: Path) -> str:
+    return str(write(tmp_path / "clip.mp4", [picture(i) for i in range(12)]))
+
+
+def test_a_video_is_tracked_described_and_drawn(
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "overlay.mp4"
+    code, stdout, stderr = run(
+        capsys,
+        *("perceive", clip(tmp_path), "--box", "14", "40", "54", "80", "--frame", "5"),
+        *("--task", "caption", "--task", "explain", "--model", str(small_checkpoint), "--device", "cpu"),
+        *("--max-new-tokens", "3", "--json", "--out", str(out)),
+    )
+    assert (code, stderr) == (0, "")
+    answer = json.loads(stdout)
+    assert (answer["frame_count"], len(answer["objects"])) == (12, 1)
+    (thing,) = answer["objects"]
+    assert [frame["frame"] for frame in thing["frames"]] == list(range(12))
+    assert list(thing["texts"]) == ["caption", "explain"]
+    for frame in thing["frames"]:
+        mask = from_rle(frame["mask"])
+        assert mask.shape == (120, 160) and (frame["box"] is None) == (not mask.any())
+    video = open_video(out)
+    assert video.frame_count == 12 and video.width == 160 and video.height > 120
+    np.testing.assert_allclose(video.timestamps_s, np.arange(12) / 25, atol=2e-3)
+
+
+def test_a_stream_is_told_line_by_line(
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = (
+        "--fixed",
+        "--clip-length",
+        "4",
+        "--model",
+        str(small_checkpoint),
+        "--device",
+        "cpu",
+        "--max-new-tokens",
+        "3",
+    )
+    arguments = ("stream", clip(tmp_path), "--box", "14", "40", "54", "80", "--frame", "2")
+    code, stdout, _ = run(capsys, *arguments, *more, "--json")
+    events = [json.loads(line) for line in stdout.splitlines()]
+    assert code == 0 and [(e["start_s"], e["end_s"]) for e in events] == [(0.08, 0.2), (0.24, 0.36), (0.4, 0.44)]
+    code, stdout, _ = run(capsys, *arguments, *more, "--frame-rate", "12.5")
+    assert code == 0 and stdout.count("\n") == 2 and "0.08" in stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("perceive", "--box", "1", "1", "9", "9", "--frame", "12"), "frames 0 to 11"),
+        (("perceive", "--box", "900", "1", "999", "9"), "outside the picture"),
+        (("stream", "--box", "1", "1", "9", "9", "--box", "1", "1", "9", "9"), "one thing"),
+        (("stream", "--box", "1", "1", "9", "9", "--frame-rate", "0"), "positive"),
+    ],
+)
+def test_errors_about_videos_are_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, stdout, stderr = run(capsys, arguments[0], clip(tmp_path), *arguments[1:])
+    assert code == 1 and stdout == "" and says in stderr and stderr.count("\n") == 1
