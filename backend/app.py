@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
+import re
 import time
 import uuid
 from typing import Any
@@ -14,7 +16,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from werkzeug.exceptions import NotFound as NoPage
 
-from backend import logs, status
+from backend import logs, openapi, status
 from backend.auth import Door
 from backend.errors import (
     BackendError,
@@ -37,6 +39,8 @@ from backend.settings import Settings
 from backend.status import Troubles
 
 log = logging.getLogger(__name__)
+
+_HALVES = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def preload() -> None:
@@ -111,6 +115,10 @@ def _add_pages(
     def versions() -> Response:
         return jsonify(versions=[dispatcher.model_version()])
 
+    @app.get("/openapi.json")
+    def show_openapi() -> Response:
+        return jsonify(openapi.describe())
+
     @app.get("/metrics")
     def show_metrics() -> Response:
         return Response(metrics.text(), mimetype="text/plain; version=0.0.4")
@@ -181,7 +189,9 @@ def _as_backend_error(error: Exception) -> BackendError:
     if isinstance(error, RequestEntityTooLarge):
         return BodyTooLarge("the request is too large: raise PALLAS_MAX_BODY_BYTES, or send pictures by URL")
     if isinstance(error, NoPage):
-        return NotFound("no such page: /, /health, /live, /setup, /predict, /webhook, /versions, /metrics are there")
+        return NotFound(
+            "no such page: /, /health, /live, /setup, /predict, /webhook, /versions, /metrics, /openapi.json are there"
+        )
     if isinstance(error, WrongMethod):
         return MethodNotAllowed(f"this page does not take {request.method}")
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
@@ -191,7 +201,15 @@ def _as_backend_error(error: Exception) -> BackendError:
 
 
 def _json() -> Any:
-    body = request.get_json(silent=True, force=True)
-    if body is None:
-        raise BadRequest("the body is not JSON: send a JSON object")
+    try:
+        # not Flask's own reader: it lets halves of surrogate pairs through, which nobody can encode again
+        body = json.loads(request.get_data().decode("utf-8"))
+        if _HALVES.search(request.get_data()):
+            json.dumps(body, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRequest("the body has half a character (a lone surrogate) in it: send whole ones") from None
+    except ValueError:
+        raise BadRequest("the body is not JSON: send a JSON object") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
     return body

@@ -194,6 +194,11 @@ _FROM_MODEL = {
 }
 
 
+def names() -> set[str]:
+    """Of all the errors' types."""
+    return set(_BY_NAME)
+
+
 def from_wire(error: dict[str, Any]) -> BackendError:
     """The exception that a worker put into its reply."""
     cls = _BY_NAME.get(str(error.get("type")), WorkerError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,9 @@ from backend.video.roles import VideoRoles
 from backend.wish import Wish, drawn_wish, is_leftover, label_of, points_wish, rle_of
 
 log = logging.getLogger(__name__)
+
+_AFFORDABLE = 20
+"""So many times the largest picture's pixels are decoded for one request."""
 
 
 def newest(task: LabelStudioTask) -> list[dict[str, Any]]:
@@ -65,7 +68,7 @@ def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels:
     words = {control.name for control in image.words}
     wishes = []
     points: dict[str | None, list[ResultItem]] = {}
-    for items in regions_of(result, image.name):
+    for items in _affordable(regions_of(result, image.name), most_pixels):
         shape = items[0]
         kind = kind_of(shape.type)
         try:
@@ -84,6 +87,17 @@ def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels:
         parts = [group] if together else [[point] for point in group]
         wishes += [points_wish(part) for part in parts if any(point.is_positive is not False for point in part)]
     return wishes
+
+
+def _affordable(regions: Iterable[list[ResultItem]], most_pixels: int) -> Iterator[list[ResultItem]]:
+    """The regions; only the newest of them where there are so many large ones that they would keep the front busy."""
+    regions = list(regions)
+    spent, first = 0, len(regions)
+    while first and spent <= _AFFORDABLE * most_pixels:
+        first -= 1
+        shape = regions[first][0]
+        spent += max(0, shape.original_width) * max(0, shape.original_height) if kind_of(shape.type) in MASKS else 0
+    yield from regions[first:]
 
 
 def has_whole(result: Sequence[dict[str, Any]], image: ImageRoles | VideoRoles) -> bool:
@@ -113,7 +127,7 @@ def correction(
             label = next(iter(region.labels.values()), None)
             before = region.prompt or RegionPrompt()
             regions[region.id] = before.model_copy(update={"mask": region.mask, "label": before.label or label})
-    for items in regions_of(saved, image):
+    for items in _affordable(regions_of(saved, image), most_pixels):
         shape = items[0]
         # the answer that we remember is as new as the draft or newer
         if shape.id is None or shape.id in regions or kind_of(shape.type) not in MASKS:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import math
+import threading
 from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL import Image, ImageDraw
 
+from backend import rle
 from backend.errors import PromptError
 from backend.protocol import RegionValue
 
@@ -20,6 +22,18 @@ MASKS = ("brush", "bitmask", "polygon", "vector")
 KINDS = (*POINTS, *BOXES, *MASKS)
 
 Box = tuple[float, float, float, float]
+
+_MOST_RLE = 1 << 20
+"""Bytes of a brush's run-length encoding: a quarter of a million runs or more; it is read run by run, in the front."""
+
+_DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError, OSError, SyntaxError, Image.DecompressionBombError)
+"""What reading a stranger's drawing raises: numbers that are none, pictures that are none."""
+
+_FAR = 1000.0
+"""Per cent of the picture."""
+
+_LARGE_PIXELS = 16_000_000
+_LARGE = threading.BoundedSemaphore(2)
 
 
 def kind_of(type_name: str) -> str | None:
@@ -71,28 +85,29 @@ def mask_of(kind: str, value: dict[str, Any], width: int, height: int, most_pixe
     if width < 1 or height < 1 or width * height > most_pixels:
         raise PromptError(f"a region of a picture of {width}×{height} pixels: sizes from 1 to {most_pixels} are read")
     try:
-        if kind == "brush":
-            mask = _brush(value["rle"], width, height)
-        elif kind == "bitmask":
-            mask = _bitmask(str(value["imageDataURL"]), width, height)
-        else:
-            mask = _polygon(_ring(kind, value), width, height)
-    except (KeyError, TypeError, ValueError, IndexError, OSError, UnidentifiedImageError, binascii.Error) as error:
+        # large ones wait for each other: of a hundred million pixels each takes half a gigabyte
+        with _LARGE if width * height > _LARGE_PIXELS else contextlib.nullcontext():
+            mask = _decode(kind, value, width, height)
+    except _DAMAGE as error:
         raise PromptError(f"the {kind} region cannot be read ({type(error).__name__}): draw it anew") from None
     if not mask.any():
         raise PromptError(f"the {kind} region is empty: draw it anew")
     return mask
 
 
-def _brush(rle: Any, width: int, height: int) -> np.ndarray:
-    from label_studio_sdk.converter import brush
+def _decode(kind: str, value: dict[str, Any], width: int, height: int) -> np.ndarray:
+    if kind == "brush":
+        return _brush(value["rle"], width, height)
+    if kind == "bitmask":
+        return _bitmask(str(value["imageDataURL"]), width, height)
+    return _polygon(_ring(kind, value), width, height)
 
-    data = bytes(rle)  # refuses what is no list of 0..255
-    said = int.from_bytes(data[:4], "big")
-    if said != width * height * 4:
-        raise ValueError("the run-length encoding is of another picture")
-    pixels = brush.decode_rle(list(data))
-    return np.asarray(pixels).reshape(height, width, 4)[:, :, 3] > 127
+
+def _brush(encoded: Any, width: int, height: int) -> np.ndarray:
+    if not isinstance(encoded, list) or len(encoded) > _MOST_RLE:
+        raise ValueError("no run-length encoding, or a longer one than any drawing has")
+    # bytes refuses what is not 0..255
+    return rle.decode(bytes(encoded), width * height).reshape(height, width)
 
 
 def _bitmask(url: str, width: int, height: int) -> np.ndarray:
@@ -113,8 +128,9 @@ def _ring(kind: str, value: dict[str, Any]) -> list[tuple[float, float]]:
 
 
 def _polygon(ring: list[tuple[float, float]], width: int, height: int) -> np.ndarray:
-    if len(ring) < 3 or not all(math.isfinite(number) for corner in ring for number in corner):
-        raise ValueError("fewer than three corners, or one that is no number")
+    # the rasteriser walks every line that it is given
+    if len(ring) < 3 or not all(abs(number) <= _FAR for corner in ring for number in corner):
+        raise ValueError("fewer than three corners, or one that is no number or far outside the picture")
     canvas = Image.new("1", (width, height))
     # the rasteriser counts from pixels' centres
     corners = [(x / 100 * width - 0.5, y / 100 * height - 0.5) for x, y in ring]

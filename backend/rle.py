@@ -40,3 +40,53 @@ def encode(mask: np.ndarray) -> list[int]:
         bits[ends[wide] - 1 - place] = (codes[wide] >> place) & 1
     encoded: list[int] = np.packbits(bits).tolist()
     return encoded
+
+
+def decode(data: bytes, size: int) -> np.ndarray:
+    """The mask of Label Studio's `rle`: boolean, flat, row by row, from the fourth channel of each pixel.
+
+    Args:
+        data: the bytes; whoever calls bounds their number, and with it the time that this takes.
+        size: pixels that there must be.
+
+    Raises:
+        ValueError: it is of another number of pixels, truncated, or no such encoding.
+    """
+    bits = _Bits(data)
+    if bits.take(32) != 4 * size:
+        raise ValueError("of another picture")
+    word = bits.take(5) + 1
+    sizes = [bits.take(4) + 1 for _ in range(4)]
+    # of each run, where it ends and whether it is inside
+    ends: list[int] = []
+    inside: list[bool] = []
+    end = 0
+    while end < 4 * size:
+        is_run = bits.take(1)
+        length = bits.take(sizes[bits.take(2)]) + 1
+        for step in (length,) if is_run else (1,) * length:
+            end += step
+            ends.append(end)
+            inside.append(bits.take(word) > 127)
+    if end > 4 * size:
+        raise ValueError("longer than the picture")
+    # so many fourth channels lie before each end
+    counts = np.diff(np.asarray(ends) // 4, prepend=0)
+    return np.repeat(np.asarray(inside), counts)
+
+
+class _Bits:
+    """Reads bytes as a stream of bits, the highest first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, count: int) -> int:
+        """The next bits as a number, at most 32 of them. Raises ValueError at the end."""
+        first, last = self._at >> 3, (self._at + count + 7) >> 3
+        if last > len(self._data):
+            raise ValueError("truncated")
+        window = int.from_bytes(self._data[first:last], "big")
+        self._at += count
+        return (window >> (8 * last - self._at)) & ((1 << count) - 1)

@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 
 from backend.errors import ConfigError
 
+_MOST_CHARACTERS = 2_000_000
+
 
 @dataclass(frozen=True)
 class Child:
@@ -58,6 +60,8 @@ def read_tags(label_config: str, language: str = "en") -> tuple[list[Tag], list[
     # loaded late: the schema tools behind it take most of the front's start-up
     from label_studio_sdk.label_interface.interface import LabelInterface
 
+    if len(label_config) > _MOST_CHARACTERS:
+        raise ConfigError(f"the labelling config has more than {_MOST_CHARACTERS:,} characters: shorten it")
     if "<!DOCTYPE" in label_config or "<!ENTITY" in label_config:
         raise ConfigError(
             "the labelling config declares a document type or entities, which is not allowed: remove them"

@@ -181,7 +181,7 @@ def _resolve(origin: Origin, deadline: float) -> list[tuple[int, tuple[str, int]
         try:
             for family, _, _, _, address in socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM):
                 found.append((family, (str(address[0]), int(address[1]))))
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             failed.append(error if isinstance(error, OSError) else OSError(str(error)))
 
     thread = threading.Thread(target=ask, name="resolve", daemon=True)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import base64
+import io
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from backend.controls import RegionContext
 from backend.controls.bitmask import Bitmask
@@ -93,3 +96,31 @@ def test_kinds() -> None:
         "ellipse",
         None,
     ]
+
+
+def png_bomb(side: int) -> str:
+    image = Image.new("1", (side, side))
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("brush", {"rle": 10**15}),  # bytes(n) would be so many zeros
+        ("brush", {"rle": "AAAA"}),
+        ("brush", {"rle": [256]}),
+        ("brush", {"rle": [0] * (3 << 20)}),
+        ("brush", {"rle": {"0": 1}}),
+        ("bitmask", {"imageDataURL": png_bomb(14_000)}),  # 196 megapixels in 24 kB
+        ("bitmask", {"imageDataURL": "data:image/png;base64,R0lGODlhAQABAAAAACw="}),  # a GIF
+        ("polygon", {"points": [[float("inf"), 0], [1, 1], [2, 2]]}),
+        ("polygon", {"points": [[1e308, -1e308]] * 3}),
+        ("polygon", {"points": [10**400] * 3}),
+        ("vector", {"closed": True, "vertices": [None]}),
+    ],
+)
+def test_hostile_regions_are_refused(kind: str, value: dict[str, Any]) -> None:
+    with pytest.raises(PromptError):
+        mask_of(kind, value, 100, 50, 10**8)

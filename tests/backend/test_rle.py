@@ -34,3 +34,34 @@ def test_random_masks_come_back(seed: int) -> None:
     assert found == brush.mask2rle(mask.astype(np.uint8) * 255)
     back = np.asarray(brush.decode_rle(found)).reshape(*shape, 4)
     assert (back[:, :, 3] == 255 * mask).all()
+    assert (rle.decode(bytes(found), mask.size) == mask.ravel()).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_label_studio_itself_encodes_is_read_as_the_sdk_reads_it(seed: int) -> None:
+    """Its editor and its converter differ: both also write values one by one, and other channels and sizes."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 60, 2)
+    pixels = rng.integers(0, 256, (height, width, 4)).astype(np.uint8)
+    if seed % 2:
+        pixels = np.repeat(np.repeat(pixels, 7, 0), 9, 1)
+    found = brush.encode_rle(pixels.ravel())
+    size = pixels.shape[0] * pixels.shape[1]
+    assert (rle.decode(bytes(found), size) == (pixels[:, :, 3] > 127).ravel()).all()
+
+
+def test_values_one_by_one_are_read_too() -> None:
+    values = (0, 0, 0, 255, 9, 9, 9, 0)
+    bits = f"{8:032b}{7:05b}" + 4 * f"{2:04b}" + "0" + "00" + "111" + "".join(f"{value:08b}" for value in values)
+    data = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    assert rle.decode(data, 2).tolist() == [True, False]
+    assert np.asarray(brush.decode_rle(list(data))).tolist() == list(values)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 6, 7, 20])
+def test_damaged_ones_are_refused(cut: int) -> None:
+    data = bytes(rle.encode(MASKS["disc"]))
+    with pytest.raises(ValueError, match="truncated"):
+        rle.decode(data[:cut], 150_000)
+    with pytest.raises(ValueError, match="another picture"):
+        rle.decode(data, 149_999)

@@ -46,7 +46,7 @@ def test_it_asks_for_metrics_and_labels_that_exist(expression: str, shown: str) 
     for stage in re.findall(r'stage="(\w+)"', expression):
         assert f'stage="{stage}"' in shown
     for kind in re.findall(r'type=~?"([^"]+)"', expression):
-        assert set(kind.split("|")) <= set(errors._BY_NAME)
+        assert set(kind.split("|")) <= errors.names()
 
 
 def test_alerts_say_what_to_do() -> None:
