@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 from backend.errors import ConfigError
 
+_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 _MOST_CHARACTERS = 2_000_000
 
 
@@ -66,6 +68,8 @@ def read_tags(label_config: str, language: str = "en") -> tuple[list[Tag], list[
         raise ConfigError(
             "the labelling config declares a document type or entities, which is not allowed: remove them"
         )
+    # Label Studio takes one with a declaration; the SDK's reader, which has text and not bytes, does not
+    label_config = _DECLARATION.sub("", label_config)
     try:
         interface = LabelInterface(label_config)
         controls, objects = list(interface.controls), list(interface.objects)
