@@ -96,7 +96,9 @@ class Flights:
         jobs = {}
         for plan in plans:
             if plan.groups():
-                request = self._service.request(plan, request_id).model_copy(update={"alone": alone})
+                request = self._service.request(plan, request_id)
+                if alone:
+                    request = request.model_copy(update={"alone": True})
                 jobs[self._dispatcher.submit_once(request, self._queue)] = (plan, request)
         self._flights[key] = _Flight(task, jobs)
         for job in jobs:
@@ -115,7 +117,17 @@ class Flights:
                 break
             self._look_for_missing()
             for job, result in self._dispatcher.results(self._open, min(left, _LOOK_EVERY_S)).items():
-                landed += [done for key in self._open.pop(job) if (done := self._take(key, job, result))]
+                try:
+                    for key in sorted(self._open[job]):
+                        landing = self._take(key, job, result)
+                        self._open[job].discard(key)
+                        landed += [landing] if landing is not None else []
+                except redis.RedisError:
+                    # the rest is read again; what has landed must not be lost
+                    if landed:
+                        return landed
+                    raise
+                del self._open[job]
                 if not self._keep:
                     # in an outage of Redis it stays until it expires; the landing must not be lost
                     with contextlib.suppress(redis.RedisError):

@@ -24,8 +24,11 @@ _TIMEOUT_S = 60.0
 _CONNECT_S = 5.0
 _BUSY = (429, 502, 503, 504)
 
-TASK_FIELDS = ("id", "data", "annotations", "drafts", "predictions_model_versions")
-"""What is read of a task: not its predictions, whose masks are long."""
+_OF_WORKS = ("result", "was_cancelled", "updated_at", "model_version")
+TASK_FIELDS = ("id", "data", "annotations", "drafts", "predictions_model_versions", *_OF_WORKS)
+"""What is read of a task: not its predictions, whose masks are long. Label Studio leaves out of annotations and drafts
+too what is not named.
+"""
 
 log = logging.getLogger(__name__)
 

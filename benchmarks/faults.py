@@ -73,7 +73,11 @@ def serving(folder: Path, label_studio: StandIn, *arguments: str, **environment:
             if "is ready: " not in line:
                 raise SystemExit(f"the stack did not start:\n{(folder / 'serve.log').read_text()}")
             yield Settings(
-                state_dir=folder, label_studio_url=label_studio.url, label_studio_api_key=TOKEN, heartbeat_s=0.5
+                state_dir=folder,
+                label_studio_url=label_studio.url,
+                label_studio_api_key=TOKEN,
+                heartbeat_s=0.5,
+                port=int(line.split("is ready: ")[1].split(" ")[0].rsplit(":", 1)[1]),
             )
         finally:
             process.terminate()

@@ -73,6 +73,13 @@ class StandIn:
             )
 
 
+def _named(value: Any, included: list[str]) -> Any:
+    """Of annotations, drafts and predictions only what is named, as Label Studio does it; a task's data is whole."""
+    if isinstance(value, list):
+        return [{name: part for name, part in work.items() if name in included} for work in value]
+    return value
+
+
 class _Handler(BaseHTTPRequestHandler):
     state: StandIn
     protocol_version = "HTTP/1.1"
@@ -145,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "predictions": mine,
                 "predictions_model_versions": ",".join({found["model_version"] for found in mine}),
             }
-            rows.append({name: row[name] for name in included})
+            rows.append({name: _named(row[name], included) for name in included if name in row})
         return {"tasks": rows, "total": len(ids)}
 
     def _send(self, code: int, body: Any, headers: dict[str, str] | None = None) -> None:

@@ -204,7 +204,7 @@ def _dry_run(settings: Settings, spec: Spec, client: redis.Redis, console: Conso
         counts = plan_only(settings, spec, islice(source.read(-1), spec.limit))
     finally:
         client.delete(ledger.list_key)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = _peak_mb()
     console.print(
         f"{counts.tasks} tasks: {counts.to_do} to do with {counts.jobs} jobs and {counts.regions} regions"
         f"{' and proposals' if counts.proposals else ''}, {counts.predicted} predicted already, {counts.nothing} with "
@@ -216,6 +216,16 @@ def _dry_run(settings: Settings, spec: Spec, client: redis.Redis, console: Conso
     )
     for message in counts.examples:
         console.print(f"  {message}", markup=False, soft_wrap=True)
+
+
+def _peak_mb() -> float:
+    """Peak of this process's memory; what getrusage says begins with that of the program which started it."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _spec(settings: Settings, options: argparse.Namespace) -> Spec:

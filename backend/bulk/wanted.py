@@ -56,7 +56,9 @@ def wanted_task(task: LabelStudioTask, predictions: list[dict[str, Any]], roles:
     result: list[dict[str, Any]] = []
     if spec.regions == PREDICTIONS:
         others = [found for found in predictions if found.get("model_version") != spec.model_version]
-        result = list(others[-1].get("result") or []) if others else []
+        # max keeps the first of equals, and exports have no times: then the last one is the newest
+        newest: dict[str, Any] = max(reversed(others), key=lambda found: str(found.get("created_at") or ""), default={})
+        result = list(newest.get("result") or [])
     elif spec.regions == FIELD:
         if not roles.images:
             raise ConfigError("boxes of a field are boxes in pictures, and the labelling config has videos only")

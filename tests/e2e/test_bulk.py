@@ -1,0 +1,135 @@
+"""Bulk jobs and late answers in a real Label Studio: every task gets one prediction, whatever is stopped in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from demo.truth import Scene
+from tests.bulk.test_late import start_front, wait_until
+from tests.e2e.configs import drawn_box, regions, with_labels
+from tests.e2e.label_studio import TOKEN, LabelStudio
+from tests.http.stack import CONFIG, Stack
+
+SCENE, KIND = "test-11-00012", "ladybird"
+
+
+@pytest.fixture
+def bulk(stack: Stack, label_studio: LabelStudio) -> Callable[..., subprocess.Popen[str]]:
+    """Starts `python -m backend bulk …`."""
+    own = {"PALLAS_STATE_DIR": str(stack.settings.state_dir), "PALLAS_HEARTBEAT_S": "0.5", "COLUMNS": "200"}
+    own |= {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN}
+
+    def begin(*arguments: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "backend", "bulk", *map(str, arguments)]
+        return subprocess.Popen(
+            command, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    return begin
+
+
+def told(process: subprocess.Popen[str], code: int = 0) -> str:
+    out, _ = process.communicate(timeout=180)
+    assert process.returncode == code, out
+    return out
+
+
+def fill(label_studio: LabelStudio, title: str, scene: Scene, count: int) -> tuple[int, list[int]]:
+    """A project with so many tasks of one picture, each with a box around its thing."""
+    config = with_labels(CONFIG, [KIND, "object"])
+    project = label_studio.make_project(config, title)
+    first = label_studio.upload(project, scene.picture)
+    data = next(task["data"] for task in label_studio.tasks(project) if task["id"] == first)
+    tasks = [first, *(label_studio.add_task(project, data) for _ in range(count - 1))]
+    with Image.open(scene.picture) as picture:
+        drawn = drawn_box(config, scene.thing(KIND).box(), picture.size, KIND)
+    for task in tasks:
+        label_studio.annotate(task, [drawn])
+    return project, tasks
+
+
+def counts(label_studio: LabelStudio, project: int) -> dict[int, int]:
+    return {task["id"]: len(task["predictions"]) for task in label_studio.tasks(project)}
+
+
+def test_a_project_in_bulk_with_a_pause(
+    label_studio: LabelStudio,
+    stack: Stack,
+    scenes: dict[str, Scene],
+    bulk: Callable[..., subprocess.Popen[str]],
+) -> None:
+    project, tasks = fill(label_studio, "bulk", scenes[SCENE], 24)
+    bare = label_studio.upload(project, scenes[SCENE].picture)
+    assert "24 to do" in told(bulk("--project", project, "--dry-run"))
+    process = bulk("--project", project)
+    assert process.stdout is not None
+    job = process.stdout.readline().split()[1].rstrip(":")
+    wait_until(lambda: sum(counts(label_studio, project).values()) >= 2)
+    assert "paused" in told(bulk("pause", job))
+    assert f"bulk resume {job}" in told(process, 130)
+    paused = sum(counts(label_studio, project).values())
+    time.sleep(1)
+    assert sum(counts(label_studio, project).values()) == paused < 24
+    assert "24 tasks predicted with 24 regions, 1 left alone" in told(bulk("resume", job))
+    assert counts(label_studio, project) == dict.fromkeys(tasks, 1) | {bare: 0}
+    (prediction,) = label_studio.predictions(tasks[0])
+    (region,) = regions(prediction["result"]).values()
+    assert len(region.masks) == 1 and region.texts and prediction["score"] > 0
+    assert prediction["model_version"] == stack.wait_for_worker().model_version
+    # again, and by a view: nothing is stored twice
+    view = label_studio.call("POST", "/api/dm/views", json={"project": project, "data": {"title": "all"}})["id"]
+    assert "24 predicted already" in told(bulk("--project", project, "--view", view))
+    assert counts(label_studio, project) == dict.fromkeys(tasks, 1) | {bare: 0}
+
+
+def test_retrieved_predictions_that_come_late(
+    label_studio: LabelStudio, stack: Stack, scenes: dict[str, Scene]
+) -> None:
+    project, tasks = fill(label_studio, "late", scenes[SCENE], 24)
+    own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN, "PALLAS_BATCH_WAIT_S": "0.6"}
+    front = start_front(stack, own)
+    try:
+        assert front.stdout is not None
+        label_studio.connect(project, front.stdout.readline().split("is ready: ")[1].strip())
+        label_studio.retrieve_predictions(project, tasks)
+        # answered in time with some; the others come by themselves
+        wait_until(lambda: set(counts(label_studio, project).values()) == {1}, 120)
+        time.sleep(2)
+        assert counts(label_studio, project) == dict.fromkeys(tasks, 1)
+    finally:
+        front.terminate()
+        front.wait(20)
+
+
+def test_a_file_is_imported_as_it_is(
+    label_studio: LabelStudio,
+    scenes: dict[str, Scene],
+    bulk: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        Image.open(scenes[SCENE].picture).save(folder / f"{number}.png")
+    config = with_labels(CONFIG, [KIND, "object"])
+    (tmp_path / "config.xml").write_text(config)
+    output = tmp_path / "out.json"
+    options = ("--input", folder, "--output", output, "--config", tmp_path / "config.xml", "--regions", "propose")
+    told(bulk(*options, "--url-prefix", "http://pictures.example/"))
+    project = label_studio.make_project(config, "imported")
+    label_studio.call("POST", f"/api/projects/{project}/import", json=json.loads(output.read_text()))
+    found = sorted(label_studio.tasks(project), key=lambda task: task["data"]["image"])
+    assert [task["data"]["image"] for task in found] == [f"http://pictures.example/{n}.png" for n in range(3)]
+    for task in found:
+        (prediction,) = label_studio.predictions(task["id"])
+        assert regions(prediction["result"]) and 0 < prediction["score"] <= 1
