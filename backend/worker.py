@@ -232,7 +232,12 @@ def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis, name: 
     threads = share_cores(settings.workers)
     begin = time.perf_counter()
     pam = PerceiveAnything.from_pretrained(
-        settings.model, settings.sam2_checkpoint, settings.sam2_config, settings.device, settings.dtype
+        settings.model,
+        settings.sam2_checkpoint,
+        settings.sam2_config,
+        settings.device,
+        settings.dtype,
+        settings.compile,
     )
     claims = Claims(blocking, pam.version, settings.job_timeout_s)
     pictures = PictureStore(settings, client)

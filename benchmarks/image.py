@@ -6,7 +6,7 @@ The plain way is the reference's: for each region and text it encodes the pictur
 prompt and calls transformers' generate(). Same weights, same process; both take turns, and each ratio is the median of
 its pairs. Rows: `cold` begins with the picture, `warm` has it encoded before (the plain way encodes it again), `labels`
 compares choosing among 100 labels with answering one question. Beside the ratio stands what arithmetic allows: the
-ratio of floating point operations counted in one run of each.
+ratio of floating point operations counted in one run of each, and the seconds of ours at the machine's best.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -26,13 +28,15 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.bounds import Machine, Work, operations
 from benchmarks.labels import labels
 from model import PerceiveAnything, Prompt, Task
+from model.errors import ModelError
 from model.language import Sampling
+from model.linear import stock_kernels
+from model.pam import REGIONS_ON_CPU, REGIONS_ON_GPU
 from model.task import instruction
 
 PICTURE = Path(__file__).parent.parent / "demo" / "pictures" / "coffee.jpg"
@@ -51,11 +55,35 @@ class Row:
     ratio: float
     ours_operations: float
     plain_operations: float
+    ours_floor_s: float
+    plain_floor_s: float
+    pairs: int
 
     @property
     def bound(self) -> float:
         """The ratio that the operations allow."""
         return self.plain_operations / max(self.ours_operations, 1.0)
+
+    @property
+    def reached(self) -> float:
+        """How near to the machine's best, 0..1."""
+        return self.ours_floor_s / self.ours_s
+
+    def cells(self) -> list[str]:
+        times = [f"{value:.3f}" for value in (self.ours_s, self.plain_s)]
+        ratios = [f"{value:.2f}" for value in (self.ratio, self.bound, self.ours_floor_s, self.reached)]
+        return [self.kind, str(self.regions), str(self.texts), *times, *ratios, str(self.pairs)]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How many pairs of runs, and after how many seconds no new one."""
+
+    pairs: int
+    seconds: float
+
+    def more(self, done: int, taken_s: float) -> bool:
+        return done == 0 or (done < self.pairs and taken_s < self.seconds)
 
 
 @dataclass(frozen=True)
@@ -65,6 +93,23 @@ class Bench:
     pam: PerceiveAnything
     picture: Image.Image
     tokens: int
+    machine: Machine
+    stock: bool
+
+    def batches(self, regions: int) -> int:
+        """How many times so many regions are read and answered together."""
+        return -(-regions // (REGIONS_ON_CPU if self.pam.device.type == "cpu" else REGIONS_ON_GPU))
+
+    def work(self, counted: float, texts: int, batches: int) -> Work:
+        weights = list(self.pam.language.model.parameters())
+        return Work(
+            counted,
+            self.tokens,
+            texts / batches,
+            batches,
+            sum(w.numel() for w in weights),
+            sum(w.numel() * w.element_size() for w in weights),
+        )
 
     @property
     def sampling(self) -> Sampling:
@@ -95,12 +140,13 @@ class Bench:
     def plain(self, prompts: Sequence[Prompt], tasks: Sequence[Task]) -> list[list[int]]:
         """The same tokens, the reference's way."""
         found = []
-        for prompt in prompts:
-            for task in tasks:
-                (region,) = self.pam.segment(self.pam.encode(self.picture), [prompt])
-                vectors = self.pam.language.embed(self.pam.image_blocks([region])[0], instruction(task))
-                (answer,) = self.pam.language.generate([vectors], self.sampling)
-                found.append(list(answer.token_ids))
+        with stock_kernels() if self.stock else nullcontext():
+            for prompt in prompts:
+                for task in tasks:
+                    (region,) = self.pam.segment(self.pam.encode(self.picture), [prompt])
+                    vectors = self.pam.language.embed(self.pam.image_blocks([region])[0], instruction(task))
+                    (answer,) = self.pam.language.generate([vectors], self.sampling)
+                    found.append(list(answer.token_ids))
         return found
 
 
@@ -109,24 +155,30 @@ def compare(
     name: tuple[str, int, int],
     ours: Callable[[], object],
     plain: Callable[[], object],
-    times: int,
-    alone: Callable[[], object] | None = None,
+    counted: tuple[Work, Work],
+    patience: Patience,
 ) -> Row:
-    """Run both by turns, after a run in which operations are counted.
-
-    `alone` is the plain way for one region, where it does the same for each: counting it once is enough.
-    """
+    """Run both by turns and take the medians; how often says `patience`."""
     kind, regions, texts = name
-    counted = _operations(ours), _operations(alone or plain) * (regions if alone else 1)
-    pairs = [(_seconds(ours, bench), _seconds(plain, bench)) for _ in range(times)]
+    pairs: list[tuple[float, float]] = []
+    begin = time.perf_counter()
+    while patience.more(len(pairs), time.perf_counter() - begin):
+        pairs.append((_seconds(ours, bench), _seconds(plain, bench)))
     fast, slow = (median(column) for column in zip(*pairs, strict=True))
-    return Row(kind, regions, texts, fast, slow, median(b / a for a, b in pairs), *counted)
-
-
-def _operations(work: Callable[[], object]) -> float:
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return float(counter.get_total_flops())
+    floors = [work.floor_s(bench.machine) for work in counted]
+    return Row(
+        kind,
+        regions,
+        texts,
+        fast,
+        slow,
+        median(b / a for a, b in pairs),
+        counted[0].operations,
+        counted[1].operations,
+        floors[0],
+        floors[1],
+        len(pairs),
+    )
 
 
 def _seconds(work: Callable[[], object], bench: Bench) -> float:
@@ -137,109 +189,157 @@ def _seconds(work: Callable[[], object], bench: Bench) -> float:
     return time.perf_counter() - begin
 
 
-def measure(bench: Bench, regions: Sequence[int], texts: Sequence[int], times: int, console: Console) -> list[Row]:
-    """All rows. Raises AssertionError where the two ways do not say the same."""
-    rows = []
+def measure(bench: Bench, regions: Sequence[int], texts: Sequence[int], patience: Patience) -> Iterator[Row]:
+    """The rows one after the other. Raises AssertionError where the two ways do not say the same."""
     one, first = bench.prompts(1), TASKS[:1]
     assert bench.ours(bench.prompts(2), TASKS[:2]) == bench.plain(bench.prompts(2), TASKS[:2]), "the answers differ"
     embedding = bench.pam.encode(bench.picture)
-    warm = ("warm", 1, 1)
-    rows.append(compare(bench, warm, lambda: bench.ours(one, first, embedding), lambda: bench.plain(one, first), times))
-    for count, asked in track([(r, t) for r in regions for t in texts], "cold", console=console, transient=True):
-        prompts, tasks = bench.prompts(count), TASKS[:asked]
-        rows.append(
-            compare(
-                bench,
-                ("cold", count, asked),
-                lambda: bench.ours(prompts, tasks),  # noqa: B023
-                lambda: bench.plain(prompts, tasks),  # noqa: B023
-                times,
-                lambda: bench.plain(prompts[:1], tasks),  # noqa: B023
-            )
-        )
-    found, names, hundred = bench.pam.segment(embedding, one), labels(100), ("labels", 1, 100)
-    rows.append(
-        compare(
-            bench,
-            hundred,
-            lambda: bench.pam.score(found, names),
-            lambda: bench.ours(one, first, embedding),
-            times,
-        )
+    # the plain way does the same for each region and text: counting one is enough
+    alone = operations(lambda: bench.plain(one, first))
+    warm = bench.work(operations(lambda: bench.ours(one, first, embedding)), 1, 1)
+    yield compare(
+        bench,
+        ("warm", 1, 1),
+        lambda: bench.ours(one, first, embedding),
+        lambda: bench.plain(one, first),
+        (warm, bench.work(alone, 1, 1)),
+        patience,
     )
-    return rows
+    for count in regions:
+        for asked in texts:
+            prompts, tasks = bench.prompts(count), TASKS[:asked]
+            ours, plain = partial(bench.ours, prompts, tasks), partial(bench.plain, prompts, tasks)
+            together = bench.work(operations(ours), count * asked, bench.batches(count))
+            apart = bench.work(alone * count * asked, count * asked, count * asked)
+            yield compare(bench, ("cold", count, asked), ours, plain, (together, apart), patience)
+    found, names = bench.pam.segment(embedding, one), labels(100)
+    chosen = Work(operations(lambda: bench.pam.score(found, names)), 0, 0, 0, 0, 0)
+    yield compare(
+        bench,
+        ("labels", 1, 100),
+        lambda: bench.pam.score(found, names),
+        lambda: bench.ours(one, first, embedding),
+        (chosen, warm),
+        patience,
+    )
 
 
 def peak(arguments: Sequence[str], side: str) -> float:
     """Peak memory of a process that does the largest row one way, in GB: resident, or on the GPU."""
     command = [sys.executable, "-m", "benchmarks.image", *arguments, "--only", side]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the process for peak memory ended with {done.returncode}:\n{done.stderr}")
     return float(done.stdout.strip().splitlines()[-1])
 
 
+def _peak_here(bench: Bench, side: str, regions: int, texts: int) -> float:
+    if side == "ours":
+        bench.ours(bench.prompts(regions), TASKS[:texts])
+    else:
+        # one by one needs no more for more of them
+        bench.plain(bench.prompts(min(regions, 4)), TASKS[: min(texts, 2)])
+    if bench.pam.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(bench.pam.device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
 def _load(options: argparse.Namespace) -> Bench:
-    pam = PerceiveAnything.from_pretrained(
-        options.checkpoint, options.sam2, options.config, options.device, options.dtype
-    )
-    return Bench(pam, Image.open(options.picture).convert("RGB"), options.new_tokens)
+    try:
+        pam = PerceiveAnything.from_pretrained(
+            options.checkpoint, options.sam2, options.config, options.device, options.dtype, options.compile
+        )
+        picture = Image.open(options.picture).convert("RGB")
+    except (ModelError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+    machine = Machine.measure(pam.device, pam.dtype) if not options.only else Machine(1, 1)
+    return Bench(pam, picture, options.new_tokens, machine, options.plain_kernels == "stock")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table, and write the rows as JSON and a plot where a folder is given."""
+def _numbers(most: int) -> Callable[[str], list[int]]:
+    def read(value: str) -> list[int]:
+        numbers = [int(part) for part in value.split(",")]
+        if not all(1 <= number <= most for number in numbers):
+            raise ValueError
+        return numbers
+
+    read.__name__ = f"numbers from 1 to {most}"
+    return read
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.image", description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", default="tiny", help="name or folder")
     parser.add_argument("--sam2", help="SAM 2 weights, where the folder has none")
     parser.add_argument("--config", help="their Hydra config")
     parser.add_argument("--picture", type=Path, default=PICTURE)
-    parser.add_argument("--regions", default="1,4,16")
-    parser.add_argument("--texts", default="1,2,3")
-    parser.add_argument("--new-tokens", type=int, default=24)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--regions", type=_numbers(1024), default="1,4,16", help="with commas")
+    parser.add_argument("--texts", type=_numbers(len(TASKS)), default="1,2,3", help="for each region, with commas")
+    parser.add_argument("--new-tokens", type=int, default=24, help="of each text")
+    parser.add_argument("--repeats", type=int, default=3, help="pairs of runs for each row")
+    parser.add_argument("--seconds", type=float, default=180, help="no new pair of a row is begun after this long")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--compile", action="store_true", help="CUDA: graphs of the token loop, compiled encoder")
+    parser.add_argument(
+        "--plain-kernels",
+        choices=("stock", "ours"),
+        default="stock",
+        help="whether the plain way computes as torch does by itself, or as we do: what sharing alone is worth",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, the table on stderr")
     parser.add_argument("--out", type=Path, help="folder for image.json and image.png")
     parser.add_argument("--only", choices=("ours", "plain"), help=argparse.SUPPRESS)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table, and write the rows as JSON and a plot where a folder is given."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser.parse_args(given)
-    regions, texts = ([int(n) for n in value.split(",")] for value in (options.regions, options.texts))
+    options = _parser().parse_args(given)
     bench = _load(options)
+    most = (max(options.regions), max(options.texts))
     if options.only:
-        getattr(bench, options.only)(bench.prompts(max(regions)), TASKS[: max(texts)])
-        on_gpu = bench.pam.device.type == "cuda"
-        taken = (
-            torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        )
-        print(taken / 1e9)
+        print(_peak_here(bench, options.only, *most))
         return
-    console = Console()
-    rows = measure(bench, regions, texts, options.repeats, console)
-    table = Table("", "regions", "texts", "ours, s", "plain, s", "ratio", "bound of operations")
-    for row in rows:
-        if row.kind == "labels":
-            share = 1 / row.ratio
-            console.print(
-                f"100 labels take {row.ours_s:.3f} s, {share:.2f} times as long as one answer ({row.plain_s:.3f} s)"
-            )
-            continue
-        table.add_row(
-            row.kind,
-            str(row.regions),
-            str(row.texts),
-            f"{row.ours_s:.3f}",
-            f"{row.plain_s:.3f}",
-            f"{row.ratio:.2f}",
-            f"{row.bound:.2f}",
-        )
-    pam = bench.pam
+    console = Console(stderr=options.json)
+    pam, machine = bench.pam, bench.machine
     where = f"{torch.get_num_threads()} threads" if pam.device.type == "cpu" else torch.cuda.get_device_name(pam.device)
     console.print(
-        table, f"{pam.name}, {pam.device}, {where}; medians of {options.repeats}, {options.new_tokens} tokens"
+        f"{pam.name}, {pam.device} ({where}), {pam.dtype}, {options.new_tokens} tokens; the plain way with "
+        f"{options.plain_kernels} kernels; this machine at best: {machine.operations_per_s / 1e9:.0f} GFLOP/s, "
+        f"{machine.bytes_per_s / 1e9:.1f} GB/s"
     )
+    rows = []
+    columns = ("regions", "texts", "ours, s", "plain, s", "ratio", "operations allow", "floor, s", "reached", "runs")
+    table = Table("", *columns)
+    for row in measure(bench, options.regions, options.texts, Patience(options.repeats, options.seconds)):
+        rows.append(row)
+        console.print(f"{row.kind} {row.regions}×{row.texts}: {row.ours_s:.3f} s, {row.plain_s:.3f} s: {row.ratio:.2f}")
+        if row.kind != "labels":
+            table.add_row(*row.cells())
+    chosen = rows[-1]
     memory = {side: peak(given, side) for side in ("ours", "plain")}
-    console.print(f"peak memory at {max(regions)} regions × {max(texts)} texts: {memory} GB")
+    console.print(table)
+    console.print(
+        "floor: operations and the weights read once a token, at this machine's best; reached: floor / ours.\n"
+        f"100 labels take {chosen.ours_s:.3f} s, {1 / chosen.ratio:.2f} times as long as one answer "
+        f"({chosen.plain_s:.3f} s).\n"
+        f"peak memory at {most[0]} regions × {most[1]} texts: "
+        f"ours {memory['ours']:.2f} GB, plain {memory['plain']:.2f} GB"
+    )
+    report = {
+        "rows": [asdict(row) | {"operations_ratio": row.bound, "reached": row.reached} for row in rows],
+        "peak_gb": memory,
+        "machine": asdict(machine) | {"device": str(pam.device), "where": where, "dtype": str(pam.dtype)},
+        "command": ["python", "-m", "benchmarks.image", *given],
+        "plain_kernels": options.plain_kernels,
+    }
+    if options.json:
+        print(json.dumps(report))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        report = {"rows": [asdict(row) | {"bound": row.bound} for row in rows], "peak_gb": memory}
         (options.out / "image.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         _plot(rows, options.out / "image.png")
 

@@ -76,10 +76,15 @@ class KeyValues(DynamicCache):
     """A cache with room made ahead: writing a token copies that token, not everything before it."""
 
     def __init__(self, room: int) -> None:
-        """`room` is the number of tokens that will be written at most."""
+        """`room` is the number of tokens that will be written at most.
+
+        While `slot` (1,) int64 is set, tokens are written there and the whole room is returned, which a mask must hide:
+        shapes then never change.
+        """
         super().__init__()
         self.room = room
         self.used = 0
+        self.slot: torch.Tensor | None = None
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
 
@@ -93,9 +98,12 @@ class KeyValues(DynamicCache):
         new = key_states.shape[2]
         if layer_idx == len(self._keys):
             rows, heads, _, size = key_states.shape
-            self._keys.append(key_states.new_empty(rows, heads, self.room, size))
-            self._values.append(value_states.new_empty(rows, heads, self.room, size))
+            # zeros, since what a mask hides is still multiplied with
+            self._keys.append(key_states.new_zeros(rows, heads, self.room, size))
+            self._values.append(value_states.new_zeros(rows, heads, self.room, size))
         keys, values = self._keys[layer_idx], self._values[layer_idx]
+        if self.slot is not None:
+            return keys.index_copy_(2, self.slot, key_states), values.index_copy_(2, self.slot, value_states)
         # every layer writes at the same place; the last one moves on
         end = self.used + new
         keys[:, :, self.used : end] = key_states

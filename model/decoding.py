@@ -10,6 +10,7 @@ import torch
 from transformers import LogitsProcessorList, Qwen2ForCausalLM
 
 from model.attention import KeyValues, Prefix
+from model.compiled import FixedStep
 
 _LOOK_EVERY = 8
 """Steps between two looks at which rows are finished, on a GPU: each look waits for everything queued before it."""
@@ -69,9 +70,22 @@ class Grid:
         prefix: of the regions.
         questions: T lists of token ids that follow the prefix.
         room: tokens that will follow the questions at most.
+        fixed: steps have shapes that never change (see `model.compiled`); rows cannot leave then.
+
+    Attributes:
+        hidden: (R·T, hidden) behind the newest token of each row.
+        seen: (R·T, width + room) boolean, which of a row's own tokens it sees.
+        places: (R·T,) int64, position of each row's next token.
     """
 
-    def __init__(self, model: Qwen2ForCausalLM, prefix: Prefix, questions: Sequence[Sequence[int]], room: int) -> None:
+    def __init__(
+        self,
+        model: Qwen2ForCausalLM,
+        prefix: Prefix,
+        questions: Sequence[Sequence[int]],
+        room: int,
+        fixed: bool = False,
+    ) -> None:
         self.model = model
         self.prefix = prefix
         regions, width, device = prefix.regions, max(len(ids) for ids in questions), prefix.device
@@ -85,17 +99,21 @@ class Grid:
         # padding sees itself, or softmax would have nothing to weigh
         seen = (causal & real[:, None, :]) | torch.eye(width, dtype=torch.bool, device=device)
         self.kept = KeyValues(width + room)
-        self._seen = torch.ones(len(questions), width + room, dtype=torch.bool, device=device)
-        self._seen[:, :width] = real
-        self._seen = self._seen.repeat(regions, 1)
-        self._next = (prefix.length + width - pads).repeat(regions)
-        out = self._forward(
+        self.seen = torch.ones(len(questions), width + room, dtype=torch.bool, device=device)
+        self.seen[:, :width] = real
+        self.seen = self.seen.repeat(regions, 1)
+        self.places = (prefix.length + width - pads).repeat(regions)
+        out = self.forward(
             table(ids).repeat(regions, 1, 1),
             seen[:, None].repeat(regions, 1, 1, 1),
             (prefix.length + (columns - pads[:, None]).clamp(min=0)).repeat(regions, 1),
         )
         self.hidden = out[:, -1]
-        """(R·T, hidden) behind the newest token of each row."""
+        self._fixed = FixedStep(self) if fixed else None
+
+    @property
+    def fixed(self) -> bool:
+        return self._fixed is not None
 
     def logits(self) -> torch.Tensor:
         """(R·T, V) float32 for the next token of each row."""
@@ -104,10 +122,13 @@ class Grid:
 
     def step(self, ids: torch.Tensor) -> None:
         """Read the next token (R·T,) of each row."""
+        if self._fixed is not None:
+            self.hidden = self._fixed(ids)
+            return
         end = self.kept.used + 1
         vectors = self.model.get_input_embeddings()(ids)[:, None]
-        self.hidden = self._forward(vectors, self._seen[:, None, None, :end], self._next[:, None])[:, -1]
-        self._next = self._next + 1
+        self.hidden = self.forward(vectors, self.seen[:, None, None, :end], self.places[:, None])[:, -1]
+        self.places = self.places + 1
 
     def read(self, ids: torch.Tensor, seen: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Read tokens (S,) behind every row, and forget them again: hidden (R·T, S, hidden).
@@ -117,11 +138,11 @@ class Grid:
             seen: (S, S) boolean, which of them sees which.
             places: (S,) int64, 0 for one that follows the row directly.
         """
-        rows, count = len(self._next), len(ids)
-        past = self._seen[:, None, None, : self.kept.used].expand(-1, -1, count, -1)
+        rows, count = len(self.places), len(ids)
+        past = self.seen[:, None, None, : self.kept.used].expand(-1, -1, count, -1)
         mask = torch.cat([past, seen[None, None].expand(rows, -1, -1, -1)], dim=-1)
         vectors = self.model.get_input_embeddings()(ids).expand(rows, -1, -1)
-        out = self._forward(vectors, mask, self._next[:, None] + places)
+        out = self.forward(vectors, mask, self.places[:, None] + places)
         self.kept.advance(-count)
         return out
 
@@ -130,10 +151,14 @@ class Grid:
         if regions is not None:
             self.prefix = self.prefix.take(regions)
         self.kept.keep(rows)
-        self._seen, self._next, self.hidden = self._seen[rows], self._next[rows], self.hidden[rows]
+        self.seen, self.places, self.hidden = self.seen[rows], self.places[rows], self.hidden[rows]
 
-    def _forward(self, vectors: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, vectors: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, slot: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Hidden vectors (R·T, S, hidden) of new tokens, whose keys and values go behind the others, or to `slot`."""
         more: dict[str, Any] = {"prefix": self.prefix}
+        self.kept.slot = slot
         out = self.model.model(
             inputs_embeds=vectors,
             attention_mask=mask,
@@ -142,7 +167,8 @@ class Grid:
             use_cache=True,
             **more,
         )
-        self.kept.advance(vectors.shape[1])
+        if slot is None:
+            self.kept.advance(vectors.shape[1])
         hidden: torch.Tensor = out.last_hidden_state
         return hidden
 
@@ -173,7 +199,8 @@ def draw(grid: Grid, choose: Choice, ends: Sequence[int], most: int) -> Drawn:
             if not bool(open_.any()):
                 length = step + 1
                 break
-            alive, chosen = _leave(grid, alive, open_, chosen)
+            if not grid.fixed:
+                alive, chosen = _leave(grid, alive, open_, chosen)
         grid.step(chosen)
     return Drawn(ids[:, :length].cpu(), logprobs[:, :length].float().cpu())
 

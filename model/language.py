@@ -87,6 +87,8 @@ class Language:
         self.defaults = defaults
         self.max_vectors = max_vectors
         self.unsure = unsure
+        self.fixed = False
+        """Whether the token loop has fixed shapes, for CUDA graphs (`model.compiled`)."""
 
     def prompt_ids(self, instruction: str) -> tuple[list[int], list[int]]:
         """Token ids before and after the image block; each side is tokenised on its own, as PAM does."""
@@ -133,7 +135,7 @@ class Language:
         if not prefix.regions or not questions:
             return [[] for _ in range(prefix.regions)]
         with _seeded(sampling, prefix.device):
-            grid = Grid(self.model, prefix, questions, sampling.max_new_tokens)
+            grid = Grid(self.model, prefix, questions, sampling.max_new_tokens, self.fixed)
             drawn = draw(grid, self._choice(sampling), self.end_ids(), sampling.max_new_tokens)
         each = iter(zip(drawn.ids.tolist(), drawn.logprobs.tolist(), strict=True))
         return [[self._answer(*next(each)) for _ in questions] for _ in range(prefix.regions)]

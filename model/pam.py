@@ -15,6 +15,7 @@ from PIL import Image
 from model.attention import Prefix
 from model.batches import batch_by_batch, fitting, in_batches
 from model.checkpoint import Checkpoint
+from model.compiled import compile_encoder
 from model.device import pick_device, pick_dtype
 from model.embedding import Embedding
 from model.image import as_rgb
@@ -82,6 +83,7 @@ class PerceiveAnything(VideoVerbs):
         sam2_config: str | Path | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        compile: bool = False,
     ) -> PerceiveAnything:
         """Load a published checkpoint, or one in the same layout.
 
@@ -91,6 +93,7 @@ class PerceiveAnything(VideoVerbs):
             sam2_config: the Hydra YAML that fits them, a path or a name of the `sam2` package; None finds it.
             device: "auto" (cuda, mps, cpu in this order), "cuda", "cuda:1", "mps", "cpu".
             dtype: "auto" (bfloat16 on GPUs that have it, float16 on others, float32 on the CPU), or one of these.
+            compile: compile SAM 2's encoder and, on CUDA, replay the token loop as a graph; loading takes minutes more.
 
         Raises:
             CheckpointError: something is missing, damaged or does not fit; the message names the file and the fix.
@@ -102,7 +105,11 @@ class PerceiveAnything(VideoVerbs):
         vision, language = checkpoint.load_language(place, kind)
         tower = Tower(checkpoint.load_sam2(place), kind)
         name = Path(folder_or_id).name
-        return cls(tower, vision, language, name, f"{name}@{checkpoint.fingerprint()}")
+        pam = cls(tower, vision, language, name, f"{name}@{checkpoint.fingerprint()}")
+        if compile:
+            language.fixed = True
+            compile_encoder(tower)
+        return pam
 
     @property
     def device(self) -> torch.device:

@@ -85,16 +85,26 @@ class Tower:
     @torch.no_grad()
     def encode(self, images: Sequence[Image.Image]) -> list[Embedding]:
         """Encode upright RGB pictures together."""
-        pixels = torch.stack([to_input(image, self.image_size) for image in images]).to(self.device)
-        lower = self.dtype != torch.float32
-        with torch.autocast(self.device.type, self.dtype) if lower else nullcontext():
-            levels = self.sam.forward_image(pixels)["backbone_fpn"]
-        # copies, so that a kept embedding does not keep the whole batch's alive
-        rows = [[level[i : i + 1].float().clone() for level in levels[-3:]] for i in range(len(images))]
+        levels = self._levels(torch.stack([to_input(image, self.image_size) for image in images]).to(self.device))
+        rows = [[level[i : i + 1].float() for level in levels[-3:]] for i in range(len(images))]
+        if len(images) > 1:
+            # copies, so that a kept embedding does not keep the whole batch's alive
+            rows = [[level.clone() for level in row] for row in rows]
         return [
             Embedding(image.width, image.height, top, (finest, finer))
             for image, (finest, finer, top) in zip(images, rows, strict=True)
         ]
+
+    @torch.no_grad()
+    def try_encoder(self) -> None:
+        """Run the encoder on a picture of zeros."""
+        self._levels(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
+
+    def _levels(self, pixels: torch.Tensor) -> Sequence[torch.Tensor]:
+        lower = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype) if lower else nullcontext():
+            levels: Sequence[torch.Tensor] = self.sam.forward_image(pixels)["backbone_fpn"]
+        return levels
 
     @torch.no_grad()
     def decode(
