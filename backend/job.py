@@ -182,7 +182,10 @@ class RegionReply(_Value):
 
 
 class EventReply(_Value):
-    """What an object does for a while; seconds from the video's beginning, the label of `event_labels`, if any."""
+    """What an object does for a while, from a time until before another, seconds from the video's beginning.
+
+    `label` is that of `event_labels`, if there are any.
+    """
 
     start_s: float
     end_s: float

@@ -22,6 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from demo.client import Ask, Outcome, send
+from demo.clip import CHANGE, ClipOutcome, make_clip, send_clip
 from demo.report import write_report
 from demo.truth import read_scenes
 
@@ -107,6 +108,16 @@ def print_table(console: Console, outcomes: list[Outcome]) -> None:
         )
 
 
+def print_clip(console: Console, tracked: ClipOutcome) -> None:
+    console.print(
+        f"a clip of a {tracked.clip.kind} that moves from frame {CHANGE} on, one box drawn on frame 1: "
+        f"{tracked.keyframes} keyframes, mean IoU with the true boxes {tracked.iou:.2f}, {tracked.whole_s:.1f} s; "
+        f'"{tracked.class_text}: {tracked.caption}"'
+    )
+    for first, last, caption in tracked.events:
+        console.print(f"  frames {first} to {last}: {caption}")
+
+
 def main() -> int:
     options = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     options.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the pictures and the report")
@@ -123,10 +134,15 @@ def main() -> int:
             for ask in track(asks, "sending Label Studio requests", console=console, transient=True)
             for where in ["pictures" if ask.thing is None else "scenes"]
         ]
+        clip = make_clip(read_scenes()["test-11-00012"], "ladybird", out / "clip.mp4")
+        with console.status("tracking a clip"), pictures_on_http(out) as videos:
+            tracked = send_clip(url, (HERE.parent / "label_config_video.xml").read_text("utf-8"), clip, videos, out)
     print_table(console, outcomes)
+    print_clip(console, tracked)
     if outcomes[0].model_version.startswith("tiny@"):
         console.print(f"[bold yellow]{TINY.upper()}[/]")
-    report = write_report(outcomes, out / "report.html", TINY if outcomes[0].model_version.startswith("tiny@") else "")
+    notice = TINY if outcomes[0].model_version.startswith("tiny@") else ""
+    report = write_report(outcomes, tracked, out / "report.html", notice)
     console.print(f"{len(outcomes)} requests answered, {time.perf_counter() - begin:.0f} s in all")
     console.print(f"report: {report}   pictures: {out}/*.png")
     empty = [o.ask for o in outcomes if not o.area]

@@ -10,6 +10,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from demo.client import Outcome
+from demo.clip import CHANGE, ClipOutcome
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Pallas demo</title>
@@ -39,6 +40,14 @@ _PAGE = """<!doctype html>
 IoU estimate {{ "%.2f" | format(o.score) }},
 {{ "%.2f" | format(o.whole_s) }} s</span></figcaption></figure>
 {% endfor %}</div>
+<h2>A clip, with one box drawn on frame 1</h2>
+<figure><img src="data:image/jpeg;base64,{{ clip.strip | inline }}" alt="frames of a tracked {{ clip.clip.kind }}">
+<figcaption><span class="class">{{ clip.class_text or "(no class)" }}</span> — {{ clip.caption or "(no caption)" }}<br>
+<span class="small">really: a {{ clip.clip.kind }} that moves from frame {{ change }} on;
+{{ clip.keyframes }} keyframes, mean IoU with the true boxes {{ "%.2f" | format(clip.iou) }},
+{{ "%.1f" | format(clip.whole_s) }} s</span>
+{% for first, last, caption in clip.events %}<br>frames {{ first }} to {{ last }}: {{ caption }}{% endfor %}
+</figcaption></figure>
 <table><tr><th>picture</th><th>prompt</th><th>class</th><th>caption</th><th class="n">mask, px</th>
 {% for s in stages %}<th class="n">{{ s }}, s</th>{% endfor %}<th class="n">all, s</th></tr>
 {% for o in outcomes %}<tr><td>{{ o.ask.picture }}</td><td>{{ o.ask.title }}</td><td>{{ o.class_text }}</td>
@@ -49,13 +58,15 @@ IoU estimate {{ "%.2f" | format(o.score) }},
 """
 
 
-def write_report(outcomes: list[Outcome], path: Path, notice: str = "") -> Path:
+def write_report(outcomes: list[Outcome], clip: ClipOutcome, path: Path, notice: str = "") -> Path:
     """Write the page, with a notice on top, and return its path."""
     environment = Environment(autoescape=True)
     environment.filters["inline"] = _inline
     page = environment.from_string(_PAGE)
     stages = ("queue", "fetch", "encode", "decode", "prefill", "generate", "shape")
-    path.write_text(page.render(outcomes=outcomes, stages=stages, notice=notice), encoding="utf-8")
+    path.write_text(
+        page.render(outcomes=outcomes, clip=clip, change=CHANGE, stages=stages, notice=notice), encoding="utf-8"
+    )
     return path
 
 

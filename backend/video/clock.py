@@ -36,9 +36,9 @@ class Clock:
         """The first frame that shows what is on the screen from a time on."""
         return min(max(1, math.ceil(time_s * self.rate - _SLACK) + 1), self.count)
 
-    def last_frame(self, time_s: float) -> int:
-        """The last frame that begins by a time."""
-        return min(max(1, math.floor(time_s * self.rate + _SLACK) + 1), self.count)
+    def frame_before(self, time_s: float) -> int:
+        """The last frame that begins before a time."""
+        return min(max(1, math.ceil(time_s * self.rate - _SLACK)), self.count)
 
 
 def time_of(frame: int, rate: float) -> float:

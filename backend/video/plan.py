@@ -76,7 +76,7 @@ class ClipPlan(Plan):
             return
         captions = [c for c in self.video.words if isinstance(c, TextArea) and c.ask.task is Task.BRIEF]
         for event in _merged(found.events):
-            start, end = clock.frame(event.start_s), clock.last_frame(event.end_s)
+            start, end = clock.frame(event.start_s), clock.frame_before(event.end_s)
             value = {
                 "ranges": [{"start": start, "end": max(start, end)}],
                 "timelinelabels": [event.label.label] if event.label is not None else [],

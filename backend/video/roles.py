@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend.controls import Control
+from backend.controls.base import CLASS
 from backend.controls.choices import Choices
 from backend.controls.labels import RegionLabels
 from backend.controls.taxonomy import Taxonomy
@@ -86,7 +87,8 @@ class VideoRoles:
         """The questions about objects."""
         timeline = self.timeline
         return ClipAsk(
-            texts=_texts(self.words),
+            # the model's own word is asked always: it is kept where no label of the project fits
+            texts=tuple(dict.fromkeys((CLASS, *_texts(self.words)))),
             label_sets=_sets([self.labels, *(control.labels for control in self.words)]),
             events=self.language if timeline is not None else None,
             event_labels=timeline.labels.label_set() if timeline is not None and timeline.labels else None,

@@ -224,16 +224,22 @@ class ClipWork:
         begin = video.nearest(first_s)
         rest = Chosen(video, range(begin, video.frame_count))
         prompt = Prompt(box=self._pixels(ClipMark(time_s=first_s, box=box)))
-        for event in self._pam.stream(rest, prompt, language=self._ask.events, max_new_tokens=self._tokens):
+        for event in self._pam.watch(rest, prompt, self._ask.events, self._tokens):
+            if event is None:
+                yield
+                continue
             label = None
             if self._ask.event_labels is not None:
                 # as what would be said of the event, not as the class of what is in it
                 how = video_instruction(VideoTask.CAPTION, self._ask.event_labels.language)
                 label = self._choose(Reading((event.region,), event.clip), self._ask.event_labels, how)
+            after = event.end_frame + 1
+            # its last frame stands until the next one comes
+            end_s = float(rest.timestamps_s[after]) if after < rest.frame_count else self._duration_s
             found.events.append(
-                EventReply(start_s=event.start_s, end_s=event.end_s, caption=_text(event.caption), label=label)
+                EventReply(start_s=event.start_s, end_s=end_s, caption=_text(event.caption), label=label)
             )
-            done = (event.end_frame + 1) / max(1, rest.frame_count)
+            done = after / max(1, rest.frame_count)
             self._share = share + (_TRACK_SHARE - share) * (number + done) / len(self._objects)
             yield
 

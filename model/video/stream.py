@@ -7,7 +7,7 @@ before in its prompt. PAM's clips have a fixed length; here a clip also ends whe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,13 +84,13 @@ def stream(
     describe: Describe,
     clip_length: int = CLIP_LENGTH,
     changes: bool = True,
-) -> Iterator[Event]:
-    """See `PerceiveAnything.stream`."""
+) -> Iterator[Event | None]:
+    """See `PerceiveAnything.stream`; None after each frame."""
     if clip_length < 1:
         raise ValueError(f"clips of {clip_length} frames: give at least 1")
     pushed: deque[Frame] = deque()
     said = ""
-    while clip := _clip(tower, frames, pushed, prompt, clip_length, changes):
+    while clip := (yield from _clip(tower, frames, pushed, prompt, clip_length, changes)):
         numbers = clip_numbers(len(clip))
         caption, read = describe([clip[i][1].features for i in numbers], said)
         yield _event(clip, caption, read)
@@ -108,7 +108,7 @@ Seen = list[tuple[Frame, Segment]]
 
 def _clip(
     tower: Tower, frames: Iterator[Frame], pushed: deque[Frame], prompt: Prompt, length: int, changes: bool
-) -> Seen:
+) -> Generator[None, None, Seen]:
     """Track until the clip is full or something changes; frames that belong to the next clip are pushed back."""
     seen: Seen = []
     live = _Clip(frames, pushed, length)
@@ -120,6 +120,7 @@ def _clip(
         region = found.regions[0]
         seen.append((live.taken[found.frame], region))
         edge = watch.add(Moment.of(found.picture, region)) if changes else None
+        yield
         if edge is not None:
             break
     edge = edge or watch.last() or len(seen)

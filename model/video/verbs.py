@@ -147,7 +147,26 @@ class VideoVerbs(ABC):
             VideoError, PromptError, ValueError: as of `track` and `describe_video`, when the first event is asked for.
         """
         sampling = Sampling(temperature, max_new_tokens, repetition_penalty, seed)
+        steps = self._steps(frames, prompt, clip_length, changes, language, sampling, frame_rate)
+        return (event for event in steps if event is not None)
 
+    def watch(
+        self, frames: Video | str | Path, prompt: Prompt, language: str = "en", max_new_tokens: int = 64
+    ) -> Iterator[Event | None]:
+        """As `stream`, and None after each frame: for whoever has something else to do meanwhile."""
+        sampling = Sampling(max_new_tokens=max_new_tokens)
+        return self._steps(frames, prompt, CLIP_LENGTH, True, language, sampling, FOLDER_RATE)
+
+    def _steps(
+        self,
+        frames: Video | str | Path | Iterable[Image.Image | np.ndarray],
+        prompt: Prompt,
+        clip_length: int,
+        changes: bool,
+        language: str,
+        sampling: Sampling,
+        frame_rate: float,
+    ) -> Iterator[Event | None]:
         def caption(clip: Sequence[RegionFeatures], before: str) -> tuple[Text, Prefix]:
             prefix = read_clip(self.vision, self.language, clip)
             texts = describe_clip(self.language, prefix, [VideoTask.CAPTION], language, sampling, before)

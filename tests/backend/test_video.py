@@ -39,10 +39,10 @@ def test_frames_and_times(rate: float) -> None:
     assert clock.count == np.ceil(4 * rate) and clock.frame(0) == 1
     for frame in range(1, clock.count + 1):
         # what a person marked on a frame is asked at its time, and an answer at that time is of that frame
-        assert clock.frame(time_of(frame, rate)) == frame == clock.last_frame(time_of(frame, rate))
+        assert clock.frame(time_of(frame, rate)) == frame == clock.frame_before(time_of(frame + 1, rate))
     assert clock.frame(99) == clock.count
     # a picture that begins between two of Label Studio's frames is first seen on the second
-    assert Clock(10, 4).frame(0.31) == 5 and Clock(10, 4).last_frame(0.39) == 4
+    assert Clock(10, 4).frame(0.31) == 5 and Clock(10, 4).frame_before(0.31) == 4
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_questions_about_a_video() -> None:
     )
     video = roles.videos["v"]
     ask = video.ask_whole(video.ask())
-    assert [text.task for text in ask.texts] == [Task.BRIEF, Task.EXPLAIN] and ask.events is None
+    assert [text.task for text in ask.texts] == [Task.RECOGNIZE, Task.BRIEF, Task.EXPLAIN] and ask.events is None
     assert [len(labels.candidates) for labels in ask.label_sets] == [1]
     assert [len(labels.candidates) for labels in ask.whole_sets] == [2] and video.key == "clip"
     with pytest.raises(ConfigError, match="VideoRectangle"):

@@ -142,7 +142,7 @@ def told(
     frames = (Frame(i, i / 10, picture(100 if cut_at is not None and i >= cut_at else 5)) for i in range(len(places)))
     say = Text(VideoTask.CAPTION, "en", "…", (), 0.0, True)
     found = streaming.stream(None, frames, Prompt(box=(4, 40, 44, 80)), lambda *_: (say, Prefix((), ())), 32)  # type: ignore[arg-type]
-    return [(event.start_frame, event.end_frame) for event in found]
+    return [(event.start_frame, event.end_frame) for event in found if event is not None]
 
 
 def test_an_event_ends_where_something_changes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,114 @@
+"""A clip in a real Label Studio: a drawn box comes back tracked, is shown, accepted, saved and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from demo.clip import FRAMES, RATE, Clip, box_at, make_clip
+from demo.truth import Scene
+from tests.e2e import browser as chromium
+from tests.e2e.label_studio import LabelStudio
+from tests.e2e.labelling_page import PAGE_MS
+from tests.http.stack import Stack
+
+CONFIG = (Path(__file__).parent.parent.parent / "label_config_video.xml").read_text(encoding="utf-8")
+SEEN = "() => document.querySelector('video')?.readyState >= 2"
+REGIONS = (
+    "() => window.Htx.annotationStore.selected.regions.map(one => "
+    "({type: one.type, sequence: one.sequence, ranges: one.ranges, labels: one.labels}))"
+)
+
+
+@pytest.fixture
+def clip(scenes: dict[str, Scene], tmp_path: Path) -> Clip:
+    return make_clip(scenes["test-11-00012"], "ladybird", tmp_path / "clip.mp4")
+
+
+@pytest.fixture
+def page(browser: chromium.LoggedIn, artifacts: Path) -> Iterator[Page]:
+    with ExitStack() as ending:
+        found = ending.enter_context(browser.page())
+        ending.callback(lambda: found.screenshot(path=artifacts / "video-end.png"))
+        yield found
+
+
+def of_type(result: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [item for item in result if item["type"] == kind]
+
+
+def test_a_clip_is_tracked_shown_accepted_saved_and_read_back(
+    label_studio: LabelStudio, stack: Stack, clip: Clip, page: Page, artifacts: Path
+) -> None:
+    config = CONFIG.replace('frameRate="25"', f'frameRate="{RATE}"')
+    project = label_studio.make_project(config, "a clip")
+    label_studio.connect(project, stack.url)
+    task = label_studio.upload(project, clip.path)
+    drawn = label_studio.annotate(task, [clip.drawn])
+    assert label_studio.retrieve_predictions(project, [task])["processed_items"] == 1
+
+    (prediction,) = label_studio.predictions(task)
+    (tracked,) = of_type(prediction["result"], "videorectangle")
+    sequence = tracked["value"]["sequence"]
+    assert tracked["value"]["framesCount"] == FRAMES and tracked["value"]["labels"] == ["object"]
+    # the frame that the person marked; how well the rest is tracked is the evaluation's business
+    marked = box_at(sequence, 1)
+    assert marked is not None
+    for ours, theirs in zip(marked, clip_percent(clip), strict=True):
+        assert ours == pytest.approx(theirs, abs=6)
+    events = of_type(prediction["result"], "timelinelabels")
+    assert events and of_type(prediction["result"], "textarea")
+
+    # the boxes were a first round's work: the second begins from what came of them
+    label_studio.call("DELETE", f"/api/annotations/{drawn}")
+    open_task(page, label_studio.url, project, task)
+    shown = page.evaluate(REGIONS)
+    (box,) = [region for region in shown if region["type"] == "videorectangleregion"]
+    assert [keyframe["frame"] for keyframe in box["sequence"]] == [keyframe["frame"] for keyframe in sequence]
+    spans = [region["ranges"] for region in shown if region["type"] == "timelineregion"]
+    assert spans == [event["value"]["ranges"] for event in events]
+    # one event after the other, over the whole clip
+    assert [span["start"] for (span,) in spans] == [1, *(span["end"] + 1 for (span,) in spans[:-1])]
+    assert spans[-1][0]["end"] == FRAMES
+    # Label Studio's own count of the clip's frames is ours
+    assert page.evaluate("() => window.Htx.annotationStore.selected.objects[0].length") == FRAMES
+    page.screenshot(path=artifacts / "video-frame-1.png")
+    page.evaluate("() => window.Htx.annotationStore.selected.objects[0].setFrame(20)")
+    page.wait_for_timeout(1500)
+    page.screenshot(path=artifacts / "video-frame-20.png")
+
+    with page.expect_response(lambda answer: "/annotations" in answer.url and answer.request.method == "POST") as saved:
+        page.get_by_test_id("bottombar-submit-button").click()
+    assert saved.value.ok
+    (annotation,) = label_studio.annotations(task)
+    (kept,) = of_type(annotation["result"], "videorectangle")
+    assert kept["value"]["sequence"] == sequence and kept["id"] == tracked["id"]
+    assert [item["value"]["ranges"] for item in of_type(annotation["result"], "timelinelabels")] == spans
+    texts = {tuple(item["value"]["text"]) for item in of_type(annotation["result"], "textarea")}
+    assert texts == {tuple(item["value"]["text"]) for item in of_type(prediction["result"], "textarea")}
+
+    # what came from us is not tracked again, and the saved annotation asks for nothing
+    second = label_studio.upload(project, clip.path)
+    label_studio.annotate(second, annotation["result"])
+    label_studio.retrieve_predictions(project, [second])
+    assert label_studio.predictions(second) == []
+
+
+def clip_percent(clip: Clip) -> tuple[float, ...]:
+    value = clip.drawn["value"]["sequence"][0]
+    return value["x"], value["y"], value["x"] + value["width"], value["y"] + value["height"]
+
+
+def open_task(page: Page, url: str, project: int, task: int) -> None:
+    # the list first: a never opened project, opened at a task, sometimes shows no predictions
+    page.goto(f"{url}/projects/{project}/data")
+    page.get_by_test_id("table-row").first.wait_for(timeout=PAGE_MS)
+    page.goto(f"{url}/projects/{project}/data?task={task}")
+    page.wait_for_function(SEEN, timeout=PAGE_MS)
+    page.wait_for_load_state("networkidle")
+    expect(page.get_by_test_id("bottombar-submit-button")).to_be_visible(timeout=PAGE_MS)
