@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_S = 120  # an idle connection is closed after it; a job's answer must come before
+_IDLE_S = 60  # after it a connection on which nothing is asked is closed; one that waits for an answer is not
+_CONNECTIONS = 500
+"""Open at once; clients keep theirs, and waitress' own limit of a hundred would lock everybody else out."""
 
 
 class _JsonErrorTask(ErrorTask):
@@ -61,7 +63,10 @@ def make_server(app: Flask, settings: Settings) -> BaseWSGIServer | MultiSocketS
         port=settings.port,
         threads=settings.threads,
         max_request_body_size=settings.max_body_bytes,
-        channel_timeout=_PATIENCE_S,
+        channel_timeout=_IDLE_S,
+        connection_limit=_CONNECTIONS,
+        # select knows no file number above 1023
+        asyncore_use_poll=True,
         ident=None,
     )
     for listener in list(sockets.values()):

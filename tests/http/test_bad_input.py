@@ -205,6 +205,16 @@ def test_no_http_at_all(stack: Stack) -> None:
     assert answer.startswith("HTTP/1.1 400") and '"type": "BadRequest"' in answer
 
 
+def test_connections_that_somebody_keeps_open_lock_nobody_out(stack: Stack) -> None:
+    address, port = stack.url.removeprefix("http://").split(":")
+    kept = [socket.create_connection((address, int(port)), timeout=10) for _ in range(300)]
+    try:
+        assert stack.get("/health").json()["status"] == "UP"
+    finally:
+        for connection in kept:
+            connection.close()
+
+
 def test_unknown_pages_and_methods(stack: Stack) -> None:
     refused(stack.get("/admin"), 404, "NotFound", "/predict")
     refused(stack.get("/predict"), 405, "MethodNotAllowed", "GET")
