@@ -11,7 +11,8 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from backend import presence, redis_server
+from backend import health, presence, redis_server
+from backend.auth import is_loopback
 from backend.errors import BackendError
 from backend.label_studio import LabelStudio
 from backend.redis_server import connect
@@ -34,6 +35,7 @@ def check(settings: Settings, console: Console) -> int:
         "workers": check_workers,
         "device": check_device,
         "model": check_model,
+        "front": check_front,
         "label studio": check_label_studio,
     }
     failed = False
@@ -109,6 +111,20 @@ def check_model(settings: Settings) -> Finding:
     except ModelError as error:
         return Finding(False, str(error))
     return Finding(True, f"{pam.version} loads in {time.perf_counter() - begin:.1f} s")
+
+
+def check_front(settings: Settings) -> Finding:
+    """Whether the front of these settings may listen, and answers."""
+    if settings.password is None and not settings.allow_open and not is_loopback(settings.host):
+        return Finding(False, f"{settings.host} is reached from other machines: set PALLAS_PASSWORD, or --allow-open")
+    trouble = health.front(settings)
+    if not trouble:
+        return Finding(
+            True, f"answers on port {settings.port}, {'with' if settings.password else 'without'} a password"
+        )
+    if "does not answer" in trouble:
+        return Finding(None, f"none answers on port {settings.port}: `python -m backend serve` or `front` starts one")
+    return Finding(False, trouble)
 
 
 def check_label_studio(settings: Settings) -> Finding:
