@@ -45,6 +45,7 @@ class StandIn:
     views: dict[int, list[int]] = field(default_factory=dict)
     on_picture: Callable[[str], None] = lambda _: None
     predictions: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    stored: int = 0
     asked: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -54,6 +55,12 @@ class StandIn:
         annotations = [{"id": number, "result": list(result), "updated_at": MADE}] if result else []
         self.tasks[number] = {"id": number, "data": data, "annotations": annotations, "drafts": []}
         return number
+
+    def store(self, prediction: dict[str, Any]) -> None:
+        """As Label Studio does with what a backend answers or posts."""
+        self.stored += 1
+        stored = prediction | {"id": self.stored, "at": time.time()}
+        self.predictions.setdefault(prediction["task"], []).append(stored)
 
     def clear(self) -> None:
         """Empty and well again."""
@@ -89,6 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._handle(json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null"))
+
+    def do_DELETE(self) -> None:
+        self._handle(None)
 
     def _handle(self, body: Any) -> None:
         parts = urlsplit(self.path)
@@ -126,11 +136,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(400, {"validation_errors": {"task": ['Invalid pk "1" - object does not exist.']}})
                 return
             with state.lock:
-                state.predictions.setdefault(body["task"], []).append(body | {"at": time.time()})
+                state.store(body)
             if state.trouble == "stored":
                 self.close_connection = True
             else:
                 self._send(201, {"id": 1})
+        elif page.startswith("DELETE /api/predictions/"):
+            with state.lock:
+                for mine in state.predictions.values():
+                    mine[:] = [found for found in mine if found["id"] != int(page.rpartition("/")[2])]
+            self._send(204, None)
         else:
             self._send(404, {"detail": "no such page"})
 

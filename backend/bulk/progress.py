@@ -15,7 +15,10 @@ _EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Status:
-    """A bulk job at one moment; rate in tasks a second, times in seconds."""
+    """A bulk job at one moment; rate in tasks a second, times in seconds.
+
+    `under_way` is what the tasks that are in work amount to: half a video is 0.5.
+    """
 
     state: str
     total: int | None
@@ -26,6 +29,7 @@ class Status:
     rate: float
     clicks: int
     note: str
+    under_way: float = 0.0
 
     @property
     def settled(self) -> int:
@@ -44,6 +48,8 @@ class Status:
         parts = [f"{self.done + self.skipped}{of} done"]
         if self.skipped:
             parts.append(f"{self.skipped} of them with nothing to do")
+        if self.state == RUNNING and self.under_way >= 0.1:
+            parts.append(f"{self.under_way:.1f} more under way")
         parts.append(f"{self.failed} failed")
         if self.waiting:
             parts.append(f"{self.waiting} to be tried again")
@@ -73,6 +79,7 @@ def read_status(ledger: Ledger) -> Status:
         rate=float(fields.get("rate", 0)),
         clicks=int(fields.get("clicks", 0)),
         note=fields.get("note", ""),
+        under_way=float(fields.get("under_way", 0)),
     )
 
 
@@ -110,7 +117,9 @@ class Show:
             again = f", {status.waiting} again" if status.waiting else ""
             words = f"{status.failed} failed{again}, {status.rate:.2f}/s{left}, {status.clicks} clicks served"
             note = f" — {status.note}" if status.note else ""
-            self._bar.update(self._task, total=status.total, completed=status.settled, words=words + note)
+            self._bar.update(
+                self._task, total=status.total, completed=status.settled + status.under_way, words=words + note
+            )
         elif last or time.monotonic() - self._said >= _EVERY_S:
             self._said = time.monotonic()
             self._console.print(

@@ -211,6 +211,7 @@ class Pump:
             if time.monotonic() - self._looked > _LOOK_S:
                 self._looked = time.monotonic()
                 self._rate.write()
+                self._ledger.note(under_way=sum(self._flights.share(key) for key in self._flights))
                 self._tell()
         except redis.RedisError as error:
             self._outage(error)
