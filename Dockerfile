@@ -4,7 +4,7 @@ ARG BASE=python:3.11.13-slim-bookworm
 FROM ${BASE}
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    PALLAS_HOST=0.0.0.0 PALLAS_STATE_DIR=/state HF_HOME=/models
+    PALLAS_HOST=0.0.0.0 PALLAS_STATE_DIR=/state TMPDIR=/state/tmp HF_HOME=/models
 
 WORKDIR /app
 COPY requirements.txt constraints.txt ./
@@ -15,7 +15,7 @@ COPY model model
 COPY backend backend
 
 RUN useradd --create-home --uid 1000 pallas \
- && mkdir -p /state /models && chown pallas:pallas /state /models
+ && mkdir -p /state/tmp /models && chown -R pallas:pallas /state /models
 USER pallas
 # all that is written; the rest may be read-only, with a tmpfs on /tmp
 VOLUME ["/state", "/models"]

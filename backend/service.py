@@ -154,10 +154,10 @@ class Service:
         if not any(plan.ask.objects for plan in plans):
             return nothing
         if task.id is None or not self.deliveries.possible:
-            log.info("request=%s a marked video is not tracked: %s", request_id, _NO_WAY_BACK)
+            log.info("a marked video is not tracked: %s", _NO_WAY_BACK)
             return nothing
         self.deliveries.expect(asked.project, [drawn], asked.label_config, request_id, 0.0)
-        log.info("request=%s task %s: its video is tracked, and delivered as a prediction", request_id, task.id)
+        log.info("task %s: its video is tracked, and delivered as a prediction", task.id)
         return nothing
 
     def _batch(self, asked: PredictRequest, roles: Roles, request_id: str) -> Outcome:
@@ -257,7 +257,7 @@ class Service:
             try:
                 self._dispatcher.submit(self.request(plan, request_id), BATCH)
             except BackendError as error:
-                log.info("request=%s not encoded ahead: %s", request_id, error.type)
+                log.info("not encoded ahead: %s", error.type)
 
     def request(self, plan: Plan, request_id: str) -> JobRequest:
         """The job of a plan. Raises what is wrong with a picture that came with the task."""
