@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -178,14 +179,19 @@ def test_configs_can_be_pasted(file: str, config: str) -> None:
     assert roles.controls, file
 
 
-def test_the_python_in_the_readme_runs() -> None:
+@pytest.mark.parametrize("file", sorted({file for file, _ in blocks("python")}))
+def test_python_in_the_docs_runs(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's blocks one after another, as somebody types them who has a picture, a mask and a clip."""
     from PIL import Image
 
-    (code,) = [code for file, code in blocks("python") if file == "README.md"]
-    # the small model in place of the one that would be downloaded
-    code = code.replace('"PAM-3B"', '"tiny"')
-    names: dict[str, Any] = {"image": Image.open(PICTURES / "coffee.jpg").convert("RGB")}
-    exec(compile(code, "README.md", "exec"), names)
+    image = Image.open(PICTURES / "coffee.jpg").convert("RGB")
+    _mask(tmp_path / "mask.png")
+    videos.write(tmp_path / "clip.mp4", [videos.picture(i, 320, 240) for i in range(16)])
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"image": image, "mask": np.asarray(Image.open("mask.png")) > 0}
+    for code in [code for where, code in blocks("python") if where == file]:
+        # the small model in place of the one that would be downloaded
+        exec(compile(code.replace('"PAM-3B"', '"tiny"'), file, "exec"), names)
     assert names["result"].regions[0].mask.any()
 
 
