@@ -16,6 +16,9 @@ _CLICKS = "pallas:clicks"
 ENCODE_STAT = "encode_seconds"
 """In a worker's sign: what encoding one picture costs it, a running mean."""
 
+STEP_STAT = "step_seconds"
+"""In a worker's sign: how long it is busy at a time, a running mean."""
+
 
 class Affinity:
     """What the workers say of themselves in Redis, and where the front sends a click because of it."""
@@ -41,7 +44,8 @@ class Affinity:
     def choose(self, picture: str, signs: Sequence[Sign]) -> Sign | None:
         """The worker to ask first; None where any will do.
 
-        That is the one which holds the picture, if it is free, or if all the others are busy too.
+        That is the one which holds the picture, if it is free; or if all others are busy too, and it is likely to be
+        done before another could have encoded the picture.
         """
         ready = {sign.name: sign for sign in signs if sign.state == "ready"}
         if len(ready) < 2:
@@ -54,7 +58,19 @@ class Affinity:
         if warm is None:
             return None
         busy = {name.decode() for name in names}
-        return warm if warm.name not in busy or ready.keys() <= busy else None
+        if warm.name not in busy:
+            return warm
+        wait = ready.keys() <= busy and worth_waiting(len(ready), warm.stats.get(STEP_STAT, 0.0), patience_s(warm))
+        return warm if wait else None
+
+
+def worth_waiting(workers: int, step_s: float, encode_s: float) -> bool:
+    """Whether a click among so many busy workers had better wait for the one that holds its picture.
+
+    That one is done after half a step on average; the first of all after step / (workers + 1), but must then most
+    likely encode the picture.
+    """
+    return step_s / 2 <= step_s / (workers + 1) + encode_s * (1 - 1 / workers)
 
 
 def clicks(client: redis.Redis) -> int:

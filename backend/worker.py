@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 
 from backend import drain, parked, presence
-from backend.affinity import ENCODE_STAT, Affinity
+from backend.affinity import ENCODE_STAT, STEP_STAT, Affinity
 from backend.claims import Claims
 from backend.engine import Engine, expect, make_resident, resident_stats
 from backend.gallery import Gallery
@@ -61,6 +61,7 @@ class ResidentWorker(SimpleWorker):
         encode_s: what encoding a picture costs it, a running mean in seconds; 0 before the first.
         step_s: it takes several jobs that nobody clicked for at once, as many as it believes to do in this time.
         job_s: what such a job costs it, a running mean in seconds; 0 before the first.
+        busy_s: how long it is busy at a time, a running mean in seconds; 0 before the first.
         jobs, steps: how many it has done, and how many times it took some.
     """
 
@@ -71,6 +72,7 @@ class ResidentWorker(SimpleWorker):
     encode_s = 0.0
     step_s = 0.0
     job_s = 0.0
+    busy_s = 0.0
     jobs = 0
     steps = 0
     job_started: float | None = None
@@ -108,9 +110,9 @@ class ResidentWorker(SimpleWorker):
             for other, execution in others:
                 self.perform_job(other, queue, execution)
             if queue.name in _TOGETHER:
-                job_s = (time.monotonic() - self.job_started) / (1 + len(others))
-                self.job_s = job_s if self.job_s == 0 else 0.8 * self.job_s + 0.2 * job_s
+                self.job_s = _mean(self.job_s, (time.monotonic() - self.job_started) / (1 + len(others)))
         finally:
+            self.busy_s = _mean(self.busy_s, time.monotonic() - self.job_started)
             self.job_started = None
             self.jobs, self.steps = self.jobs + 1 + len(others), self.steps + 1
             if self.affinity is not None:
@@ -140,7 +142,12 @@ class ResidentWorker(SimpleWorker):
 
     def stats(self) -> dict[str, float]:
         """For its sign of life."""
-        return resident_stats() | {ENCODE_STAT: self.encode_s, "jobs": self.jobs, "steps": self.steps}
+        return resident_stats() | {
+            ENCODE_STAT: self.encode_s,
+            STEP_STAT: self.busy_s,
+            "jobs": self.jobs,
+            "steps": self.steps,
+        }
 
     def _held(self, job: Job) -> str | None:
         """The picture of a job that has just ended well."""
@@ -149,7 +156,7 @@ class ResidentWorker(SimpleWorker):
             return None
         encode_s = float(reply.get("seconds", {}).get("encode", 0.0))
         if encode_s > 0:
-            self.encode_s = encode_s if self.encode_s == 0 else 0.8 * self.encode_s + 0.2 * encode_s
+            self.encode_s = _mean(self.encode_s, encode_s)
         return str(job.args[0].get("picture", ""))
 
     def _decline(self, job: Job, version: int | None) -> None:
@@ -179,6 +186,11 @@ class ResidentWorker(SimpleWorker):
         if started is not None and self.job_limit_s and time.monotonic() - started > self.job_limit_s + _OVERRUN_S:
             log.critical("the job hangs %d s beyond its limit: this worker ends itself", _OVERRUN_S)
             os._exit(70)
+
+
+def _mean(before: float, newest: float) -> float:
+    """A running mean of seconds; 0 before the first."""
+    return newest if before == 0 else 0.8 * before + 0.2 * newest
 
 
 def _sociable(job: Job) -> bool:

@@ -33,6 +33,7 @@ from rich.table import Table
 
 from backend import presence
 from backend.affinity import clicks as clicks_served
+from backend.affinity import worth_waiting
 from backend.bulk.ledger import Ledger, names
 from backend.redis_server import connect
 from benchmarks.bulk import click, wait_for_workers
@@ -81,6 +82,7 @@ class _Worker:
     held: deque[int] = field(default_factory=lambda: deque(maxlen=SHELF))
     own: deque[_Click] = field(default_factory=deque)
     busy: bool = False
+    busy_s: float = 0.0  # a running mean, as a worker says it of itself
 
 
 class Simulation:
@@ -125,9 +127,11 @@ class Simulation:
     def _ask(self, annotator: int) -> None:
         click = _Click(self._at[annotator][0], annotator, self._now)
         warm = next((worker for worker in self._workers if click.picture in worker.held), None)
-        if len(self._workers) > 1 and warm and (not warm.busy or all(worker.busy for worker in self._workers)):
+        load, count = self._load, len(self._workers)
+        all_busy = all(worker.busy for worker in self._workers)
+        if count > 1 and warm and (not warm.busy or (all_busy and worth_waiting(count, warm.busy_s, load.encode_s))):
             warm.own.append(click)
-            self._later(self._load.encode_s, lambda: self._lose_patience(warm, click))
+            self._later(load.encode_s, lambda: self._lose_patience(warm, click))
         else:
             self._shared.append(click)
 
@@ -148,14 +152,18 @@ class Simulation:
         if worker.own or self._shared:
             click = worker.own.popleft() if worker.own else self._shared.popleft()
             cold = click.picture not in worker.held
-            self._later(load.click_s + cold * load.encode_s, lambda: self._answer(worker, click))
+            self._work(worker, load.click_s + cold * load.encode_s, lambda: self._answer(worker, click))
         elif self._ahead:
             picture = self._ahead.popleft()
-            self._later(load.encode_s, lambda: self._hold(worker, picture))
+            self._work(worker, load.encode_s, lambda: self._hold(worker, picture))
         elif load.job_s is not None:
-            self._later(load.step * load.job_s, lambda: self._step(worker))
+            self._work(worker, load.step * load.job_s, lambda: self._step(worker))
         else:
             worker.busy = False
+
+    def _work(self, worker: _Worker, seconds: float, done: Callable[[], None]) -> None:
+        worker.busy_s = seconds if worker.busy_s == 0 else 0.8 * worker.busy_s + 0.2 * seconds
+        self._later(seconds, done)
 
     def _answer(self, worker: _Worker, click: _Click) -> None:
         self._hold(worker, click.picture)

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from backend import gpus
-from backend.affinity import ENCODE_STAT, Affinity
+from backend.affinity import ENCODE_STAT, STEP_STAT, Affinity, worth_waiting
 from backend.presence import Sign
 from backend.redis_server import connect, running
 from backend.settings import Settings
@@ -25,8 +25,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
         yield connect(settings)
 
 
-def sign(name: str, state: str = "ready") -> Sign:
-    return Sign(name, state, "tiny", stats={ENCODE_STAT: 0.2})
+def sign(name: str, state: str = "ready", step_s: float = 0.1) -> Sign:
+    return Sign(name, state, "tiny", stats={ENCODE_STAT: 0.2, STEP_STAT: step_s})
 
 
 def test_the_warm_worker_is_asked_if_it_is_free_or_all_are_busy(client: redis.Redis) -> None:
@@ -41,6 +41,8 @@ def test_the_warm_worker_is_asked_if_it_is_free_or_all_are_busy(client: redis.Re
     assert affinity.choose("p", [a, b]) is None  # b can begin at once
     affinity.busy("b")
     assert affinity.choose("p", [a, b]) is a  # all are busy: the warm one is worth a little waiting
+    assert affinity.choose("p", [sign("a", step_s=5.0), b]) is None  # but not as much as that
+    assert worth_waiting(2, 0.3, 0.1) and not worth_waiting(2, 0.31, 0.1) and not worth_waiting(32, 0.3, 0.1)
     affinity.free("b", [], 60)
     affinity.free("a", [], 60)
     assert affinity.choose("p", [a, b]) is a
