@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 RECTANGLE = "videorectangle"
 
+MOST_MARKS = 32
+"""Keyframes of one region that are used, evenly spread from the first to the last."""
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -74,4 +77,8 @@ def _object(item: ResultItem, rate: float) -> ClipObject:
     if not marks:
         raise PromptError("no keyframe of the region is switched on")
     labels = item.labels()
-    return ClipObject(marks=tuple(marks[frame] for frame in sorted(marks)), label=labels[0] if labels else None)
+    frames = sorted(marks)
+    if len(frames) > MOST_MARKS:
+        # each is a frame to encode before the first one is tracked
+        frames = [frames[round(i * (len(frames) - 1) / (MOST_MARKS - 1))] for i in range(MOST_MARKS)]
+    return ClipObject(marks=tuple(marks[frame] for frame in frames), label=labels[0] if labels else None)

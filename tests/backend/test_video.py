@@ -17,20 +17,14 @@ from backend.video.clock import Clock, rate_of, time_of
 from backend.video.existing import boxes
 from backend.video.keyframes import keyframes
 from backend.video.roles import VideoRoles
+from demo.clip import box_at
 from model.task import Task
 
 
 def shown(sequence: list[dict[str, Any]], frame: int) -> list[float] | None:
-    """The box that Label Studio 1.23 draws on a frame (its VideoRegionModel: closestKeypoint, isInLifespan)."""
-    before = [keyframe for keyframe in sequence if keyframe["frame"] <= frame]
-    after = [keyframe for keyframe in sequence if keyframe["frame"] >= frame]
-    nearest = before[-1] if before else after[0]
-    if not nearest["enabled"] and nearest["frame"] != frame:
-        return None
-    one, two = nearest, after[0] if after else nearest
-    span = two["frame"] - one["frame"]
-    share = (frame - one["frame"]) / span if span else 0.0
-    return [one[k] + share * (two[k] - one[k]) for k in ("x", "y", "width", "height")]
+    """x, y, width and height that Label Studio draws on a frame."""
+    box = box_at(sequence, frame)
+    return None if box is None else [box[0], box[1], box[2] - box[0], box[3] - box[1]]
 
 
 @pytest.mark.parametrize("rate", [25.0, 24.0, 29.97, 10.0, 60.0])
@@ -121,6 +115,9 @@ def test_boxes_that_a_person_drew() -> None:
     (found,) = boxes([drawn([keyframe(51), keyframe(1, x=0), keyframe(80, False)])], VIDEO, 25)
     assert found.id == "r" and found.asked.label == "Car"
     assert [(mark.time_s, mark.box) for mark in found.asked.marks] == [(0, (0, 20, 30, 60)), (2, (10, 20, 40, 60))]
+    (many,) = boxes([drawn([keyframe(frame) for frame in range(1, 502)])], VIDEO, 25)
+    times = [mark.time_s for mark in many.asked.marks]
+    assert len(times) == 32 and (times[0], times[-1]) == (0, 20) and max(np.diff(times)) < 0.7
     result = [drawn([keyframe(1)], id="a"), drawn([keyframe(1)], id="b", origin="prediction")]
     result += [drawn([keyframe(1)], id="c", origin="prediction-changed"), drawn([keyframe(1)], id="d", to_name="other")]
     result.append({"id": "e", "type": "timelinelabels", "from_name": "t", "to_name": "video", "value": {"ranges": []}})
