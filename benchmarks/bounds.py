@@ -24,6 +24,12 @@ def _linear_flops(rows: Sequence[int], weight: Sequence[int], *_: Any, **__: Any
     return count
 
 
+@register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu)
+def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    rows, heads, length, size = query
+    return 2 * rows * heads * length * key[2] * (size + value[3])
+
+
 def operations(work: Callable[[], object]) -> float:
     """Floating point operations of one run."""
     with FlopCounterMode(display=False) as counter:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+import torch
 from PIL import Image
 
 from backend.claims import Claims
@@ -127,3 +128,12 @@ def test_a_step_that_fails_as_a_whole_is_done_job_by_job(
     with pytest.raises(RuntimeError, match="cannot bear"):
         engine.answer(payloads[1])
     assert "groups" in engine.answer(payloads[2])
+
+
+def test_a_gpus_memory_is_among_the_numbers(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [name for name in engine.stats() if "gpu" in name]
+    monkeypatch.setattr(PerceiveAnything, "device", torch.device("cuda", 1))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 7 << 30)
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: 9 << 30)
+    found = engine.stats()
+    assert (found["gpu_memory_bytes"], found["gpu_memory_peak_bytes"]) == (7 << 30, 9 << 30)
