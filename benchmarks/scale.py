@@ -18,14 +18,18 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import psutil
+import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from backend.shelf import Addresses, EmbeddingShelf
+from benchmarks.charts import panels
 from benchmarks.labels import PICTURE, labels
 from benchmarks.serve import ROOT, annotate
 from demo.__main__ import pictures_on_http, stack
-from model import PerceiveAnything, Prompt, Task
+from model import Embedding, PerceiveAnything, Prompt, Task
 
 
 def perceive(pam: PerceiveAnything, picture: Image.Image, regions: int, names: Sequence[str]) -> None:
@@ -50,6 +54,19 @@ def seconds(work: Callable[[], None], times: int) -> float:
     return median(taken)
 
 
+def memory_over(pictures: int) -> dict[str, float]:
+    """Resident memory in MB after so many pictures went through a worker's shelf, with embeddings of 1 MB."""
+    shelf, addresses = EmbeddingShelf(limit_bytes=64 << 20), Addresses(believed_s=300)
+    found: dict[str, float] = {}
+    for number in range(pictures + 1):
+        if number in (0, 100, 1000) or number == pictures or number % max(1, pictures // 4) == 0:
+            found[str(number)] = psutil.Process().memory_info().rss / 1e6
+        features = torch.full((1, 64, 64, 64), float(number))
+        addresses.put(f"http://host/{number}.jpg", str(number))
+        shelf.put(str(number), Embedding(640, 480, features, (torch.zeros(0), torch.zeros(0))))
+    return found
+
+
 def clicks_per_second(console: Console, workers: int, annotators: int = 16, clicks: int = 12) -> float:
     """Through the whole stack with so many workers."""
     config = (ROOT / "label_config.xml").read_text(encoding="utf-8")
@@ -72,9 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", default="1,2", help="numbers of workers; empty leaves this part out")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, help="folder for scale.json")
+    parser.add_argument("--pictures", type=int, default=10_000, help="that a worker sees one after the other")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, the tables on stderr")
+    parser.add_argument("--out", type=Path, help="folder for scale.json and scale.png")
     options = parser.parse_args(arguments)
-    console = Console()
+    console = Console(stderr=options.json)
     pam = PerceiveAnything.from_pretrained(options.checkpoint, device=options.device)
     picture = Image.open(PICTURE).convert("RGB")
     cases: dict[str, list[tuple[str, int, int, Image.Image]]] = {
@@ -94,6 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             report[title][name] = regions / taken
             table.add_row(name, f"{taken:.3f}", f"{regions / taken:.1f}")
         console.print(table)
+    report["pictures"] = memory_over(options.pictures)
+    table = Table("pictures seen", "resident, MB")
+    for name, megabytes in report["pictures"].items():
+        table.add_row(name, f"{megabytes:.0f}")
+    console.print(table)
     if options.workers:
         table = Table("workers", "clicks a second, 16 annotators")
         report["workers"] = {}
@@ -102,9 +126,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             report["workers"][str(workers)] = rate
             table.add_row(str(workers), f"{rate:.1f}")
         console.print(table)
+    if options.json:
+        print(json.dumps(report))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "scale.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        below = dict.fromkeys(report, "regions a second") | {
+            "workers": "clicks a second",
+            "pictures": "MB resident",
+        }
+        panels(report, options.out / "scale.png", below)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.charts import bars
 from demo.__main__ import pictures_on_http, stack
 from demo.client import Ask
 
@@ -67,9 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--annotators", default="1,4,16")
     parser.add_argument("--clicks", type=int, default=40, help="of each annotator")
     parser.add_argument("--size", default="1920x1080")
-    parser.add_argument("--out", type=Path, help="folder for serve.json")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, the tables on stderr")
+    parser.add_argument("--out", type=Path, help="folder for serve.json and serve.png")
     options = parser.parse_args(arguments)
-    console = Console()
+    console = Console(stderr=options.json)
     width, height = map(int, options.size.split("x"))
     numbers = [int(n) for n in options.annotators.split(",")]
     config = (ROOT / "label_config.xml").read_text(encoding="utf-8")
@@ -92,9 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     table.add_row(stage, f"{p50:.1f}", f"{p95:.1f}")
                 console.print(table)
                 report[annotators] = {s: np.percentile(v, [50, 95]).tolist() for s, v in columns.items()}
+    if options.json:
+        print(json.dumps(report))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "serve.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        parts = {stage: {str(n): 1000 * report[n][stage][0] for n in report} for stage in (*MODEL, "overhead")}
+        bars(parts, options.out / "serve.png", "milliseconds of a click without the queue, p50, by annotators")
 
 
 if __name__ == "__main__":

@@ -61,12 +61,13 @@ def build_sam2(config: Path, weights: Path, device: torch.device) -> SAM2Base:
         CheckpointError: an unreadable config, one that would build anything but SAM 2, or weights that do not fit it.
     """
     tensors = {name: tensor.float() for name, tensor in read_tensors(weights).items()}
-    sam = _instantiate(config)
+    sam = empty_sam2(config)
     load_into(sam, tensors, weights, f"Its SAM 2 config is {config}: give the one it was trained with (--sam2-config)")
     return sam.to(device).eval()
 
 
-def _instantiate(config: Path) -> SAM2Base:
+def empty_sam2(config: Path) -> SAM2Base:
+    """SAM 2 as a config says, with fresh random weights; raises CheckpointError as `build_sam2` does."""
     try:
         tree = OmegaConf.load(config)
         model: Any = OmegaConf.to_container(tree, resolve=True)["model"]  # type: ignore[index,call-overload]

@@ -1,0 +1,72 @@
+"""The benchmarks run to their end, on something small; their figures are nobody's business here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.bounds import Machine, Work, operations
+from benchmarks.image import Patience
+from benchmarks.weights import write
+from model import PerceiveAnything, Prompt, Task
+
+
+def test_pictures(small_checkpoint: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.image", "--checkpoint", str(small_checkpoint)]
+    parts = ["--sam2", str(small_checkpoint / "sam2.safetensors"), "--config", str(small_checkpoint / "sam2.yaml")]
+    size = ["--regions", "1,2", "--texts", "1,2", "--new-tokens", "3", "--repeats", "1"]
+    done = subprocess.run(
+        [*command, *parts, *size, "--device", "cpu", "--json", "--out", str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert json.loads((tmp_path / "image.json").read_text()) == report and (tmp_path / "image.png").stat().st_size > 0
+    assert [(row["kind"], row["regions"], row["texts"]) for row in report["rows"]] == [
+        *(("warm", 1, 1), ("cold", 1, 1), ("cold", 1, 2), ("cold", 2, 1), ("cold", 2, 2), ("labels", 1, 100)),
+    ]
+    for row in report["rows"]:
+        assert row["ours_s"] > 0 and row["plain_s"] > 0 and row["ratio"] > 0 and row["pairs"] == 1
+        assert row["ours_floor_s"] > 0 and row["ours_operations"] > 0
+    assert set(report["peak_gb"]) == {"ours", "plain"} and min(report["peak_gb"].values()) > 0.1
+    assert "2 regions × 2 texts" in done.stderr
+
+
+def test_a_wrong_checkpoint_is_said_in_a_line() -> None:
+    command = [sys.executable, "-m", "benchmarks.image", "--checkpoint", "/nowhere/at/all"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+def test_operations_are_counted_and_make_a_floor() -> None:
+    layer = torch.nn.Linear(300, 500)
+    with torch.no_grad():
+        assert operations(lambda: layer(torch.ones(7, 300))) == 2 * 7 * 300 * 500
+    machine = Machine(operations_per_s=1000.0, bytes_per_s=10.0)
+    # 5 steps that read 40 bytes each, and what is not of the loop: 4200 - 2 * 10 weights * 2 rows * 5 steps
+    assert Work(4200, 5, 2, 1, 10, 40).floor_s(machine) == pytest.approx(4.0 + 5 * 4.0)
+    # many rows: arithmetic is the bound of the loop too
+    assert Work(1e6, 1, 1e4, 1, 10, 40).floor_s(machine) == pytest.approx(1000.0)
+
+
+def test_a_row_is_repeated_as_often_as_patience_has_it() -> None:
+    patience = Patience(3, 10)
+    assert patience.more(0, 99) and patience.more(2, 9) and not patience.more(3, 0) and not patience.more(1, 11)
+
+
+def test_random_weights_of_a_released_shape_load(tmp_path: Path) -> None:
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+    write(tmp_path, shape, 2500, "sam2.1_hiera_t.yaml")
+    pam = PerceiveAnything.from_pretrained(tmp_path, device="cpu", dtype="bfloat16")
+    assert pam.language.model.lm_head.weight.shape == (2500, 64)
+    picture = torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()
+    found = pam.perceive(picture, [Prompt(points=[(30, 20, 1)])], [Task.BRIEF], max_new_tokens=2)
+    assert len(found.texts[0][Task.BRIEF].token_ids) <= 2
