@@ -106,6 +106,20 @@ class _Numbered(_Lenient):
     id: int | None = None
 
 
+ACTIONS = frozenset(
+    f"{what}_{done}"
+    for what, all_done in {
+        "PROJECT": ("CREATED", "UPDATED", "DELETED"),
+        "TASKS": ("CREATED", "DELETED"),
+        "ANNOTATION": ("CREATED", "UPDATED"),
+        "ANNOTATIONS": ("CREATED", "DELETED"),
+        "LABEL_LINK": ("CREATED", "UPDATED", "DELETED"),
+    }.items()
+    for done in all_done
+)
+"""What Label Studio 1.23 sends webhooks about."""
+
+
 class WebhookRequest(_Lenient):
     """POST /webhook; annotation events carry the annotation, or a list of them."""
 

@@ -208,6 +208,7 @@ plausible = st.fixed_dictionaries(
 )
 predicts = st.one_of(
     plausible,
+    plausible,
     st.fixed_dictionaries(
         {"tasks": st.lists(tasks, min_size=1, max_size=2), "label_config": configs},
         optional={"project": st.one_of(text, anything), "params": st.fixed_dictionaries({"context": contexts})},

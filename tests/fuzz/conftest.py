@@ -29,6 +29,10 @@ class Front:
     asked: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
 
+    def jobs(self) -> float:
+        """How many the worker has done; it tells with its sign of life, twice a second."""
+        return self.stack.wait_for_worker().stats["jobs"]
+
     def post(self, page: str, body: bytes) -> TestResponse:
         answer = self.app.test_client().post(page, data=body, content_type="application/json")
         self.asked[page] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ def profile(examples: int) -> settings:
     ],
 )
 def test_requests_that_nobody_foresaw(front: Front, page: str, strategy: st.SearchStrategy[Any], count: int) -> None:
-    before = front.answered.copy()
+    before, jobs = front.answered.copy(), front.jobs()
 
     @profile(count)
     @given(bodies.raw(strategy))
@@ -56,9 +57,11 @@ def test_requests_that_nobody_foresaw(front: Front, page: str, strategy: st.Sear
     # neither all refused at the door nor all let through
     assert answered["answered"] >= count / 20 and answered["BadRequest"] >= count / 20, answered
     if page == "/predict":
-        # these came through the queue to the worker
-        assert answered["PictureError"] + answered["PictureTooLarge"] >= 50, answered
-        assert answered["ConfigError"] >= 50 and answered["PictureForbidden"] >= 20, answered
+        # some hundreds came through the queue to the worker, with good pictures and with bad ones
+        time.sleep(1.5)
+        assert front.jobs() - jobs >= 200, (front.jobs() - jobs, answered)
+        assert answered["PictureError"] + answered["PictureTooLarge"] >= 20, answered
+        assert answered["ConfigError"] >= 20 and answered["PictureForbidden"] >= 10, answered
 
 
 def test_requests_by_the_description_that_we_ship(front: Front) -> None:

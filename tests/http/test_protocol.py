@@ -173,8 +173,10 @@ def test_cloud_storage_goes_through_label_studio_and_the_token_stays_there(stack
 def test_webhooks_and_metrics(stack: Stack, host: PictureHost) -> None:
     stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)])
     assert stack.post("/webhook", json={"action": "ANNOTATION_CREATED", "annotation": {}}).json() == {"status": "ok"}
+    stack.post("/webhook", json={"action": "whatever_a_stranger_sends"})
     text = stack.get("/metrics").text
     assert 'pallas_webhooks_total{action="ANNOTATION_CREATED"} ' in text
+    assert 'pallas_webhooks_total{action="other"} ' in text and "stranger" not in text
     assert 'pallas_queue_depth{queue="interactive"} 0.0' in text
     assert 'pallas_workers{state="ready"} 1.0' in text
     for stage in ("queue", "fetch", "encode", "decode", "prefill", "generate", "shape", "whole"):
