@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import re
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model.errors import PictureError, VideoError, VideoTooLargeError
-from model.image import MAX_PIXELS, as_rgb, open_picture
+from model.errors import VideoError, VideoTooLargeError
+from model.image import FORMATS, MAX_PIXELS, as_rgb, open_picture
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -228,16 +228,16 @@ def is_video(path: Path) -> bool:
     if path.is_dir():
         return True
     try:
-        with Image.open(path):
-            return False
-    except (OSError, PictureError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS):
+                return False
+    except Image.DecompressionBombError:
+        return False
+    except OSError:
         return path.is_file()
 
 
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """Sorts frame_9 before frame_10."""
-    parts = itertools.chain.from_iterable([(int(digits or -1), text)] for text, digits in _PIECES.findall(path.name))
-    return [(len(text) > 0, number, text) for number, text in parts]
-
-
-_PIECES = re.compile(r"(\D*)(\d*)")
+def _natural(path: Path) -> list[int | str]:
+    """Sorts frame_9 before frame_10: text and numbers alternate."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]

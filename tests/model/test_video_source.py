@@ -140,10 +140,14 @@ def test_a_damaged_file_gives_what_is_left(tmp_path: Path) -> None:
     assert found == sorted(found) and len(found) >= video.frame_count - 3
 
 
-def test_pictures_and_videos_are_told_apart(tmp_path: Path) -> None:
+def test_pictures_and_videos_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     PICTURES[0].save(tmp_path / "a.png")
     PICTURES[0].save(tmp_path / "a.gif")
     assert not is_video(tmp_path / "a.png") and not is_video(tmp_path / "a.gif")
     assert is_video(write(tmp_path / "a.mp4", PICTURES[:2])) and is_video(tmp_path)
     assert not is_video(tmp_path / "nothing")
-    assert Image.open(tmp_path / "a.png").size == (160, 120)
+    # Pillow would call it a picture
+    assert is_video(write(tmp_path / "a.mpg", PICTURES[:8], codec="mpeg1video"))
+    # a picture of more pixels than Pillow takes is a picture all the same: it is refused as one
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert not is_video(tmp_path / "a.png")
