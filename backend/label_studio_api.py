@@ -20,7 +20,7 @@ from backend.settings import Settings
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 15.0
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 30.0
 _CONNECT_S = 5.0
 _BUSY = (429, 502, 503, 504)
 

@@ -18,7 +18,7 @@ from backend.protocol import Prediction
 
 _CLAIM = "pallas:upload:"
 _UNFINISHED = "(so far,"
-_CLAIM_S = 180  # longer than one look and one POST may take
+_CLAIM_S = 45  # longer than one look or one POST may take; a program that is killed holds up the next so long
 _LOOK_S = 0.2
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -26,12 +26,16 @@ log = logging.getLogger(__name__)
 
 
 class Uploader:
-    """Asks Label Studio first, under a claim that only one program holds, and again after a POST that broke off."""
+    """Asks Label Studio first, under a claim that only one program holds, and again after a POST that broke off.
+
+    Safe to use from many threads, each with tasks of its own.
+    """
 
     def __init__(self, client: redis.Redis, api: LabelStudioApi, stop: threading.Event | None = None) -> None:
         self._redis = client
         self._api = api
         self._stop = stop or threading.Event()
+        self._me = uuid.uuid4().hex
 
     def upload(self, task: int, prediction: Prediction) -> bool:
         """Store a prediction; False where the task had one of this version already.
@@ -46,6 +50,7 @@ class Uploader:
                 if self._api.has_prediction(task, prediction.model_version):
                     return tries > 0
                 tries += 1
+                renew()
                 try:
                     self._api.post_prediction(task, prediction)
                     return True
@@ -62,8 +67,9 @@ class Uploader:
 
     @contextlib.contextmanager
     def _claimed(self, task: int, version: str) -> Iterator[_Renew]:
-        key, token = claim_key(task, version), uuid.uuid4().hex
-        while not self._redis.set(key, token, nx=True, ex=_CLAIM_S):
+        key, token = claim_key(task, version), self._me.encode()
+        # a claim of our own is left where Redis went away in the middle of an earlier try
+        while not self._redis.set(key, token, nx=True, ex=_CLAIM_S) and self._redis.get(key) != token:
             if self._stop.is_set():
                 raise LabelStudioAway("stopped while another program uploads the same prediction")
             time.sleep(_LOOK_S)
@@ -71,7 +77,7 @@ class Uploader:
             yield _Renew(self._redis, key)
         finally:
             with contextlib.suppress(redis.RedisError):
-                if self._redis.get(key) == token.encode():
+                if self._redis.get(key) == token:
                     self._redis.delete(key)
 
 

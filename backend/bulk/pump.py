@@ -98,6 +98,7 @@ class Pump:
         self._troubles: dict[str, Trouble] = {}
         self._order: deque[tuple[str, int]] = deque()
         self._settled: set[str] = set()
+        self._arrived: deque[Landing] = deque()
         self._storing: dict[Future[Done], _Storing] = {}
         self._looked = 0.0
         self._ousted = False
@@ -149,10 +150,13 @@ class Pump:
             due = [t for t in self._ledger.troubles_due(self._service.window() * 4) if t.key not in self._items]
             calm = [trouble for trouble in due if not trouble.deaths]
             chosen = calm or ([] if self._items else due[:1])
-            for item in self._source.pick([trouble.key for trouble in chosen]) if chosen else ():
-                self._troubles[item.key] = next(trouble for trouble in chosen if trouble.key == item.key)
+            missing = {trouble.key: trouble for trouble in chosen}
+            for item in self._source.pick(list(missing)) if chosen else ():
+                self._troubles[item.key] = missing.pop(item.key)
                 if not self._admit(item):
                     return
+            for key in missing:
+                self._ledger.failed(Trouble(key, "TaskGone", "the input has no such task any more"))
             self._turn()
 
     def _admit(self, item: Item) -> bool:
@@ -200,14 +204,18 @@ class Pump:
         """Take what has landed and what is stored; renew the lease, tell."""
         try:
             if len(self._flights):
-                for landing in self._flights.land(_LOOK_S if not self._storing else 0.05):
-                    self._landed(landing)
+                self._arrived += self._flights.land(_LOOK_S if not self._storing else 0.05)
             elif self._storing:
                 wait(self._storing, _LOOK_S, FIRST_COMPLETED)
             else:
                 self._stop.wait(0.2)
+            # what Redis goes away in the middle of is done once more
+            while self._arrived:
+                self._landed(self._arrived[0])
+                self._arrived.popleft()
             for future in [future for future in self._storing if future.done()]:
                 self._stored(future)
+                del self._storing[future]
             if time.monotonic() - self._looked > _LOOK_S:
                 self._looked = time.monotonic()
                 self._rate.write()
@@ -221,8 +229,8 @@ class Pump:
             for plan, _ in landing.replies:
                 self._local.release(plan)
         if landing.errors:
-            self._items.pop(landing.key)
             self._fail(landing.key, landing.errors[0])
+            self._items.pop(landing.key)
         else:
             self._store(_Storing(self._items[landing.key], landing))
 
@@ -244,32 +252,26 @@ class Pump:
         return done
 
     def _stored(self, future: Future[Done]) -> None:
-        storing = self._storing.pop(future)
+        storing = self._storing[future]
         key = storing.item.key
         try:
-            done = future.result()
+            self._settle(key, future.result())
         except redis.RedisError:
+            if future.exception() is None:
+                raise  # it is stored; the books are to be written
             self._store(storing)
             return
         except LabelStudioAway:
-            self._items.pop(key)  # stopped: the next run looks whether it was stored
-            return
+            pass  # stopped: the next run looks whether it was stored
         except (LabelStudioRefused, OSError) as error:
             # nothing can be stored at all: not this task's fault
-            self._items.pop(key)
             self._halt(f"{error}")
-            return
         except BackendError as error:
-            self._items.pop(key)
             self._fail(key, error)
-            return
         except Exception:
             log.exception("task %s: its answer cannot be stored", key)
-            self._items.pop(key)
             self._fail(key, LabelStudioFault("the answer could not be made or stored: the log says why"))
-            return
         self._items.pop(key)
-        self._settle(key, done)
 
     def _settle(self, key: str, done: Done | None) -> None:
         self._rate.count(done is not None and not done.skipped)
