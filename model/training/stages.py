@@ -180,7 +180,8 @@ def remember(place: Place, recipe: Recipe, device: torch.device, start: Path | N
                 figures = memory.probe(average, val, 16)
                 diary.tell("val " + " ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     save()
-    telling.save(telling.watch(Tower(average), train), place.told)
+    if not place.told.is_file():
+        telling.save(telling.watch(Tower(average), train), place.told)
 
 
 def finish(place: Place, recipe: Recipe, figures: dict[str, object] | None = None) -> int:
