@@ -15,7 +15,7 @@ from model.training.art import Catalog
 from model.training.recipe import Recipe
 
 SHOWN = {
-    "segment": ("mean IoU", "top-1", "colour right", "crop top-1", "dice"),
+    "segment": ("mean IoU", "top-1", "colour right", "crop top-1", "clip J"),
     "memory": ("J", "dice", "bce", "score right"),
     "speak": ("loss", "right words", "top-1"),
 }
@@ -77,8 +77,10 @@ def curves(log: Path, target: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, charts = pyplot.subplots(len(SHOWN), 5, figsize=(16, 3 * len(SHOWN)), squeeze=False)
-    for row, (stage, names) in zip(charts, SHOWN.items(), strict=True):
+    done = {str(line["stage"]) for line in rows(log)}
+    shown = {stage: names for stage, names in SHOWN.items() if stage in done} or SHOWN
+    figure, charts = pyplot.subplots(len(shown), 5, figsize=(16, 3 * len(shown)), squeeze=False)
+    for row, (stage, names) in zip(charts, shown.items(), strict=True):
         mine = [line for line in rows(log) if line["stage"] == stage and "step" in line]
         for chart, name in zip(row, names, strict=False):
             points = [(line["step"], line[name]) for line in mine if name in line]
