@@ -136,8 +136,9 @@ class ResidentWorker(SimpleWorker):
             if not _sociable(other):
                 queue.push_job_id(other.id, at_front=True)
                 break
-            # from here on it counts as running, and is missed if this worker dies
             companions.append((other, self.prepare_execution(other)))
+            # from here on it counts as running: if this worker dies, it is failed, not put back to kill the next
+            other.set_status(JobStatus.STARTED)
         return companions
 
     def stats(self) -> dict[str, float]:

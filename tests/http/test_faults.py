@@ -130,7 +130,8 @@ def wait_until_started(stack: Stack) -> None:
 
 def test_a_job_over_its_limit(small_checkpoint: Path, tmp_path: Path, host: PictureHost) -> None:
     limits = {"PALLAS_FETCH_TIMEOUT_S": "0.5", "PALLAS_JOB_TIMEOUT_S": "1", "PALLAS_WAIT_S": "20"}
-    more = {"PALLAS_MAX_NEW_TOKENS": "1024", "PALLAS_MAX_PROMPTS": "64"}
+    videos = {"PALLAS_VIDEO_FETCH_TIMEOUT_S": "0.4", "PALLAS_VIDEO_SLICE_S": "0.5"}
+    more = videos | {"PALLAS_MAX_NEW_TOKENS": "1024", "PALLAS_MAX_PROMPTS": "64"}
     with run_stack(tmp_path, small_checkpoint, **limits, **more) as stack:
         before = stack.wait_for_worker().name
         answer = stack.predict(f"{host.url}/coffee.jpg", MANY)
@@ -186,8 +187,9 @@ def test_interactive_goes_before_bulk(stack: Stack) -> None:
 
     client = connect(stack.settings)
     (worker,) = ResidentWorker.all(connection=client, serializer=JSONSerializer)
-    own, *shared = worker.queue_names()
-    assert own == f"interactive:{worker.name}" and tuple(shared) == STRICT_ORDER == ("interactive", "batch", "bulk")
+    own, clicks, clips, *shared = worker.queue_names()
+    assert own == f"interactive:{worker.name}" and clips == f"clips:{worker.name}"
+    assert (clicks, *shared) == STRICT_ORDER == ("interactive", "batch", "bulk")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

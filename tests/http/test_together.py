@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from backend.errors import PictureNotFound
+from backend.errors import PictureNotFound, WorkerDied
 from backend.job import Group, JobRequest, PointPrompt, RegionPrompt, TextAsk
 from backend.queues import BATCH, Dispatcher
 from model.mask import from_rle, mask_iou
@@ -55,3 +57,21 @@ def test_jobs_that_nobody_clicked_for_are_taken_together(
         # a click beside them is answered as ever
         assert stack.predict(coffee, [point(50, 50)]).status_code == 200
         assert "pallas_worker{" in stack.get("/metrics").text
+
+
+def test_what_was_begun_together_is_lost_together(small_checkpoint: Path, tmp_path: Path, host: PictureHost) -> None:
+    """None of it is put back as if nothing had happened: it may be what killed the worker."""
+    with run_stack(tmp_path, small_checkpoint, PALLAS_STEP_S="60", PALLAS_FETCH_TIMEOUT_S="4") as stack:
+        dispatcher = Dispatcher(stack.settings)
+        coffee, slow = f"{host.url}/coffee.jpg", f"{host.url}/trickle"
+        dispatcher.collect(dispatcher.submit(request(coffee, 30), BATCH), request(coffee, 30))
+        # while the first one hangs, the others wait, to be taken together
+        asked = [request(slow, 10, alone=True), request(slow, 20), request(coffee, 40)]
+        jobs = [dispatcher.submit(one, BATCH) for one in asked]
+        until = time.monotonic() + 30
+        while jobs[2].get_status() != "started" and time.monotonic() < until:
+            time.sleep(0.02)
+        os.kill(stack.wait_for_worker().pid, signal.SIGKILL)
+        for one, job in zip(asked[1:], jobs[1:], strict=True):
+            with pytest.raises(WorkerDied):
+                dispatcher.collect(job, one)
