@@ -46,11 +46,14 @@ def test_pieces_begin_with_the_thing(films: memory.Films) -> None:
     assert (piece.masks[0].sum((1, 2)) >= SEEN).all()
 
 
-def test_without_anything_learned_features_pass(sam: SAM2Base, films: memory.Films) -> None:
+def test_without_anything_learned_features_pass(sam: SAM2Base, catalog: Catalog, tmp_path: Path) -> None:
+    # at the size that the shipped encoder was trained for: how much is kept depends on its features
+    segmentation.at_size(sam, 192)
+    films = memory.draw(Director(Painter(catalog, "train", 1)), tmp_path / "films", 4, 192)
     piece = memory.scraps(np.random.default_rng(0), films, 4, 2)
     pictures = piece.pictures.flatten(0, 1)
     kept = memory.begin(sam, pictures)
-    assert kept > 0.85  # it depends on the shipped weights; as much may be lost as below
+    assert kept > 0.9
     with torch.no_grad():
         top = sam.forward_image(pictures)["backbone_fpn"][-1]
         past = {"cond_frame_outputs": {0: _kept(sam, top)}, "non_cond_frame_outputs": {}}
