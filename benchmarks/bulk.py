@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import requests
 from rich.console import Console
 from rich.table import Table
 
@@ -25,8 +24,8 @@ from backend import presence
 from backend.redis_server import connect
 from backend.settings import Settings
 from benchmarks.faults import ROOT, bulk, fill, serving
+from benchmarks.serve import timed
 from benchmarks.stand_in import StandIn, run_stand_in
-from demo.client import Ask
 
 _EDGE = 10
 PICTURE = "/data/upload/1/coffee.jpg"
@@ -52,18 +51,7 @@ def rate(settings: Settings, label_studio: StandIn, tasks: int, folder: Path) ->
 
 def click(url: str, address: str, config: str, rng: random.Random) -> dict[str, float]:
     """One click on a picture of 600 × 400; seconds by stage and as a whole."""
-    context = Ask("x", "", ((rng.uniform(60, 540), rng.uniform(40, 360), True),)).context(600, 400, "object")
-    body = {
-        "tasks": [{"id": 1, "data": {"image": address}}],
-        "label_config": config,
-        "params": {"context": {"result": context}},
-    }
-    begin = time.perf_counter()
-    answer = requests.post(f"{url}/predict", json=body, timeout=100)
-    whole = time.perf_counter() - begin
-    answer.raise_for_status()
-    parts = [part.strip().split(";dur=") for part in answer.headers.get("Server-Timing", "").split(",") if part]
-    return {stage: float(ms) / 1000 for stage, ms in parts} | {"whole": whole}
+    return timed(url, config, address, 1, (rng.uniform(60, 540), rng.uniform(40, 360)), (600, 400))
 
 
 def clicks(url: str, label_studio: StandIn, config: str, count: int) -> list[float]:

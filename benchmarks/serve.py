@@ -33,11 +33,18 @@ STAGES = ("queue", "fetch", *MODEL, "shape")
 
 
 def click(url: str, config: str, host: str, name: str, size: tuple[int, int], seed: int) -> dict[str, float]:
-    """Seconds of one click by stage; `whole` is the client's own time."""
+    """One click somewhere on a picture of so many pixels; see `timed`."""
     x, y = np.random.default_rng(seed).uniform(0.1, 0.9, 2) * size
-    context = Ask(name, "", ((float(x), float(y), True),)).context(*size, "object")
+    return timed(url, config, f"{host}/{name}", seed, (float(x), float(y)), size)
+
+
+def timed(
+    url: str, config: str, picture: str, task: int, point: tuple[float, float], size: tuple[int, int]
+) -> dict[str, float]:
+    """Seconds of one click at a point in pixels, by stage; `whole` is the client's own time."""
+    context = Ask("", "", ((*point, True),)).context(*size, "object")
     body = {
-        "tasks": [{"id": seed, "data": {"image": f"{host}/{name}"}}],
+        "tasks": [{"id": task, "data": {"image": picture}}],
         "label_config": config,
         "params": {"context": {"result": context}},
     }
@@ -45,7 +52,7 @@ def click(url: str, config: str, host: str, name: str, size: tuple[int, int], se
     answer = requests.post(f"{url}/predict", json=body, timeout=100)
     whole = time.perf_counter() - begin
     answer.raise_for_status()
-    parts = [part.strip().split(";dur=") for part in answer.headers["Server-Timing"].split(",")]
+    parts = [part.strip().split(";dur=") for part in answer.headers.get("Server-Timing", "").split(",") if part]
     return {stage: float(ms) / 1000 for stage, ms in parts} | {"whole": whole}
 
 
