@@ -10,6 +10,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional
 
+from model.training import grounds
 from model.training.art import kinds
 from model.training.looks import COLOURS, PLACES, UNKNOWN
 from model.training.pool import Pool, Sample
@@ -45,10 +46,13 @@ class Batch:
         return replace(self, **moved)  # type: ignore[arg-type]  # the names are the fields'
 
 
-def batch_of(rng: Generator, pool: Pool, pictures: int, regions: int, side: int, skipped: float = 0.0) -> Batch:
+def batch_of(
+    rng: Generator, pool: Pool, pictures: int, regions: int, side: int, skipped: float = 0.0, ground: float = 0.0
+) -> Batch:
     """A random batch at `side` pixels, with `regions` things of each picture (some twice where there are fewer).
 
     `skipped` is the share of unknown things left out: they are many, and `object` is a safe guess for too long.
+    `ground` is the share of regions that are parts of the photograph instead, unknown things too.
     """
     chosen: list[Sample] = []
     while len(chosen) < pictures:
@@ -78,6 +82,14 @@ def batch_of(rng: Generator, pool: Pool, pictures: int, regions: int, side: int,
         order = [int(i) for i in rng.permutation(len(truths))]
         order = [i for i in order if truths[i].kind != UNKNOWN or rng.random() >= skipped] or order
         for index in (order * regions)[:regions]:
+            bare = None
+            if ground and rng.random() < ground:
+                pixels = (image.clamp(0, 1) * 255).byte().permute(1, 2, 0).contiguous().numpy()
+                bare = grounds.part(rng, pixels, whole.numpy())
+            if bare is not None:
+                masks.append(bare[0])
+                told.append(bare[1])
+                continue
             masks.append(whole.numpy() == index + 1)
             told.append(truths[index])
     stack = np.stack(masks)

@@ -64,6 +64,7 @@ class Speak(_Strict):
     answers: int = Field(ge=1, le=8)
     clips: PositiveInt = 2
     skipped: float = Field(ge=0, lt=1)
+    grounds: float = Field(default=0.0, ge=0, lt=1)
     precision: Precision = "float32"
     minutes: PositiveFloat
     unsure: float | None = Field(default=None, gt=0, le=1)

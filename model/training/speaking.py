@@ -131,7 +131,9 @@ class _Lessons:
         wanted, device = self.recipe.speak, self.tower.device
         if self.scenes and step % _FILMED == _FILMED - 1:
             return telling.lesson(self.rng, self.clip_packer, self.scenes, wanted.clips, wanted.answers, device)
-        batch = batch_of(self.rng, self.pool, wanted.pictures, wanted.regions, self.recipe.side, wanted.skipped)
+        batch = batch_of(
+            self.rng, self.pool, wanted.pictures, wanted.regions, self.recipe.side, wanted.skipped, wanted.grounds
+        )
         batch = batch.to(device)
         seen = language.regions(self.rng, self.tower, batch)
         packed = self.packer.pack(self.rng, list(batch.truths), wanted.answers).to(device)

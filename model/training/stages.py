@@ -49,7 +49,7 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
     moving = films(place, recipe)[0] if any(lesson.pieces for lesson in recipe.segment) else None
     if not place.segment_state.is_file():
         card.note_start(place.log, "segment", start)
-        if moving is not None:
+        if moving is not None and start is None:  # what is fine-tuned knows how to remember
             first = memory.scraps(np.random.default_rng(recipe.seed), moving, 8, 4)
             memory.begin(learner.sam, first.pictures.flatten(0, 1).to(device))
     gone = learner.load(place.segment_state) if place.segment_state.is_file() else 0.0
@@ -144,7 +144,7 @@ def remember(place: Place, recipe: Recipe, device: torch.device, start: Path | N
         gone, step = state["minutes"], state["step"]
     else:
         card.note_start(place.log, "memory", start)
-        if not any(lesson.pieces for lesson in recipe.segment):
+        if start is None and not any(lesson.pieces for lesson in recipe.segment):
             first = memory.scraps(np.random.default_rng(recipe.seed), train, 8, 4)
             memory.begin(sam, first.pictures.flatten(0, 1).to(device))
         average = copy.deepcopy(sam)
