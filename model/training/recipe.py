@@ -44,6 +44,7 @@ class Lesson(_Strict):
     pictures: PositiveInt
     regions: PositiveInt
     pieces: int = Field(default=0, ge=0)
+    grounds: float = Field(default=0.0, ge=0, lt=1)
     minutes: PositiveFloat
 
 

@@ -69,7 +69,7 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
             return clippings.crowd(ahead, recipe.crops.crowds, recipe.side)
         if alone:
             return clippings.batch(ahead, recipe.crops.batch, recipe.crops.side)
-        return batch_of(ahead, pool, lesson.pictures, lesson.regions, lesson.side)
+        return batch_of(ahead, pool, lesson.pictures, lesson.regions, lesson.side, ground=lesson.grounds)
 
     # the next batch is drawn while this one is learned
     with Diary(place.log, "segment") as diary, ThreadPoolExecutor(1) as drawer:
