@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from backend import logs
+from backend import logs, memory
 from backend.bulk.arguments import add_arguments
 from backend.errors import BackendError
 from backend.imports import uncollected
@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     given = parser().parse_args(argv)
+    memory.few_heaps()  # before there are threads
     options = {key: value for key, value in vars(given).items() if key in Settings.model_fields and value is not None}
     try:
         settings = Settings(**options)

@@ -20,6 +20,7 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
 from backend import affinity, parked, presence
+from backend.memory import Tidy
 from backend.queues import BULK, JOBS, PRIVATE, STRICT_ORDER, clips_key, make_queue, private_key
 from backend.redis_server import connect
 from backend.settings import Settings
@@ -139,7 +140,10 @@ class Janitor:
             pipe.execute()
 
     def _run(self) -> None:
+        tidy = Tidy()
         while not self._stop.wait(self._every_s):
+            # its own process's memory: the front's, or a bulk job's
+            tidy.look()
             try:
                 self.look()
             except redis.RedisError as error:

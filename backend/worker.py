@@ -26,6 +26,7 @@ from backend.engine import Engine, expect, make_resident, resident_stats
 from backend.gallery import Gallery
 from backend.imports import uncollected
 from backend.job import FUNCTION, VERSION
+from backend.memory import Tidy
 from backend.pictures import PictureStore
 from backend.presence import Heart, Sign
 from backend.queues import BATCH, BULK, CLIPS, INTERACTIVE, PRIVATE, make_queue
@@ -63,6 +64,7 @@ class ResidentWorker(SimpleWorker):
         job_s: what such a job costs it, a running mean in seconds; 0 before the first.
         busy_s: how long it is busy at a time, a running mean in seconds; 0 before the first.
         jobs, steps: how many it has done, and how many times it took some.
+        tidy: gives memory back between jobs.
     """
 
     affinity: Affinity | None = None
@@ -75,6 +77,7 @@ class ResidentWorker(SimpleWorker):
     busy_s = 0.0
     jobs = 0
     steps = 0
+    tidy = Tidy()
     job_started: float | None = None
     job_limit_s = 0.0
     # after an outage the next try comes within seconds, not after a minute
@@ -119,6 +122,8 @@ class ResidentWorker(SimpleWorker):
                 held = [self._held(one) for one in (job, *(other for other, _ in others))]
                 pictures = [picture for picture in held if picture is not None]
                 self.affinity.free(self.name, pictures, self.held_s, click=job.origin == INTERACTIVE)
+            # between jobs, so that none waits for the heap in its midst
+            self.tidy.look()
 
     def _companions(self, job: Job, queue: Queue) -> list[tuple[Job, Execution]]:
         """Jobs of the same queue that are taken and begun together with this one, unless a click waits."""

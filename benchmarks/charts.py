@@ -24,12 +24,12 @@ def bars(series: Series, target: Path, ylabel: str) -> None:
     _save(pyplot, figure, target)
 
 
-def panels(charts: Mapping[str, Mapping[str, float]], target: Path, ylabels: Mapping[str, str]) -> None:
+def panels(charts: Mapping[str, Mapping[Any, float]], target: Path, ylabels: Mapping[str, str]) -> None:
     """One panel for each chart, a single line in each."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(1, len(charts), figsize=(3.2 * len(charts), 3.2), squeeze=False)
     for chart, (title, values) in zip(axes[0], charts.items(), strict=True):
-        chart.plot(list(values), list(values.values()), "o-")
+        chart.plot(list(values), list(values.values()), "o-", markersize=6 if len(values) < 50 else 2)
         chart.set_title(title, fontsize=9)
         chart.set_ylabel(ylabels.get(title, ""), fontsize=8)
         chart.set_ylim(bottom=0)

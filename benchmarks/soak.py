@@ -2,10 +2,11 @@
 
     python -m benchmarks.soak [--minutes 30] [--out FOLDER]
 
-Starts the whole stack with the bundled checkpoint, and lets clicks, batches of tasks, long lists of new pictures,
-webhooks and mistakes run side by side on pictures that change all the time. Every ten seconds it notes of front, worker
-and Redis: resident memory, open files, connections, threads. The first third is left out (caches fill); of the
-rest a straight line is fitted, and its slope is told.
+Starts the whole stack with the bundled checkpoint, and lets clicks, batches of tasks, `python -m backend bulk` runs
+over projects of (a stand-in for) Label Studio, webhooks and mistakes run side by side on pictures that always change.
+Every ten seconds it notes of front, worker and Redis: resident memory, open files, connections, threads; and what is
+kept on purpose: the worker's embeddings, Redis' own data. Through the second half a straight line is fitted, and its
+slope told with its error. What is kept on purpose has a bound: seen beside the memory, it tells a fill from a leak.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import tempfile
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,18 +27,35 @@ from typing import Any
 
 import numpy as np
 import psutil
+import redis
 import requests
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from demo.__main__ import stack
+from backend import presence
+from backend.redis_server import connect
+from backend.settings import Settings
+from benchmarks.charts import panels
+from benchmarks.faults import ROOT, bulk, serving
+from benchmarks.stand_in import StandIn, run_stand_in
 from demo.client import Ask
 
-CONFIG = (Path(__file__).parent.parent / "label_config.xml").read_text(encoding="utf-8")
+CONFIG = (ROOT / "label_config.xml").read_text(encoding="utf-8")
 SIZE = (640, 480)
 EVERY_S = 10.0
+MINUTE_S = 60.0
 WHAT = ("rss_mb", "files", "connections", "threads")
+BULK_TASKS = 60
+BULK_PAUSE_S = 10.0
+FEW = {
+    # small enough to be full long before the second half
+    "PALLAS_EMBEDDING_CACHE_BYTES": str(64 << 20),
+    # answers are forgotten within the run, so that Redis shows whether they are
+    "PALLAS_REMEMBER_DAYS": str(300 / 86_400),
+}
+Samples = dict[tuple[str, str], list[tuple[float, float]]]
+"""By part and what: seconds since the beginning, and the value."""
 
 
 class _Pictures(BaseHTTPRequestHandler):
@@ -80,10 +97,14 @@ class Load:
         codes: HTTP codes by kind of work.
         seconds: of the newest clicks.
         next: the number of the next new picture.
+        log: what bulk runs print.
     """
 
     url: str
     host: str
+    label_studio: StandIn
+    settings: Settings
+    log: Path
     stop: threading.Event = field(default_factory=threading.Event)
     codes: Counter[tuple[str, int]] = field(default_factory=Counter)
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
@@ -100,16 +121,41 @@ class Load:
         if result:
             event = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": result[0].get("result", [])}}
             self.codes["webhook", self._post("/webhook", event).status_code] += 1
+        # all else waits while clicks do
+        self.stop.wait(float(rng.uniform(0.2, 0.8)))
+
+    def sizes(self, rng: np.random.Generator) -> None:
+        """Each number of regions once: the model has kernels of its own for each, and keeps them."""
+        for regions in range(1, 17):
+            drawn = [item for _ in range(regions) for item in _box(rng)]
+            self._predict("sizes", [self._task(2_000_000 + regions + i, drawn) for i in range(2)], None)
 
     def batch(self, rng: np.random.Generator) -> None:
-        self._predict("batch", [self._task(self.next - int(rng.integers(0, 40)), _box(rng)) for _ in range(3)], None)
+        self._predict(
+            "batch", [self._task(abs(self.next - int(rng.integers(0, 40))), _box(rng)) for _ in range(3)], None
+        )
         self.stop.wait(1)
 
-    def long_list(self, rng: np.random.Generator) -> None:
-        self._predict(
-            "long list", [self._task(1_000_000 + int(rng.integers(0, 10**6)), _box(rng)) for _ in range(16)], None
-        )
-        self.stop.wait(5)
+    def bulk(self, rng: np.random.Generator) -> None:
+        """One `python -m backend bulk` over a project whose tasks are all new."""
+        state = self.label_studio
+        with state.lock:
+            first = max(state.tasks, default=0) + 1
+            state.tasks = {
+                number: self._task(1_000_000 + number, _box(rng)) | {"id": number, "drafts": []}
+                for number in range(first, first + BULK_TASKS)
+            }
+            state.predictions = {}
+        process = bulk(self.settings, "--project", "1", log=self.log)
+        while process.poll() is None:
+            if self.stop.wait(0.5):
+                process.terminate()  # it pauses, and says how to go on
+        if not self.stop.is_set():
+            answered = sum(bool(mine) for mine in state.predictions.values())
+            self.codes["bulk run", process.returncode] += 1
+            self.codes["bulk task", 201] += answered
+            self.codes["bulk task", 0] += BULK_TASKS - answered
+        self.stop.wait(BULK_PAUSE_S)
 
     def mistakes(self, rng: np.random.Generator) -> None:
         context = Ask("", "", ((1.0, 1.0, True),)).context(*SIZE, "object")
@@ -163,26 +209,51 @@ def look(process: psutil.Process) -> list[float]:
     return [memory, process.num_fds(), len(process.net_connections("all")), threads]
 
 
-def report(console: Console, begin: float, samples: dict[str, list[tuple[float, list[float]]]]) -> list[dict[str, Any]]:
-    """Print what was seen after the first third, and its slopes an hour."""
-    table = Table("part", "what", "at a third", "at the end", "most", "slope an hour")
+def kept(client: redis.Redis) -> dict[str, float]:
+    """What is kept on purpose, by part and what: the worker's embeddings, Redis' data and keys."""
+    stats = next((sign.stats for sign in presence.everybody(client) if sign.stats), {})
+    memory: Any = client.info("memory")
+    return {
+        "embeddings_mb": stats.get("embedding_bytes", 0.0) / 1e6,
+        "data_mb": memory["used_memory"] / 1e6,
+        "keys": float(client.dbsize()),
+    }
+
+
+def kinds_of_keys(client: redis.Redis) -> dict[str, int]:
+    """How many keys of each kind Redis has."""
+    found: Counter[str] = Counter()
+    for key in client.scan_iter(count=1000):
+        parts = key.decode().split(":")
+        found[":".join(parts[:2])] += 1
+    return dict(found.most_common(12))
+
+
+def slope(seconds: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """Of a straight line, an hour, and twice its standard error; through means of a minute each, since samples that
+    follow each other are alike. NaN where there are too few."""
+    minutes = (seconds // MINUTE_S).astype(int)
+    x = np.array([seconds[minutes == one].mean() for one in np.unique(minutes)]) / 3600
+    y = np.array([values[minutes == one].mean() for one in np.unique(minutes)])
+    if len(x) < 3:
+        return float("nan"), float("nan")
+    (rise, base), spread = np.polyfit(x, y, 1), ((x - x.mean()) ** 2).sum()
+    rest = ((y - rise * x - base) ** 2).sum() / (len(x) - 2)
+    return float(rise), float(2 * np.sqrt(rest / spread))
+
+
+def report(console: Console, samples: Samples) -> list[dict[str, Any]]:
+    """Print what was seen in the second half, and its slopes an hour."""
+    table = Table("part", "what", "at half", "at the end", "most", "slope an hour")
     rows = []
-    for name, taken in samples.items():
-        late = [(at - begin, values) for at, values in taken if at - begin >= (taken[-1][0] - begin) / 3]
-        hours = np.array([at for at, _ in late]) / 3600
-        for i, what in enumerate(WHAT):
-            values = np.array([values[i] for _, values in late])
-            slope = float(np.polyfit(hours, values, 1)[0]) if len(values) > 2 else float("nan")
-            row = {
-                "part": name,
-                "what": what,
-                "first": values[0],
-                "last": values[-1],
-                "most": values.max(),
-                "slope": slope,
-            }
-            rows.append({key: value if isinstance(value, str) else float(value) for key, value in row.items()})
-            table.add_row(name, what, *(f"{row[key]:.1f}" for key in ("first", "last", "most")), f"{slope:+.1f}")
+    for (part, what), taken in samples.items():
+        late = np.array([one for one in taken if one[0] >= taken[-1][0] / 2])
+        rise, error = slope(late[:, 0], late[:, 1])
+        first, last, most = (float(value) for value in (late[0, 1], late[-1, 1], late[:, 1].max()))
+        rows.append(
+            {"part": part, "what": what, "first": first, "last": last, "most": most, "slope": rise, "error": error}
+        )
+        table.add_row(part, what, f"{first:.1f}", f"{last:.1f}", f"{most:.1f}", f"{rise:+.1f} ± {error:.1f}")
     console.print(table)
     return rows
 
@@ -191,34 +262,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the load, sample, print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--out", type=Path, help="folder for soak.json")
+    parser.add_argument("--checkpoint", default="tiny", help="name or folder")
+    parser.add_argument("--out", type=Path, help="folder for soak.json and soak.png")
     options = parser.parse_args(arguments)
-    console = Console()
-    # small enough to be full long before the first third is over
-    os.environ["PALLAS_EMBEDDING_CACHE_BYTES"] = str(64 << 20)
-    with tempfile.TemporaryDirectory() as folder, stack(console, Path(folder) / "log") as url, pictures() as host:
+    console = Console(width=100)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        pictures() as host,
+        run_stand_in(CONFIG) as label_studio,
+        serving(folder := Path(name), label_studio, "--model", options.checkpoint, **FEW) as settings,
+    ):
         (root,) = (child for child in psutil.Process().children() if "serve" in child.cmdline())
-        processes, load, begin = parts(root), Load(url, host), time.time()
-        works = (load.click, load.click, load.batch, load.long_list, load.mistakes)
+        processes, client, begin = parts(root), connect(settings), time.time()
+        url = f"http://127.0.0.1:{settings.port}"
+        load = Load(url, host, label_studio, settings, folder / "bulk.log")
+        works = (load.click, load.click, load.batch, load.bulk, load.mistakes)
         threads = [threading.Thread(target=load.run, args=[work, i], daemon=True) for i, work in enumerate(works)]
+        load.sizes(np.random.default_rng(99))
         for thread in threads:
             thread.start()
-        samples: dict[str, list[tuple[float, list[float]]]] = {name: [] for name in processes}
+        samples: Samples = defaultdict(list)
         while time.time() - begin < 60 * options.minutes:
             time.sleep(EVERY_S)
-            for name, process in processes.items():
-                samples[name].append((time.time(), look(process)))
+            at = time.time() - begin
+            for part, process in processes.items():
+                for what, value in zip(WHAT, look(process), strict=True):
+                    samples[part, what].append((at, value))
+            for what, value in kept(client).items():
+                samples["worker" if what == "embeddings_mb" else "redis", what].append((at, value))
         load.stop.set()
         for thread in threads:
             thread.join(100)
-        same = parts(root) == processes
-    rows = report(console, begin, samples)
+        same, keys = parts(root) == processes, kinds_of_keys(client)
+    rows = report(console, samples)
     counts = {f"{kind} {code}": count for (kind, code), count in sorted(load.codes.items())}
-    console.print(f"{load.next} pictures clicked on; answers by kind of work and HTTP code: {counts}")
+    console.print(f"{load.next} pictures clicked on; answers by kind of work and code: {counts}")
+    console.print(f"keys in Redis by kind, at the end: {keys}")
     console.print(f"the newest clicks took {np.median(load.seconds):.3f} s (median); no part was started anew: {same}")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "soak.json").write_text(json.dumps({"rows": rows, "counts": counts}, indent=1))
+        series = {f"{part} {what}": taken for (part, what), taken in samples.items()}
+        found = {"rows": rows, "counts": counts, "keys": keys, "samples": series}
+        (options.out / "soak.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
+        plot(samples, options.out / "soak.png")
+
+
+def plot(samples: Samples, target: Path) -> None:
+    """Memory by minute."""
+    shown = [key for key in samples if key[1].endswith("_mb")]
+    lines = {f"{part}: {what[:-3]}": {at / 60: value for at, value in samples[part, what]} for part, what in shown}
+    panels(lines, target, dict.fromkeys(lines, "MB, over minutes"))
 
 
 if __name__ == "__main__":
