@@ -57,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     given = parser().parse_args(argv)
-    memory.few_heaps()  # before there are threads
+    # before there are threads, and torch
+    memory.few_heaps()
+    memory.few_kernels()
     options = {key: value for key, value in vars(given).items() if key in Settings.model_fields and value is not None}
     try:
         settings = Settings(**options)

@@ -17,6 +17,9 @@ _ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 _HEAPS = 2
 _EVERY_S = 60.0
 
+_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256", "LRU_CACHE_CAPACITY": "256"}
+"""Of oneDNN and of torch's layer above it: both would keep 1024 kernels, one for each shape, up to 0.4 MB each."""
+
 
 def few_heaps() -> bool:
     """All threads share two heaps, unless MALLOC_ARENA_MAX says how many; to be called before there are threads.
@@ -25,6 +28,12 @@ def few_heaps() -> bool:
     """
     libc = _libc()
     return libc is not None and "MALLOC_ARENA_MAX" not in os.environ and bool(libc.mallopt(_ARENA_MAX, _HEAPS))
+
+
+def few_kernels() -> None:
+    """oneDNN keeps fewer kernels, unless the environment says how many; to be called before torch is imported."""
+    for name, count in _KERNELS.items():
+        os.environ.setdefault(name, count)
 
 
 def give_back() -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from backend.memory import Tidy
 
+_OURS = ("MALLOC_", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
 
 _HEAPS = """
@@ -45,11 +46,34 @@ print(memory.give_back())
 print(before - psutil.Process().memory_info().rss)
 """
 
+_KERNELS = """
+import sys
+from backend import memory
+if sys.argv[1] == "few":
+    memory.few_kernels()
+import torch
+import psutil
+weights = torch.randn(512, 256)
+def ask(shapes):
+    for rows in shapes:
+        torch.ops.mkldnn._linear_pointwise(torch.randn(rows, 256), weights, None, "none", [], "")
+    memory.give_back()
+    return psutil.Process().memory_info().rss
+with torch.inference_mode():
+    before = ask(range(1, 5))
+    print(ask(range(5, 700)) - before)
+"""
 
-def _run(program: str, **environment: str) -> list[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+
+def _run(program: str, *arguments: str, **environment: str) -> list[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     return subprocess.run(
-        [sys.executable, "-c", program], env=clean | environment, check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, *arguments],
+        env=clean | environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
     ).stdout.split()
 
 
@@ -68,6 +92,13 @@ def test_the_environment_may_ask_for_more_heaps() -> None:
 def test_what_is_free_between_what_is_kept_goes_back() -> None:
     done, freed = _run(_HOLES)
     assert done == "True" and int(freed) > 100e6
+
+
+@glibc
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="where oneDNN makes the products")
+def test_kernels_for_many_shapes_are_not_all_kept() -> None:
+    (few,), (all_of_them,) = _run(_KERNELS, "few"), _run(_KERNELS, "all")
+    assert int(few) < 0.6 * int(all_of_them)
 
 
 def test_once_a_minute() -> None:
