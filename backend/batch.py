@@ -132,7 +132,7 @@ class Batches:
     def _fail(self, work: _Work, place: int, error: BackendError) -> None:
         work.errors[place] = error
         task = work.asked.tasks[place].id
-        log.warning("request=%s task %s: %s: %s", work.request_id, task, error.type, ascii(str(error)))
+        log.warning("task %s: %s: %s", task, error.type, ascii(str(error)))
 
     def _is_being_stored(self, work: _Work, place: int) -> bool:
         """Whether the same answer is on its way into Label Studio already, from an earlier request."""
@@ -147,15 +147,15 @@ class Batches:
         patience_s = self._settings.batch_patience_s
         if possible:
             log.info(
-                "request=%s %d of %d tasks are not ready in %g s and are delivered when they are: %s",
-                *(work.request_id, len(late), len(work.plans), patience_s, shown),
+                "%d of %d tasks are not ready in %g s and are delivered when they are: %s",
+                *(len(late), len(work.plans), patience_s, shown),
             )
             return
         reason = (
             f"not ready within {patience_s:g} s, and without LABEL_STUDIO_API_KEY it cannot be delivered later: "
             "set it (and LABEL_STUDIO_URL), or retrieve predictions again"
         )
-        log.warning("request=%s %d of %d tasks: %s: %s", work.request_id, len(late), len(work.plans), reason, shown)
+        log.warning("%d of %d tasks: %s: %s", len(late), len(work.plans), reason, shown)
         if self._settings.show_errors:
             for place in late:
                 work.answers[place] = notice.unready(reason, roles, self._dispatcher.model_version())

@@ -8,6 +8,7 @@ import uuid
 
 import redis
 
+from backend import logs
 from backend.delivery import Deliveries, Pending
 from backend.errors import BackendError, LabelStudioAway, NoWorker, QueueFull, TaskGone, WorkerDied
 from backend.flights import Flights, Landing
@@ -61,9 +62,12 @@ class Courier:
         for pending in self._deliveries.due(room + len(self._flights)) if room > 0 else []:
             if pending.key not in self._flights and room > 0:
                 room -= 1
-                self._launch(pending)
+                with logs.of_request(pending.request_id):
+                    self._launch(pending)
         for landing in self._flights.land(self._settings.heartbeat_s):
-            self._deliver(self._in_hand.pop(landing.key), landing)
+            pending = self._in_hand.pop(landing.key)
+            with logs.of_request(pending.request_id):
+                self._deliver(pending, landing)
         return len(self._flights) > 0
 
     def _is_mine(self) -> bool:
@@ -102,15 +106,10 @@ class Courier:
                 stored = self._uploader.upload(task, prediction)
                 if any(reply.clip is not None for _, reply in landing.replies):
                     self._uploader.drop_unfinished(task, prediction.model_version)
-                log.info(
-                    "request=%s task %s: %s",
-                    pending.request_id,
-                    task,
-                    "delivered late" if stored else "had this prediction already",
-                )
+                log.info("task %s: %s", task, "delivered late" if stored else "had this prediction already")
             self._deliveries.settle([pending.key])
         except LabelStudioAway:
-            log.info("request=%s task %s is delivered when Label Studio is back", pending.request_id, task)
+            log.info("task %s is delivered when Label Studio is back", task)
         except BackendError as error:
             self._give_up(pending, error)
 
@@ -123,13 +122,7 @@ class Courier:
             self._deliveries.later(again, 2.0**again.tries)
 
     def _give_up(self, pending: Pending, error: BackendError) -> None:
-        log.warning(
-            "request=%s task %s gets no prediction: %s: %s",
-            pending.request_id,
-            pending.task.id,
-            error.type,
-            ascii(str(error)),
-        )
+        log.warning("task %s gets no prediction: %s: %s", pending.task.id, error.type, ascii(str(error)))
         self._deliveries.settle([pending.key])
 
     def _run(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import redis
 from rq.results import Result
 
+from backend import logs
 from backend.errors import BackendError, NoWorker, QueueFull
 from backend.job import JobReply, JobRequest
 from backend.protocol import LabelStudioTask
@@ -191,7 +192,8 @@ class Flights:
         for job in self._dispatcher.missing(self._open):
             for key in set(self._open[job]):
                 plan, request = self._flights[key].jobs[job]
-                log.warning("request=%s a job is gone from the queue: it is put in again", request.request_id)
+                with logs.of_request(request.request_id):
+                    log.warning("a job is gone from the queue: it is put in again")
                 try:
                     again = self._dispatcher.submit_once(request, self._queue)
                 except (NoWorker, QueueFull):

@@ -17,7 +17,7 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from backend import presence
+from backend import logs, presence
 from backend.affinity import Affinity, patience_s
 from backend.errors import (
     BackendError,
@@ -242,7 +242,8 @@ class Dispatcher:
             try:
                 return JobReply.model_validate(value)
             except ValidationError:
-                log.error("request %s: a reply that this front does not understand", request.request_id)
+                with logs.of_request(request.request_id):
+                    log.error("a reply that this front does not understand")
                 raise WorkerError("the worker answers in another format: run the same version everywhere") from None
         raise self._failure(result, request)
 
@@ -255,7 +256,8 @@ class Dispatcher:
                 f"the job took longer than {self._settings.job_timeout_s} s: use a smaller picture, a faster device or "
                 "model, or raise PALLAS_JOB_TIMEOUT_S"
             )
-        log.error("request %s failed in the worker:\n%s", request.request_id, trace)
+        with logs.of_request(request.request_id):
+            log.error("failed in the worker:\n%s", trace)
         return WorkerError(f"the worker failed on this request; its log says why under request {request.request_id}")
 
 

@@ -66,13 +66,18 @@ def test_what_is_not_ready_in_time_is_delivered_later(
         assert late == set(range(1, 9)) - ready and len(late) >= 2
         assert answer.headers["X-Pallas-Late"] == str(len(late))
         # asked again while it is in work: nothing is computed twice, and nothing is stored twice
-        again = stack.post("/predict", json=body(label_studio)).json()
+        once_more = stack.post("/predict", json=body(label_studio))
+        again = once_more.json()
         answered = {place + 1 for place, result in enumerate(again["results"]) if result}
         wait_until(lambda: set(label_studio.counts()) >= late - answered)
         wait_until(lambda: connect(stack.settings).hlen("pallas:late:task") == 0)
         counts = label_studio.counts(stack.wait_for_worker().model_version)
         assert set(counts.values()) == {1} and not set(counts) & answered and 9 not in counts
         assert len(label_studio.predictions[max(counts)][0]["result"]) == 24 * 3
+        # the id of a request that asked for it, once in each line
+        lines = [line for line in stack.log.read_text().splitlines() if "delivered late" in line or "not ready" in line]
+        asked = {answer.headers["X-Request-Id"], once_more.headers["X-Request-Id"]}
+        assert lines and all(line.count("request=") == 1 and line.split("request=")[1] in asked for line in lines)
         jobs = stack.workers()[0].stats["embedding_hits"] + stack.workers()[0].stats["embedding_misses"]
         assert jobs <= 8 + 2  # the first picture is looked for twice
 
