@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--sam2-config", help="the Hydra config of those weights")
     model.add_argument("--device", help="auto, cpu, cuda, cuda:N, mps")
     model.add_argument("--dtype", help="auto, float32, bfloat16, float16")
+    model.add_argument("--quantize", help="none; int8: the language model's layers in eight bits, on a CPU")
     model.add_argument("--log-level", help="DEBUG, INFO, WARNING, ERROR")
     model.add_argument("--log-format", help="text, json (one object a line)")
     address = argparse.ArgumentParser(add_help=False)

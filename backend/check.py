@@ -87,13 +87,16 @@ def check_workers(settings: Settings) -> Finding:
 
 
 def check_device(settings: Settings) -> Finding:
-    """Whether this machine has the device."""
+    """Whether this machine has the device, and it does the dtype and the quantization."""
     from model.device import pick_device, pick_dtype
     from model.errors import DeviceError
+    from model.quantized import check_kind
 
     try:
         device = pick_device(settings.device)
-        return Finding(True, f"{device}, {pick_dtype(settings.dtype, device)}")
+        dtype = pick_dtype(settings.dtype, device)
+        how = f", quantize {settings.quantize}" if check_kind(settings.quantize, device, dtype) else ""
+        return Finding(True, f"{device}, {dtype}{how}")
     except DeviceError as error:
         return Finding(False, str(error))
 
@@ -106,7 +109,12 @@ def check_model(settings: Settings) -> Finding:
     begin = time.perf_counter()
     try:
         pam = PerceiveAnything.from_pretrained(
-            settings.model, settings.sam2_checkpoint, settings.sam2_config, settings.device, settings.dtype
+            settings.model,
+            settings.sam2_checkpoint,
+            settings.sam2_config,
+            settings.device,
+            settings.dtype,
+            quantize=settings.quantize,
         )
     except ModelError as error:
         return Finding(False, str(error))

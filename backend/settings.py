@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     sam2_config: str | None = Field(None, description="the Hydra config of those weights")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N, mps")
     dtype: str = Field("auto", description="auto, float32, bfloat16, float16")
+    quantize: str = Field("none", description="none; int8: the language model's layers in eight bits, on CPUs only")
     compile: bool = Field(False, description="compile the model when a worker starts, for GPUs: slower then")
     language: str = Field("en", description="language of the texts: en or zh")
     label_threshold: float = Field(0.4, ge=0, le=1, description="probability from which the model's label is set")

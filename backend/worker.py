@@ -256,6 +256,7 @@ def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis, name: 
         settings.device,
         settings.dtype,
         settings.compile,
+        settings.quantize,
     )
     claims = Claims(blocking, pam.version, settings.job_timeout_s)
     pictures = PictureStore(settings, client)

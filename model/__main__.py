@@ -84,6 +84,7 @@ def _model() -> argparse.ArgumentParser:
     model.add_argument("--sam2-config", help="the Hydra config of those weights")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
     model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    model.add_argument("--quantize", default="none", help="none; int8: the language model in eight bits, on a CPU")
     return model
 
 
@@ -124,7 +125,12 @@ def _load(options: argparse.Namespace) -> PerceiveAnything:
     from model import PerceiveAnything
 
     return PerceiveAnything.from_pretrained(
-        options.model, options.sam2, options.sam2_config, options.device, options.dtype
+        options.model,
+        options.sam2,
+        options.sam2_config,
+        options.device,
+        options.dtype,
+        quantize=options.quantize,
     )
 
 

@@ -25,6 +25,8 @@ from model.linear import quicken
 from model.perceiver import Vision
 from model.prompt import Prompt
 from model.proposals import Wanted, propose
+from model.quantized import check_kind
+from model.quantized import quantize as eight_bits
 from model.region import Perception, Region, Segment, Text, Texts
 from model.task import Task, instruction
 from model.tower import Tower
@@ -84,6 +86,7 @@ class PerceiveAnything(VideoVerbs):
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         compile: bool = False,
+        quantize: str = "none",
     ) -> PerceiveAnything:
         """Load a published checkpoint, or one in the same layout.
 
@@ -94,15 +97,20 @@ class PerceiveAnything(VideoVerbs):
             device: "auto" (cuda, mps, cpu in this order), "cuda", "cuda:1", "mps", "cpu".
             dtype: "auto" (bfloat16 on GPUs that have it, float16 on others, float32 on the CPU), or one of these.
             compile: compile SAM 2's encoder and, on CUDA, replay the token loop as a graph; loading takes minutes more.
+            quantize: "int8" keeps the language model's linear layers in eight bits, on a CPU in float32 only: less
+                memory, and quicker where they are large; answers may differ (docs/model.md).
 
         Raises:
             CheckpointError: something is missing, damaged or does not fit; the message names the file and the fix.
-            DeviceError: the machine has no such device, or it cannot do this dtype.
+            DeviceError: the machine has no such device, or it cannot do this dtype or quantization.
         """
         place = pick_device(device)
         kind = pick_dtype(dtype, place)
+        in_eight_bits = check_kind(quantize, place, kind)
         checkpoint = Checkpoint.find(folder_or_id, sam2_checkpoint, sam2_config)
         vision, language = checkpoint.load_language(place, kind)
+        if in_eight_bits:
+            eight_bits(language.model)
         tower = Tower(checkpoint.load_sam2(place), kind)
         name = Path(folder_or_id).name
         pam = cls(tower, vision, language, name, f"{name}@{checkpoint.fingerprint()}")

@@ -70,3 +70,17 @@ def test_random_weights_of_a_released_shape_load(tmp_path: Path) -> None:
     picture = torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()
     found = pam.perceive(picture, [Prompt(points=[(30, 20, 1)])], [Task.BRIEF], max_new_tokens=2)
     assert len(found.texts[0][Task.BRIEF].token_ids) <= 2
+
+
+def test_eight_bits(small_checkpoint: Path) -> None:
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        pytest.skip("eight bits are for x86 processors")
+    command = [sys.executable, "-m", "benchmarks.quantized", "--checkpoint", str(small_checkpoint), "--json"]
+    size = ["--new-tokens", "2", "--repeats", "1"]
+    done = subprocess.run([*command, *size], check=False, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    sizes = report.pop("megabytes")
+    assert 0 < sizes["int8"] < sizes["float32"]
+    assert list(report) == ["prompt", "2 tokens of 2 texts", "100 labels"]
+    assert all(row["float32_s"] > 0 and row["int8_s"] > 0 and row["ratio"] > 0 for row in report.values())

@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ArtMissing as error:
         print(f"The held-out evaluation draws its scenes from packages that are not here yet: {error}", file=sys.stderr)
         return 2
-    pam = PerceiveAnything.from_pretrained(options.model, device=options.device, dtype=options.dtype)
+    pam = PerceiveAnything.from_pretrained(
+        options.model, device=options.device, dtype=options.dtype, quantize=options.quantize
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {}
     if options.count:
@@ -59,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    parser.add_argument("--quantize", default="none", help="none; int8: the language model in eight bits, on a CPU")
     return parser
 
 

@@ -23,6 +23,17 @@ def test_all_well(small_checkpoint: Path, tmp_path: Path) -> None:
     assert "python -m backend serve" in text and "LABEL_STUDIO_URL is not set" in text
 
 
+def test_what_cannot_be_quantized_is_said(small_checkpoint: Path, tmp_path: Path) -> None:
+    settings = Settings(model=str(small_checkpoint), state_dir=tmp_path / "state", device="cpu", quantize="int8")
+    code, text = report(settings)
+    assert code == 0
+    assert "ok device: cpu, torch.float32, quantize int8" in text
+    code, text = report(settings.model_copy(update={"dtype": "bfloat16"}))
+    assert code == 1
+    assert "failed device: quantize int8 goes with dtype float32" in text
+    assert "failed model: quantize int8 goes with dtype float32" in text
+
+
 def test_each_failure_says_what_to_do(tmp_path: Path) -> None:
     code, text = report(
         Settings(
