@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.bounds import Machine, Work, operations
 from benchmarks.image import Patience
+from benchmarks.soak import slope
 from benchmarks.weights import write
 from model import PerceiveAnything, Prompt, Task
 
@@ -84,3 +86,13 @@ def test_eight_bits(small_checkpoint: Path) -> None:
     assert 0 < sizes["int8"] < sizes["float32"]
     assert list(report) == ["prompt", "2 tokens of 2 texts", "100 labels"]
     assert all(row["float32_s"] > 0 and row["int8_s"] > 0 and row["ratio"] > 0 for row in report.values())
+
+
+def test_the_slope_of_a_soak_is_told_from_its_noise() -> None:
+    rng = np.random.default_rng(0)
+    seconds = np.arange(900.0, 1800.0, 10.0)
+    flat, rising = 100 + rng.normal(0, 1, 90), 100 + seconds / 3600 * 30 + rng.normal(0, 1, 90)
+    assert abs(slope(seconds, flat)[0]) < slope(seconds, flat)[1] < 10
+    rise, error = slope(seconds, rising)
+    assert abs(rise - 30) < error < 10
+    assert np.isnan(slope(seconds[:6], flat[:6])).all()
