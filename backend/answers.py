@@ -10,6 +10,7 @@ import redis
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from backend.job import RegionPrompt
+from backend.video.sequences import Keyframe, keyframes_of
 
 _KEY = "pallas:answer:"
 _TASK = "pallas:answers:"
@@ -22,11 +23,13 @@ class Remembered(BaseModel):
     Attributes:
         id: of the region in Label Studio.
         at: seconds since the epoch.
-        image: name of the <Image>.
+        image: name of the <Image> or <Video>.
         mask: COCO RLE of our mask; None where a person's own geometry was described.
         prompt: the clicks and the box that made it, for corrections; Label Studio does not keep them.
         labels: by control name, the label or choice that we set (of a taxonomy its path, joined by " / ").
         texts: by control name, the text that we set.
+        sequence: keyframes of our tracked region; empty where it is none.
+        frames: of the video, by Label Studio's count.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,6 +41,8 @@ class Remembered(BaseModel):
     prompt: RegionPrompt | None = None
     labels: dict[str, str] = {}
     texts: dict[str, str] = {}
+    sequence: tuple[Keyframe, ...] = ()
+    frames: int = 0
 
     @classmethod
     def of(
@@ -47,7 +52,13 @@ class Remembered(BaseModel):
         labels, texts = words_of(items)
         kept = prompt.model_copy(update={"mask": None}) if prompt is not None else None
         name, image = items[0]["id"], items[0]["to_name"]
-        return cls(id=name, at=time.time(), image=image, mask=mask, prompt=kept, labels=labels, texts=texts)
+        value = items[0]["value"]
+        return cls(
+            **{"id": name, "at": time.time(), "image": image, "mask": mask, "prompt": kept},
+            **{"labels": labels, "texts": texts},
+            sequence=keyframes_of(value),
+            frames=value.get("framesCount", 0),
+        )
 
 
 def words_of(items: Iterable[dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
@@ -56,7 +67,7 @@ def words_of(items: Iterable[dict[str, Any]]) -> tuple[dict[str, str], dict[str,
     texts: dict[str, str] = {}
     for item in items:
         kind, name = str(item.get("type", "")), str(item.get("from_name", ""))
-        value = item.get("value", {}).get("text" if kind == "textarea" else kind)
+        value = item.get("value", {}).get({"textarea": "text", "videorectangle": "labels"}.get(kind, kind))
         if not isinstance(value, list) or not value:
             continue
         if kind == "textarea":

@@ -17,13 +17,16 @@ from backend.answers import Answers, Remembered, words_of
 from backend.errors import PromptError
 from backend.existing import regions_of
 from backend.geometry import MASKS, kind_of
-from backend.protocol import ResultItem, WebhookRequest, Work
+from backend.protocol import ResultItem, WebhookRequest, Work, items_of
+from backend.video.sequences import keyframes_of, sequence_j
 from backend.wish import rle_of
 
 log = logging.getLogger(__name__)
 
 KEPT_IOU = 0.95
-"""A mask counts as kept from this IoU with ours: brushes are saved with small rounding."""
+"""A mask, and a track by its J, counts as kept from this IoU with ours: brushes are saved with small rounding."""
+
+_OF_VIDEOS = ("videorectangle", "timelinelabels")
 
 _SUMS = "pallas:review"
 _STATE = "pallas:reviewed:"
@@ -35,6 +38,7 @@ _MOST_PIXELS = 178_956_970
 class Verdict:
     """On one region: IoU of the saved mask with ours, labels and texts kept of those we set, and edit distances.
 
+    `j` is that of a tracked region: the mean IoU of the saved boxes with ours over the frames of the video.
     `distance` is the normalised Levenshtein distance of each changed or removed text, 0..1, summed.
     """
 
@@ -44,6 +48,7 @@ class Verdict:
     texts: int
     texts_kept: int
     distance: float
+    j: float | None = None
 
     def counts(self) -> dict[str, float]:
         """As numbers that can be added up."""
@@ -53,6 +58,9 @@ class Verdict:
             "masks": int(has_mask),
             "masks_kept": int(has_mask and (self.iou or 0.0) >= KEPT_IOU),
             "iou": self.iou or 0.0,
+            "tracks": int(self.j is not None),
+            "tracks_kept": int(self.j is not None and self.j >= KEPT_IOU),
+            "j": self.j or 0.0,
             "labels": self.labels,
             "labels_kept": self.labels_kept,
             "texts": self.texts,
@@ -72,6 +80,9 @@ def judge(ours: Remembered, items: Sequence[ResultItem]) -> Verdict:
             iou = _iou(ours.mask, rle_of(items[0], _MOST_PIXELS))
         except PromptError as error:
             log.info("the saved region %s cannot be compared: %s", ascii(ours.id), error)
+    j = None
+    if ours.sequence and items[0].type == "videorectangle":
+        j = sequence_j(ours.sequence, keyframes_of(items[0].value.model_extra or {}), ours.frames)
     said = [texts.get(name, "") for name in ours.texts]
     distances = [Levenshtein.normalized_distance(a, b) for a, b in zip(ours.texts.values(), said, strict=True)]
     return Verdict(
@@ -81,6 +92,7 @@ def judge(ours: Remembered, items: Sequence[ResultItem]) -> Verdict:
         texts=len(distances),
         texts_kept=distances.count(0.0),
         distance=sum(distances),
+        j=j,
     )
 
 
@@ -101,6 +113,7 @@ class Reviews:
     def _take(self, work: Work) -> int:
         names = {str(item.get("to_name", "")) for item in work.result}
         regions = [items for name in names for items in regions_of(work.result, name)]
+        regions += _of_videos(work.result)
         known = self._answers.get([items[0].id for items in regions if items[0].id])
         count = 0
         for items in regions:
@@ -137,15 +150,28 @@ def show(client: redis.Redis, console: Console) -> int:
         )
         return 0
     table = Table("of our answers", "reviewed", "kept", "share", title=f"{found['regions']:.0f} regions reviewed")
-    for title, name in (("masks", "masks"), ("labels", "labels"), ("texts", "texts")):
+    for title, name in (("masks", "masks"), ("tracks", "tracks"), ("labels", "labels"), ("texts", "texts")):
         count, kept = found[name], found[f"{name}_kept"]
         table.add_row(title, f"{count:.0f}", f"{kept:.0f}", f"{kept / count:.0%}" if count else "–")
     console.print(table)
     if found["masks"]:
         console.print(f"mean IoU of the saved masks with ours: {found['iou'] / found['masks']:.3f}")
+    if found["tracks"]:
+        console.print(f"mean J of the saved tracks with ours, over all frames: {found['j'] / found['tracks']:.3f}")
     if found["texts"]:
         console.print(f"mean edit distance of texts (0 kept, 1 rewritten): {found['distance'] / found['texts']:.3f}")
     return 0
+
+
+def _of_videos(result: Sequence[dict[str, Any]]) -> list[list[ResultItem]]:
+    """Tracked regions and events, each as its items with the sequence or the ranges first."""
+    by_id: dict[str, list[ResultItem]] = {}
+    for item in items_of(result):
+        if item.id:
+            by_id.setdefault(item.id, []).append(item)
+    for items in by_id.values():
+        items.sort(key=lambda item: item.type not in _OF_VIDEOS)
+    return [items for items in by_id.values() if items[0].type in _OF_VIDEOS]
 
 
 def _iou(one: dict[str, Any], other: dict[str, Any]) -> float:
