@@ -16,8 +16,10 @@ from backend.errors import PictureNotFound, PictureTooLarge
 from backend.pictures import BLOB_KEY
 from backend.plan import Plan
 from backend.settings import Settings
+from backend.video.plan import ClipPlan
 
 _TTL_S = 86_400
+_MOST_IN_REDIS = 512 << 20  # one value of Redis
 
 
 class LocalPictures:
@@ -25,6 +27,7 @@ class LocalPictures:
 
     def __init__(self, settings: Settings, client: redis.Redis, folder: Path) -> None:
         self._most = settings.max_picture_bytes
+        self._most_of_video = min(settings.max_video_bytes, _MOST_IN_REDIS)
         self._redis = client
         self._folder = folder
         self._uses: Counter[str] = Counter()
@@ -38,9 +41,10 @@ class LocalPictures:
         path = self.path(plan.picture)
         if path is None:
             return plan
+        most = self._most_of_video if isinstance(plan, ClipPlan) else self._most
         try:
-            if path.stat().st_size > self._most:
-                raise PictureTooLarge(f"{path.name} is larger than {self._most:,} bytes: make it smaller")
+            if path.stat().st_size > most:
+                raise PictureTooLarge(f"{path.name} is larger than {most:,} bytes: make it smaller")
             data = path.read_bytes()
         except OSError as error:
             raise PictureNotFound(f"{path} cannot be read ({error.strerror})") from None
