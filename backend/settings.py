@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     )
     video_fetch_timeout_s: float = Field(35, gt=0, description="for one video")
     video_slice_s: float = Field(10, gt=0, description="how long a worker stays with a video before it looks up")
+    video_checkpoint_s: float = Field(
+        5, gt=0, description="so much of the work on a video is lost with its worker at most, about"
+    )
 
     picture_memory_s: float = Field(300, ge=0, description="how long an address is taken to show the same picture")
     fetch_timeout_s: float = Field(15, gt=0, description="for one picture")

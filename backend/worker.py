@@ -32,6 +32,7 @@ from backend.presence import Heart, Sign
 from backend.queues import BATCH, BULK, CLIPS, INTERACTIVE, PRIVATE, make_queue
 from backend.redis_server import connect
 from backend.settings import Settings
+from backend.video.checkpoint import Checkpoints
 from backend.video.clips import Clips
 
 log = logging.getLogger(__name__)
@@ -261,7 +262,7 @@ def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis, name: 
     claims = Claims(blocking, pam.version, settings.job_timeout_s)
     pictures = PictureStore(settings, client)
     waiting = [make_queue(queue, client) for queue in (f"{INTERACTIVE}:{name}", INTERACTIVE)]
-    clips = Clips(settings, pam, pictures, lambda: any(queue.count for queue in waiting), name)
+    clips = Clips(settings, pam, pictures, lambda: any(queue.count for queue in waiting), Checkpoints(client), name)
     engine = Engine(settings, pam, Gallery(settings, pam, pictures, claims), clips)
     engine.warm_up()
     seconds = time.perf_counter() - begin

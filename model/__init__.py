@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from model.video.prompt import FramePrompt
     from model.video.source import Chosen, Limits, Video, open_video
     from model.video.stream import Event
-    from model.video.track import Sighting, Track, TrackedFrame, Tracking
+    from model.video.track import Progress, Sighting, Track, TrackedFrame, Tracking
 
 _HOME = {
     "share_cores": "device",
@@ -65,6 +65,7 @@ _HOME = {
     "Limits": "video.source",
     "Segment": "region",
     "Sighting": "video.track",
+    "Progress": "video.track",
     "Track": "video.track",
     "TrackedFrame": "video.track",
     "Tracking": "video.track",
@@ -89,6 +90,7 @@ __all__ = [
     "Perception",
     "PictureError",
     "PictureTooLargeError",
+    "Progress",
     "Prompt",
     "PromptError",
     "Reading",

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from backend.job import JobReply, JobRequest
 from backend.pictures import PictureStore
 from backend.settings import Settings
+from backend.video.checkpoint import Checkpoints
 from backend.video.work import ClipWork
 
 if TYPE_CHECKING:
     from model import PerceiveAnything
 
 IN_HAND = 3
-"""Videos that a worker keeps the state of; the one that was longest not asked for is begun anew when it is."""
+"""Videos that a worker keeps the state of; the one that was longest not asked for is put away into its checkpoint."""
 
 _STEADY_S = 0.3  # so long a job goes on at least, however many wait: or nothing would ever be done
 
@@ -31,6 +32,7 @@ class Clips:
     Args:
         settings, pam, pictures: as the engine has them.
         wanted: whether somebody with a click waits for this worker.
+        checkpoints: what is known of videos under way.
         worker: its name.
     """
 
@@ -40,12 +42,14 @@ class Clips:
         pam: PerceiveAnything,
         pictures: PictureStore,
         wanted: Callable[[], bool],
+        checkpoints: Checkpoints,
         worker: str = "",
     ) -> None:
         self._settings = settings
         self._pam = pam
         self._pictures = pictures
         self._wanted = wanted
+        self._checkpoints = checkpoints
         self._worker = worker
         self._in_hand: OrderedDict[str, ClipWork] = OrderedDict()
 
@@ -53,13 +57,18 @@ class Clips:
         """Work on a video for a while; the reply says whether it is done."""
         begin = time.monotonic()
         key = _key(request)
-        work = self._in_hand.pop(key, None) or self._begin(request)
+        work = self._in_hand.pop(key, None) or self._begin(key, request)
         going = True
         try:
             while going and not self._put_down(time.monotonic() - begin):
                 going = work.run()
-        except BaseException:
+                if going and time.monotonic() - work.kept_at > self._settings.video_checkpoint_s:
+                    self._keep(key, work)
+        except BaseException as error:
             work.close()
+            if isinstance(error, Exception):
+                # an error of the video's comes again; one that came of the checkpoint must not
+                self._checkpoints.drop(key)
             raise
         reply = work.reply()
         if going:
@@ -67,6 +76,7 @@ class Clips:
             reply = reply.model_copy(update={"worker": self._worker})
         else:
             work.close()
+            self._checkpoints.drop(key)
         seconds = {"queue": max(0.0, time.time() - request.sent_at), "video": time.monotonic() - begin}
         return JobReply(
             width=work.width,
@@ -78,15 +88,24 @@ class Clips:
             clip=reply,
         )
 
-    def _begin(self, request: JobRequest) -> ClipWork:
+    def _begin(self, key: str, request: JobRequest) -> ClipWork:
         assert request.clip is not None
-        if request.clip.part:
+        checkpoint = self._checkpoints.get(key)
+        if request.clip.part and checkpoint is None:
             log.info("a video's work was not in hand any more: it is begun anew")
         while len(self._in_hand) >= IN_HAND:
-            self._in_hand.popitem(last=False)[1].close()
+            other, work = self._in_hand.popitem(last=False)
+            self._keep(other, work)
+            work.close()
         return ClipWork(
-            self._settings, self._pam, self._pictures, request.picture, request.clip, request.max_new_tokens
+            self._settings, self._pam, self._pictures, request.picture, request.clip, request.max_new_tokens, checkpoint
         )
+
+    def _keep(self, key: str, work: ClipWork) -> None:
+        work.kept_at = time.monotonic()
+        checkpoint = work.checkpoint()
+        if checkpoint is not None:
+            self._checkpoints.keep(key, checkpoint)
 
     def _put_down(self, seconds: float) -> bool:
         if seconds > self._settings.video_slice_s:

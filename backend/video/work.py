@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,13 +31,16 @@ from backend.job import (
 from backend.labels import best_label
 from backend.pictures import PictureStore
 from backend.settings import Settings
+from backend.video.checkpoint import Checkpoint, ObjectSoFar
 from model.task import Task, VideoTask, video_instruction
 
 if TYPE_CHECKING:
-    from model import PerceiveAnything, Reading, Text, Track, Video
+    from model import PerceiveAnything, Reading, Text, Track, Tracking, Video
 
 _WHOLE_FRAMES = 16
 _EVENT_SHARE, _TRACK_SHARE = 0.4, 0.9  # of the work: with events, without them
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -47,6 +52,25 @@ class _Object:
     texts: dict[str, TextReply] = field(default_factory=dict)
     labels: tuple[LabelReply, ...] = ()
     events: list[EventReply] = field(default_factory=list)
+    told: int | None = None
+
+    @classmethod
+    def of(cls, kept: ObjectSoFar) -> _Object:
+        found = kept.found
+        return cls(
+            sightings={sighting[0]: sighting for sighting in found.sightings},
+            ious=[found.iou] * kept.seen,
+            texts=found.texts,
+            labels=found.labels,
+            events=list(found.events),
+            told=kept.told,
+        )
+
+    def box_before(self, time_s: float) -> tuple[float, float, float, float] | None:
+        """Where it was seen last before a time; else where it is seen first."""
+        seen = [one for one in self.reply().sightings if one[1] is not None]
+        earlier = [one for one in seen if one[0] < time_s]
+        return earlier[-1][1] if earlier else seen[0][1] if seen else None
 
     def reply(self) -> ObjectReply:
         return ObjectReply(
@@ -68,6 +92,11 @@ class ClipWork:
         address: of the video.
         ask: what is wanted.
         max_new_tokens: of each text.
+        checkpoint: of the same work, to go on from; it is not used where the model or the video is another one now.
+
+    Attributes:
+        width, height: of the video, pixels; 0 before it is open.
+        kept_at: when a checkpoint was made last, by the monotonic clock.
     """
 
     def __init__(
@@ -78,6 +107,7 @@ class ClipWork:
         address: str,
         ask: ClipAsk,
         max_new_tokens: int,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self._settings = settings
         self._pam = pam
@@ -90,6 +120,10 @@ class ClipWork:
         self._labels: tuple[LabelReply, ...] = ()
         self._duration_s = 0.0
         self._share = 0.0
+        self._before = checkpoint
+        self._tracking: Tracking | None = None
+        self._video = (0, 0, 0, 0)
+        self.kept_at = time.monotonic()
         self._file: tempfile._TemporaryFileWrapper[bytes] | None = None
         self.width = self.height = 0
         self._steps: Generator[None, None, None] = self._run()
@@ -114,6 +148,29 @@ class ClipWork:
             done=self._share >= 1,
         )
 
+    def checkpoint(self) -> Checkpoint | None:
+        """What a work begun elsewhere can go on from; None where nothing is worth it yet."""
+        if self._tracking is not None:
+            progress = self._tracking.progress()
+            steps, masks = progress.steps, progress.masks
+        elif self._before is not None and self._video == self._before.video:
+            steps, masks = self._before.steps, {i: one.masks for i, one in enumerate(self._before.objects)}
+        else:
+            return None
+        return Checkpoint(
+            model_version=self._pam.version,
+            video=self._video,
+            steps=steps,
+            objects=tuple(
+                ObjectSoFar(
+                    found=found.reply(), seen=len(found.ious), masks=dict(masks.get(number, {})), told=found.told
+                )
+                for number, found in enumerate(self._objects)
+            ),
+            texts=self._texts,
+            labels=self._labels,
+        )
+
     def close(self) -> None:
         """Forget the frames; the file goes from the disk."""
         self._steps.close()
@@ -126,15 +183,34 @@ class ClipWork:
         if not self._ask.objects:
             yield from self._whole(video)
             return
+        self._take_up(video)
         yield
         share = _EVENT_SHARE if self._ask.events is not None else _TRACK_SHARE
-        tracks = yield from self._track(video, share)
-        for number, track in tracks.items():
-            yield from self._describe(self._objects[number], track)
+        if not all(self._described(found) for found in self._objects):
+            tracks = yield from self._track(video, share)
+            for number, track in tracks.items():
+                yield from self._describe(self._objects[number], track)
         if self._ask.events is not None:
             for number in range(len(self._objects)):
                 yield from self._tell(video, number, share)
         yield from self._whole(video)
+
+    def _take_up(self, video: Video) -> None:
+        """Go on from the checkpoint, if it is of this model and this video."""
+        assert self._file is not None
+        self._video = self._file.tell(), video.width, video.height, video.frame_count
+        before = self._before
+        if before is None:
+            return
+        if (before.model_version, before.video) != (self._pam.version, self._video):
+            log.info("a video's checkpoint is of another model or another video: it is begun anew")
+            self._before = None
+            return
+        self._objects = [_Object.of(kept) for kept in before.objects]
+        self._texts, self._labels = before.texts, before.labels
+
+    def _described(self, found: _Object) -> bool:
+        return bool(found.texts) and len(found.labels) == len(self._ask.label_sets)
 
     def _opened(self) -> Video:
         """Fetch the video to a file of its own, and open it with fewer frames."""
@@ -164,7 +240,7 @@ class ClipWork:
 
     def _track(self, video: Video, share: float) -> Generator[None, None, dict[int, Track]]:
         """Follow all objects together, forward and then backward; their tracks by number."""
-        from model import FramePrompt, Prompt
+        from model import FramePrompt, Progress, Prompt
 
         prompts = []
         for number, asked in enumerate(self._ask.objects):
@@ -177,8 +253,15 @@ class ClipWork:
                     )
                 marks[video.nearest(mark.time_s)] = mark
             prompts += [FramePrompt(Prompt(box=self._pixels(mark)), frame, number) for frame, mark in marks.items()]
-        tracking = self._pam.track(video, prompts, direction="both")
-        for count, tracked in enumerate(tracking, start=1):
+        before = None
+        if self._before is not None:
+            masks = {number: kept.masks for number, kept in enumerate(self._before.objects)}
+            before = Progress(self._before.steps, masks)
+        self._tracking = tracking = self._pam.track(video, prompts, direction="both", progress=before)
+        known = before.steps if before is not None else 0
+        if known:
+            log.info("a video is taken up again: %d of %d frames are tracked already", known, tracking.total)
+        for count, tracked in enumerate(tracking, start=known + 1):
             for number, region in tracked.regions.items():
                 found = self._objects[number]
                 found.sightings[tracked.time_s] = (tracked.time_s, self._percent(region.box))
@@ -186,13 +269,15 @@ class ClipWork:
                     found.ious.append(region.iou)
             self._share = share * count / tracking.total
             yield
+        log.info("a video is tracked: %d frames here, %d before", tracking.total - known, known)
         return tracking.tracks
 
     def _describe(self, found: _Object, track: Track) -> Iterator[None]:
         """The texts and labels of one object."""
-        found.texts = self._words(track, self._ask.texts)
-        yield
-        if self._ask.label_sets and track.anchor is not None:
+        if not found.texts:
+            found.texts = self._words(track, self._ask.texts)
+            yield
+        if self._ask.label_sets and track.anchor is not None and not found.labels:
             reading = self._pam.read([track.anchor])
             found.labels = tuple(self._choose(reading, labels) for labels in self._ask.label_sets)
             yield
@@ -221,10 +306,15 @@ class ClipWork:
             return
         first_s, box = seen[0]
         assert box is not None and self._ask.events is not None
-        begin = video.nearest(first_s)
+        begin, said = video.nearest(first_s), ""
+        if found.told is not None:
+            begin, said = found.told, found.events[-1].caption.string if found.events else ""
+            if begin >= video.frame_count:
+                return
+            box = found.box_before(float(video.timestamps_s[begin])) or box
         rest = Chosen(video, range(begin, video.frame_count))
         prompt = Prompt(box=self._pixels(ClipMark(time_s=first_s, box=box)))
-        for event in self._pam.watch(rest, prompt, self._ask.events, self._tokens):
+        for event in self._pam.watch(rest, prompt, self._ask.events, self._tokens, said):
             if event is None:
                 yield
                 continue
@@ -239,7 +329,8 @@ class ClipWork:
             found.events.append(
                 EventReply(start_s=event.start_s, end_s=end_s, caption=_text(event.caption), label=label)
             )
-            done = after / max(1, rest.frame_count)
+            found.told = begin + after
+            done = found.told / max(1, video.frame_count)
             self._share = share + (_TRACK_SHARE - share) * (number + done) / len(self._objects)
             yield
 

@@ -84,12 +84,13 @@ def stream(
     describe: Describe,
     clip_length: int = CLIP_LENGTH,
     changes: bool = True,
+    previous: str = "",
 ) -> Iterator[Event | None]:
-    """See `PerceiveAnything.stream`; None after each frame."""
+    """See `PerceiveAnything.stream` and `watch`; None after each frame."""
     if clip_length < 1:
         raise ValueError(f"clips of {clip_length} frames: give at least 1")
     pushed: deque[Frame] = deque()
-    said = ""
+    said = previous
     while clip := (yield from _clip(tower, frames, pushed, prompt, clip_length, changes)):
         numbers = clip_numbers(len(clip))
         caption, read = describe([clip[i][1].features for i in numbers], said)

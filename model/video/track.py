@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
-from model.mask import Box
+from model.mask import Box, to_rle
 from model.region import Region, RegionFeatures, Segment
 
 CLIP_FRAMES = 16
 """Frames of an object that the language model sees, as PAM was trained."""
+
+
+RECALLED = 6
+"""Newest frames with a thing on them that are remembered anew when its tracking is taken up again: SAM 2's window."""
+
+Masks = Mapping[int, Mapping[int, dict[str, object]]]
+"""By object and frame, as `model.mask.to_rle` makes them."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far tracking came, in a form that can be written down: enough to go on elsewhere (`track(..., progress=…)`).
+
+    SAM 2's memories are not in it (megabytes a frame): they are made anew of the masks on these few frames.
+
+    Attributes:
+        steps: frames that came.
+        masks: on the newest frames on which each object was seen, and on those that are kept to describe it.
+    """
+
+    steps: int
+    masks: Masks = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,29 +123,58 @@ class Tracking(Iterator[TrackedFrame]):
     """Frames as they are tracked; nothing is computed before it is asked for, and it may be left at any frame.
 
     Attributes:
-        tracks: what is known of each object after the frames so far.
-        total: frames that will come; a frame comes twice where objects are tracked from it in both directions.
+        tracks: what is known of each object after the frames so far; after a `progress` without earlier sightings.
+        total: frames that come in all; a frame comes twice where objects are tracked from it in both directions.
     """
 
     def __init__(
-        self, frames: Iterator[TrackedFrame], tracks: dict[int, Track], planned: Mapping[int, Sequence[int]], total: int
+        self,
+        frames: Iterator[TrackedFrame],
+        tracks: dict[int, Track],
+        kept: Mapping[int, set[int]],
+        total: int,
+        progress: Progress | None = None,
     ) -> None:
         self._frames = frames
         self.tracks = tracks
         self.total = total
-        self._kept: dict[int, set[int]] = {}
-        for name, numbers in planned.items():
-            rising = sorted(numbers)
-            self._kept[name] = {rising[i] for i in clip_numbers(len(rising))}
+        self._kept = kept
+        self._steps = progress.steps if progress is not None else 0
+        self._newest: dict[int, deque[tuple[int, dict[str, object]]]] = {name: deque(maxlen=RECALLED) for name in kept}
+        self._moments: dict[int, dict[int, dict[str, object]]] = {name: {} for name in kept}
+        for name, masks in (progress.masks if progress is not None else {}).items():
+            self._moments[name] = {frame: mask for frame, mask in masks.items() if frame in kept[name]}
+            # whatever is no kept frame was among the newest ones
+            self._newest[name].extend((frame, mask) for frame, mask in masks.items() if frame not in kept[name])
 
     def __next__(self) -> TrackedFrame:
         found = next(self._frames)
+        self._steps += 1
         for name, region in found.regions.items():
-            self.tracks[name].see(found, region, found.frame in self._kept[name])
+            keep = found.frame in self._kept[name]
+            self.tracks[name].see(found, region, keep)
+            if region.mask.any():
+                mask = to_rle(region.mask)
+                self._newest[name].append((found.frame, mask))
+                if keep:
+                    self._moments[name][found.frame] = mask
         return found
+
+    def progress(self) -> Progress:
+        """How far it came, to go on from there with the same video and prompts."""
+        return Progress(self._steps, {name: self._moments[name] | dict(self._newest[name]) for name in self._kept})
 
     def finish(self) -> dict[int, Track]:
         """Track to the end; the tracks by object number."""
         for _ in self:
             pass
         return self.tracks
+
+
+def kept_frames(planned: Mapping[int, Sequence[int]]) -> dict[int, set[int]]:
+    """Of the frames that each object will be tracked over, those that are kept to describe it."""
+    found = {}
+    for name, numbers in planned.items():
+        rising = sorted(numbers)
+        found[name] = {rising[i] for i in clip_numbers(len(rising))}
+    return found

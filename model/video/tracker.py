@@ -7,7 +7,7 @@ that look back at the same frames go through memory attention and mask decoder t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,13 +17,14 @@ from PIL import Image
 from model.embedding import Embedding
 from model.errors import PromptError
 from model.image import as_rgb
+from model.mask import from_rle
 from model.prompt import Prompt
 from model.region import Region, RegionFeatures, Segment
 from model.tower import Decoded, Tower, full_size
 from model.video.memory import Bank, Look, Memory, Remembering
 from model.video.prompt import FramePrompt, Timeline, by_object
 from model.video.source import Video
-from model.video.track import Track, TrackedFrame, Tracking
+from model.video.track import Masks, Progress, Track, TrackedFrame, Tracking, kept_frames
 
 Direction = Literal["forward", "backward", "both"]
 
@@ -52,6 +53,7 @@ def track(
     prompts: Sequence[Prompt | FramePrompt],
     start_frame: int | None = None,
     direction: Direction = "forward",
+    progress: Progress | None = None,
 ) -> Tracking:
     """See `PerceiveAnything.track`."""
     if start_frame is not None and not 0 <= start_frame < video.frame_count:
@@ -64,8 +66,11 @@ def track(
             if prompt.correction and prompt.frame not in planned[name]:
                 raise PromptError(f"object {name} is not tracked over frame {prompt.frame}, which a correction is for")
     tracks = {name: Track(name, video.width, video.height) for name in objects}
-    frames = Tracker(tower, video, objects, tracks).run(passes)
-    return Tracking(frames, tracks, planned, sum(len(way.order) for way in passes))
+    total, kept = sum(len(way.order) for way in passes), kept_frames(planned)
+    if progress is not None and not (0 <= progress.steps <= total and set(progress.masks) <= set(objects)):
+        raise PromptError("this progress is of another video, or of other prompts")
+    frames = Tracker(tower, video, objects, tracks).run(passes, progress, kept)
+    return Tracking(frames, tracks, kept, total, progress)
 
 
 def _passes(objects: dict[int, Timeline], start: int | None, direction: Direction, count: int) -> list[Pass]:
@@ -96,12 +101,19 @@ class Tracker:
         self._banks = {name: Bank() for name in objects}
         self._encoded: tuple[int, Embedding] | None = None
 
-    def run(self, passes: Sequence[Pass]) -> Iterator[TrackedFrame]:
-        """First the frames with prompts, then every frame of every pass."""
+    def run(
+        self, passes: Sequence[Pass], progress: Progress | None, kept: Mapping[int, set[int]]
+    ) -> Iterator[TrackedFrame]:
+        """First the frames with prompts, then every frame of every pass that did not come before the progress."""
         self._mark()
+        done = 0
+        if progress is not None:
+            self._recall(progress.masks, kept)
+            done = progress.steps
         for number, way in enumerate(passes):
             again = number + 1 < len(passes)
-            for frame, picture in self._video.read(way.order):
+            skipped, done = min(done, len(way.order)), max(0, done - len(way.order))
+            for frame, picture in self._video.read(way.order[skipped:]):
                 here = [name for name, frames in way.frames.items() if frame in frames]
                 regions = self._step(frame, picture, here, way.backward)
                 for name in here:
@@ -121,6 +133,26 @@ class Tracker:
                 self._banks[name].marked[frame] = memory
                 if self._tracks[name].anchor is None:
                     self._tracks[name].anchor = region
+
+    def _recall(self, masks: Masks, kept: Mapping[int, set[int]]) -> None:
+        """Remember what was tracked before, from its masks: memories for the frames to come, features to describe."""
+        for frame in sorted({frame for mine in masks.values() for frame in mine}):
+            embedding = self._embed(frame, self._video.frame(frame))
+            for name, mine in masks.items():
+                if frame not in mine:
+                    continue
+                coords, labels, dense = self._tower.tensors(embedding, [Prompt(mask=from_rle(mine[frame]))])
+                assert dense is not None
+                decoded = self._tower.decode(embedding, coords, labels, dense)
+                if frame not in self._banks[name].marked:
+                    (memory,) = self._memory.encode(embedding, decoded, False, dense[:, 0])
+                    self._banks[name].recent[frame] = memory
+                if frame in kept[name]:
+                    self._tracks[name].moments[frame] = self._segment(embedding, decoded, 0).features
+        for name, track in self._tracks.items():
+            if not track.moments and track.anchor is not None:
+                # seen on none of the kept frames so far: something is to be described in any case
+                track.moments[min(self._banks[name].marked)] = track.anchor.features
 
     def _step(self, frame: int, picture: Image.Image, names: Sequence[int], backward: bool) -> dict[int, Segment]:
         embedding = self._embed(frame, picture)

@@ -20,7 +20,7 @@ from model.video.describing import describe_clip, read_clip
 from model.video.prompt import FramePrompt
 from model.video.source import FOLDER_RATE, Picture, Video, open_video
 from model.video.stream import CLIP_LENGTH, Event, frames_of, stream
-from model.video.track import Track, Tracking
+from model.video.track import Progress, Track, Tracking
 from model.video.tracker import Direction, track
 
 
@@ -50,6 +50,7 @@ class VideoVerbs(ABC):
         prompts: Sequence[Prompt | FramePrompt],
         start_frame: int | None = None,
         direction: Direction = "forward",
+        progress: Progress | None = None,
     ) -> Tracking:
         """Follow objects through a video, all of them together, frame by frame.
 
@@ -62,6 +63,9 @@ class VideoVerbs(ABC):
             start_frame: where all objects begin; None begins each on the first frame on which it is prompted.
             direction: "forward" to the end, "backward" to frame 0, or "both": forward, then from the beginning of each
                 object backward. ("backward" alone begins on the last prompted frame.)
+            progress: of a tracking of the same video with the same prompts (`Tracking.progress`): only the frames after
+                it come. Its few masks stand for what SAM 2 remembered, so what comes may differ a little from what an
+                uninterrupted tracking gives; corrections before it count through them alone.
 
         Returns:
             An iterator of `TrackedFrame`; its `tracks` say what is known of each object so far.
@@ -70,7 +74,7 @@ class VideoVerbs(ABC):
             VideoError: the video cannot be opened or read, now or at a frame.
             PromptError: no prompt, one outside the picture or on no frame, or a correction of nothing.
         """
-        return track(self.tower, open_video(video), prompts, start_frame, direction)
+        return track(self.tower, open_video(video), prompts, start_frame, direction, progress)
 
     def describe_video(
         self,
@@ -151,11 +155,19 @@ class VideoVerbs(ABC):
         return (event for event in steps if event is not None)
 
     def watch(
-        self, frames: Video | str | Path, prompt: Prompt, language: str = "en", max_new_tokens: int = 64
+        self,
+        frames: Video | str | Path,
+        prompt: Prompt,
+        language: str = "en",
+        max_new_tokens: int = 64,
+        previous: str = "",
     ) -> Iterator[Event | None]:
-        """As `stream`, and None after each frame: for whoever has something else to do meanwhile."""
+        """As `stream`, and None after each frame: for whoever has something else to do meanwhile.
+
+        `previous` is the caption of the event before, where the frames go on from one.
+        """
         sampling = Sampling(max_new_tokens=max_new_tokens)
-        return self._steps(frames, prompt, CLIP_LENGTH, True, language, sampling, FOLDER_RATE)
+        return self._steps(frames, prompt, CLIP_LENGTH, True, language, sampling, FOLDER_RATE, previous)
 
     def _steps(
         self,
@@ -166,6 +178,7 @@ class VideoVerbs(ABC):
         language: str,
         sampling: Sampling,
         frame_rate: float,
+        previous: str = "",
     ) -> Iterator[Event | None]:
         def caption(clip: Sequence[RegionFeatures], before: str) -> tuple[Text, Prefix]:
             prefix = read_clip(self.vision, self.language, clip)
@@ -173,7 +186,7 @@ class VideoVerbs(ABC):
             return texts[VideoTask.CAPTION], prefix
 
         source = open_video(frames) if isinstance(frames, str | Path) else frames
-        return stream(self.tower, frames_of(source, frame_rate), prompt, caption, clip_length, changes)
+        return stream(self.tower, frames_of(source, frame_rate), prompt, caption, clip_length, changes, previous)
 
 
 def _video_task(task: VideoTask | Task | str) -> VideoTask | Task | str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from backend.bulk.ledger import RUNNING
 from backend.bulk.progress import Status
+from backend.redis_server import connect
+from backend.video.checkpoint import Checkpoints
 from benchmarks.stand_in import TOKEN, StandIn, run_stand_in
 from tests.bulk.conftest import environment
 from tests.bulk.test_late import wait_until
+from tests.bulk.test_project import begin
 from tests.conftest import PICTURES
 from tests.http.stack import CONFIG as PICTURE_CONFIG
 from tests.http.stack import Stack, point, run_stack
@@ -113,3 +119,43 @@ def test_progress_counts_what_is_under_way() -> None:
     status = Status(RUNNING, 4, 1, 0, 0, 0, 0.1, 0, "", under_way=1.4)
     assert "1 of 4 done, 1.4 more under way, 0 failed" in status.line()
     assert "under way" not in replace(status, under_way=0.0).line()
+
+
+def test_a_clip_goes_on_after_its_worker_was_killed(
+    label_studio: StandIn, small_checkpoint: Path, tmp_path: Path
+) -> None:
+    """In the middle of a clip: what was tracked before is not tracked again, and the answer is whole."""
+    label_studio.add({"video": CLIP}, drawn({11: (11.0, 33.0, 25.0, 33.5)}))
+    own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN, "PALLAS_MAX_NEW_TOKENS": "4"}
+    own |= {"PALLAS_VIDEO_FRAME_RATE": "25", "PALLAS_VIDEO_SLICE_S": "1", "PALLAS_VIDEO_CHECKPOINT_S": "0.3"}
+    with run_stack(tmp_path, small_checkpoint, **own) as stack:
+        version = stack.wait_for_worker().model_version
+        client = connect(stack.settings)
+        process, _ = begin(stack, label_studio)
+        try:
+            wait_until(lambda: steps(client) > 30)
+            (sign,) = stack.workers()
+            os.kill(sign.pid, signal.SIGKILL)
+            known = steps(client)
+            assert 30 < known < 120
+            out, _ = process.communicate(timeout=200)
+        finally:
+            process.kill()
+        assert process.returncode == 0, out
+        told = stack.log.read_text()
+        assert f"a video is taken up again: {known} of 120 frames are tracked already" in told
+        assert f"a video is tracked: {120 - known} frames here, {known} before" in told
+        assert "begun anew" not in told
+        assert label_studio.counts(version) == {1: 1} and label_studio.asked[f"GET {CLIP}"] == 2
+        box = next(i for i in label_studio.predictions[1][0]["result"] if i["type"] == "videorectangle")
+        frames = [keyframe["frame"] for keyframe in box["value"]["sequence"]]
+        assert frames[0] == 1 and frames[-1] == 120 and frames == sorted(set(frames))
+        # nothing stays behind
+        assert list(client.scan_iter("pallas:clip:*")) == []
+
+
+def steps(client: redis.Redis) -> int:
+    """Frames that the one checkpoint knows."""
+    keys = list(client.scan_iter("pallas:clip:*"))
+    found = Checkpoints(client).get(keys[0].decode().removeprefix("pallas:clip:")) if keys else None
+    return found.steps if found is not None else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from model import FramePrompt, PerceiveAnything, Prompt, PromptError, Region, VideoError, open_video
+from model import FramePrompt, PerceiveAnything, Progress, Prompt, PromptError, Region, VideoError, open_video
 from model.tower import full_size
 from model.video.memory import Remembering
 from model.video.track import CLIP_FRAMES, clip_numbers
@@ -237,3 +238,38 @@ def test_other_faults(pam: PerceiveAnything) -> None:
     with pytest.raises(ValueError, match="iterate"):
         pam.describe_video(pam.track(FOLDER, [Prompt(box=LEFT)]).tracks[0])
     assert torch.is_grad_enabled() and open_video(FOLDER).frame_count == 18
+
+
+def test_tracking_is_taken_up_where_it_was_left(pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what comes after is tracked; it goes on from the masks of the few frames before, and so do the texts."""
+    said = [FramePrompt(Prompt(box=LEFT), 2, 0), FramePrompt(Prompt(box=RIGHT), 4, 1)]
+    whole = pam.track(FOLDER, said, direction="both")
+    frames = list(whole)
+    left = pam.track(FOLDER, said, direction="both")
+    cut = whole.total // 2
+    for _ in range(cut):
+        next(left)
+    written = json.loads(json.dumps(left.progress().masks))
+    masks = {int(name): {int(frame): mask for frame, mask in mine.items()} for name, mine in written.items()}
+    tracked: list[int] = []
+    step = Tracker._step
+
+    def noted(self: Tracker, frame: int, *more: Any) -> Any:
+        tracked.append(frame)
+        return step(self, frame, *more)
+
+    monkeypatch.setattr(Tracker, "_step", noted)
+    again = pam.track(FOLDER, said, direction="both", progress=Progress(cut, masks))
+    rest = list(again)
+    assert tracked == [found.frame for found in rest] == [found.frame for found in frames[cut:]]
+    assert again.total == whole.total and again.progress().steps == whole.total
+    for name, track in again.tracks.items():
+        assert set(track.moments) <= set(whole.tracks[name].moments) and len(track.clip()) == CLIP_FRAMES
+        assert pam.describe_video(track, max_new_tokens=2)
+    # the first frames after are those that lean most on what was remembered
+    for one, other in zip(frames[cut:], rest, strict=True):
+        assert set(one.regions) == set(other.regions)
+    ended = pam.track(FOLDER, said, direction="both", progress=again.progress())
+    assert list(ended) == [] and ended.tracks[0].clip()
+    with pytest.raises(PromptError, match="another video"):
+        pam.track(FOLDER, said, progress=Progress(10_000, {}))
