@@ -64,10 +64,11 @@ def test_a_clip_is_tracked_shown_accepted_saved_and_read_back(
     events = of_type(prediction["result"], "timelinelabels")
     assert events and of_type(prediction["result"], "textarea")
 
-    # the boxes were a first round's work: the second begins from what came of them
-    label_studio.call("DELETE", f"/api/annotations/{drawn}")
+    # as an annotator does: the task opens with the annotation that has the drawn box, the prediction is a tab beside it
     open_task(page, label_studio.url, project, task)
-    shown = page.evaluate(REGIONS)
+    (own,) = page.evaluate(REGIONS)
+    assert len(own["sequence"]) == 1
+    shown = open_prediction(page, prediction["model_version"])
     (box,) = [region for region in shown if region["type"] == "videorectangleregion"]
     assert [keyframe["frame"] for keyframe in box["sequence"]] == [keyframe["frame"] for keyframe in sequence]
     spans = [region["ranges"] for region in shown if region["type"] == "timelineregion"]
@@ -75,17 +76,15 @@ def test_a_clip_is_tracked_shown_accepted_saved_and_read_back(
     # one event after the other, over the whole clip
     assert [span["start"] for (span,) in spans] == [1, *(span["end"] + 1 for (span,) in spans[:-1])]
     assert spans[-1][0]["end"] == FRAMES
-    # Label Studio's own count of the clip's frames is ours
-    assert page.evaluate("() => window.Htx.annotationStore.selected.objects[0].length") == FRAMES
-    page.screenshot(path=artifacts / "video-frame-1.png")
-    page.evaluate("() => window.Htx.annotationStore.selected.objects[0].setFrame(20)")
-    page.wait_for_timeout(1500)
-    page.screenshot(path=artifacts / "video-frame-20.png")
+    take_pictures(page, artifacts)
+    accept(page, artifacts)
+    assert [region["sequence"] for region in page.evaluate(REGIONS)] == [region["sequence"] for region in shown]
 
     with page.expect_response(lambda answer: "/annotations" in answer.url and answer.request.method == "POST") as saved:
         page.get_by_test_id("bottombar-submit-button").click()
     assert saved.value.ok
-    (annotation,) = label_studio.annotations(task)
+    (annotation,) = [one for one in label_studio.annotations(task) if one["id"] != drawn]
+    assert annotation["parent_prediction"] == prediction["id"]
     (kept,) = of_type(annotation["result"], "videorectangle")
     assert kept["value"]["sequence"] == sequence and kept["id"] == tracked["id"]
     assert [item["value"]["ranges"] for item in of_type(annotation["result"], "timelinelabels")] == spans
@@ -104,6 +103,41 @@ def clip_percent(clip: Clip) -> tuple[float, ...]:
     return value["x"], value["y"], value["x"] + value["width"], value["y"] + value["height"]
 
 
+def open_prediction(page: Page, version: str) -> list[dict[str, Any]]:
+    """Click the prediction's tab; what Label Studio has on it."""
+    page.locator(".lsf-annotation-button").filter(has_text=version).click()
+    page.wait_for_function("() => window.Htx.annotationStore.selected.type === 'prediction'", timeout=PAGE_MS)
+    # the tab has a player of its own, which counts the clip's frames as we do
+    page.wait_for_function(
+        "frames => window.Htx.annotationStore.selected.objects[0].length === frames", arg=FRAMES, timeout=PAGE_MS
+    )
+    page.wait_for_function(SEEN, timeout=PAGE_MS)
+    # nothing can be saved from there
+    expect(page.get_by_test_id("bottombar-submit-button")).to_have_count(0)
+    expect(page.get_by_test_id("bottombar-update-button")).to_have_count(0)
+    found: list[dict[str, Any]] = page.evaluate(REGIONS)
+    return found
+
+
+def take_pictures(page: Page, artifacts: Path) -> None:
+    """Of two frames, with the box on the picture and the timeline beneath."""
+    for frame in (1, 20):
+        page.evaluate("frame => window.Htx.annotationStore.selected.objects[0].setFrame(frame)", frame)
+        page.wait_for_timeout(1500)
+        page.screenshot(path=artifacts / f"video-frame-{frame}.png")
+
+
+def accept(page: Page, artifacts: Path) -> None:
+    """The menu of the open prediction's tab makes an annotation of it."""
+    page.locator(".lsf-annotation-button_selected .lsf-annotation-button__trigger").click()
+    page.screenshot(path=artifacts / "video-menu.png")
+    page.get_by_text("Duplicate Annotation", exact=True).click()
+    page.wait_for_function("() => window.Htx.annotationStore.selected.type === 'annotation'", timeout=PAGE_MS)
+    expect(page.get_by_test_id("bottombar-submit-button")).to_be_visible(timeout=PAGE_MS)
+    page.wait_for_timeout(1000)
+    page.screenshot(path=artifacts / "video-accepted.png")
+
+
 def open_task(page: Page, url: str, project: int, task: int) -> None:
     # the list first: a never opened project, opened at a task, sometimes shows no predictions
     page.goto(f"{url}/projects/{project}/data")
@@ -111,4 +145,4 @@ def open_task(page: Page, url: str, project: int, task: int) -> None:
     page.goto(f"{url}/projects/{project}/data?task={task}")
     page.wait_for_function(SEEN, timeout=PAGE_MS)
     page.wait_for_load_state("networkidle")
-    expect(page.get_by_test_id("bottombar-submit-button")).to_be_visible(timeout=PAGE_MS)
+    expect(page.get_by_test_id("bottombar-update-button")).to_be_visible(timeout=PAGE_MS)
