@@ -88,14 +88,13 @@ def check_workers(settings: Settings) -> Finding:
 
 def check_device(settings: Settings) -> Finding:
     """Whether this machine has the device, and it does the dtype and the quantization."""
-    from model.device import pick_device, pick_dtype
+    from model.device import pick_device, pick_dtype, quantizes
     from model.errors import DeviceError
-    from model.quantized import check_kind
 
     try:
         device = pick_device(settings.device)
         dtype = pick_dtype(settings.dtype, device)
-        how = f", quantize {settings.quantize}" if check_kind(settings.quantize, device, dtype) else ""
+        how = f", quantize {settings.quantize}" if quantizes(settings.quantize, device, dtype) else ""
         return Finding(True, f"{device}, {dtype}{how}")
     except DeviceError as error:
         return Finding(False, str(error))

@@ -10,6 +10,8 @@ import torch
 from model.errors import DeviceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUANTIZATIONS = ("none", "int8")
+EIGHT_BITS = "linear_with_input_q_dq_qweight_dq_output_fp32"
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
@@ -58,6 +60,29 @@ def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     if dtype not in DTYPES.values():
         raise DeviceError(f"the dtype {dtype} is not supported: give auto, {', '.join(DTYPES)}")
     return dtype
+
+
+def quantizes(kind: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether to quantize, by the name of how.
+
+    Raises:
+        DeviceError: an unknown name, or a device, dtype or build of torch that does not do it.
+    """
+    if kind not in QUANTIZATIONS:
+        raise DeviceError(f"no quantization {kind!r}: give {' or '.join(QUANTIZATIONS)}")
+    if kind == "none":
+        return False
+    if device.type != "cpu":
+        raise DeviceError(f"quantize {kind} is for CPUs, not {device}: leave it out there, or run with --device cpu")
+    if dtype != torch.float32:
+        raise DeviceError(
+            f"quantize {kind} goes with dtype float32, not {str(dtype).removeprefix('torch.')}: leave one of both out"
+        )
+    if "fbgemm" not in torch.backends.quantized.supported_engines or not hasattr(torch.ops.quantized, EIGHT_BITS):
+        raise DeviceError(
+            f"quantize {kind} needs an x86 processor and a torch with FBGEMM: leave it out on this machine"
+        )
+    return True
 
 
 def free_bytes(device: torch.device) -> int | None:

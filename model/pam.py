@@ -16,7 +16,7 @@ from model.attention import Prefix
 from model.batches import batch_by_batch, fitting, in_batches
 from model.checkpoint import Checkpoint
 from model.compiled import compile_encoder
-from model.device import pick_device, pick_dtype
+from model.device import pick_device, pick_dtype, quantizes
 from model.embedding import Embedding
 from model.image import as_rgb
 from model.language import Language, Sampling
@@ -25,7 +25,6 @@ from model.linear import quicken
 from model.perceiver import Vision
 from model.prompt import Prompt
 from model.proposals import Wanted, propose
-from model.quantized import check_kind
 from model.quantized import quantize as eight_bits
 from model.region import Perception, Region, Segment, Text, Texts
 from model.task import Task, instruction
@@ -106,7 +105,7 @@ class PerceiveAnything(VideoVerbs):
         """
         place = pick_device(device)
         kind = pick_dtype(dtype, place)
-        in_eight_bits = check_kind(quantize, place, kind)
+        in_eight_bits = quantizes(quantize, place, kind)
         checkpoint = Checkpoint.find(folder_or_id, sam2_checkpoint, sam2_config)
         vision, language = checkpoint.load_language(place, kind)
         if in_eight_bits:

@@ -12,10 +12,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from model.errors import DeviceError
-
-KINDS = ("none", "int8")
-"""What `quantize` may say."""
+from model.device import EIGHT_BITS
 
 _LEAST = 1e-12
 """Of a row's largest number, so that a row of zeros can be divided by it."""
@@ -58,34 +55,8 @@ def quantize(module: nn.Module) -> None:
                 setattr(parent, name, EightBitLinear(layer))
 
 
-def check_kind(kind: str, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether to quantize, by the name of how.
-
-    Raises:
-        DeviceError: an unknown name, or a device, dtype or build of torch that does not do it.
-    """
-    if kind not in KINDS:
-        raise DeviceError(f"no quantization {kind!r}: give {' or '.join(KINDS)}")
-    if kind == "none":
-        return False
-    if device.type != "cpu":
-        raise DeviceError(f"quantize {kind} is for CPUs, not {device}: leave it out there, or run with --device cpu")
-    if dtype != torch.float32:
-        raise DeviceError(
-            f"quantize {kind} goes with dtype float32, not {str(dtype).removeprefix('torch.')}: leave one of both out"
-        )
-    if "fbgemm" not in torch.backends.quantized.supported_engines or not hasattr(torch.ops.quantized, _OPERATOR):
-        raise DeviceError(
-            f"quantize {kind} needs an x86 processor and a torch with FBGEMM: leave it out on this machine"
-        )
-    return True
-
-
-_OPERATOR = "linear_with_input_q_dq_qweight_dq_output_fp32"
-
-
 def _multiply(rows: torch.Tensor, scale: float, zero: int, packed: object) -> torch.Tensor:
-    out: torch.Tensor = getattr(torch.ops.quantized, _OPERATOR)(rows, scale, zero, packed)
+    out: torch.Tensor = getattr(torch.ops.quantized, EIGHT_BITS)(rows, scale, zero, packed)
     return out
 
 

@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from model import PerceiveAnything, Prompt, Task
+from model.device import quantizes
 from model.errors import DeviceError
-from model.quantized import EightBitLinear, check_kind, most_levels
+from model.quantized import EightBitLinear, most_levels
 from tests.conftest import PICTURES
 
 pytestmark = pytest.mark.skipif(
@@ -116,14 +117,14 @@ def test_all_linear_layers_take_a_quarter(tiny: PerceiveAnything, small_words: P
 
 def test_where_it_is_not_for(small_checkpoint: object, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError, match=r"for CPUs, not cuda:1.*--device cpu"):
-        check_kind("int8", torch.device("cuda:1"), torch.bfloat16)
+        quantizes("int8", torch.device("cuda:1"), torch.bfloat16)
     with pytest.raises(DeviceError, match="for CPUs, not mps"):
-        check_kind("int8", torch.device("mps"), torch.float32)
+        quantizes("int8", torch.device("mps"), torch.float32)
     with pytest.raises(DeviceError, match="goes with dtype float32, not bfloat16"):
         PerceiveAnything.from_pretrained(small_checkpoint, device="cpu", dtype="bfloat16", quantize="int8")  # type: ignore[arg-type]
     with pytest.raises(DeviceError, match="'int4': give none or int8"):
         PerceiveAnything.from_pretrained(small_checkpoint, device="cpu", quantize="int4")  # type: ignore[arg-type]
-    assert not check_kind("none", torch.device("cuda"), torch.bfloat16)
-    monkeypatch.setattr("model.quantized._OPERATOR", "is_not_there")
+    assert not quantizes("none", torch.device("cuda"), torch.bfloat16)
+    monkeypatch.setattr("model.device.EIGHT_BITS", "is_not_there")
     with pytest.raises(DeviceError, match="needs an x86 processor"):
-        check_kind("int8", torch.device("cpu"), torch.float32)
+        quantizes("int8", torch.device("cpu"), torch.float32)
