@@ -20,6 +20,9 @@ RUNNING, PAUSED, CANCELLED, FINISHED = "running", "paused", "cancelled", "finish
 
 _ALL = "pallas:bulk"
 _LEASE_MS = 8_000
+_KEPT_S = 90 * 86_400
+"""How long the books of an ended job stay; those of a paused one stay until it is taken up again."""
+_BOOKS = ("", ":tasks", ":ahead", ":later", ":due", ":failed", ":labels", ":least", ":shown")
 _LEAST = 24
 _BINS = 10
 
@@ -101,7 +104,14 @@ class Ledger:
         return self._text("state")
 
     def set_state(self, state: str, note: str = "") -> None:
-        self._redis.hset(self._key, mapping={"state": state, "note": note})
+        pipe = self._redis.pipeline()
+        pipe.hset(self._key, mapping={"state": state, "note": note})
+        for book in _BOOKS:
+            if state in (FINISHED, CANCELLED):
+                pipe.expire(self._key + book, _KEPT_S)
+            else:
+                pipe.persist(self._key + book)
+        pipe.execute()
 
     def fields(self) -> dict[str, str]:
         """All of the books' single entries."""
@@ -253,6 +263,9 @@ class Ledger:
 
 
 def names(client: redis.Redis) -> list[str]:
-    """All jobs, the newest first."""
+    """All jobs whose books are still there, the newest first."""
     found: Any = client.zrevrange(_ALL, 0, -1)
-    return [name.decode() for name in found]
+    there = {name: client.exists(f"{_ALL}:{name.decode()}") for name in found}
+    if gone := [name for name, kept in there.items() if not kept]:
+        client.zrem(_ALL, *gone)
+    return [name.decode() for name, kept in there.items() if kept]

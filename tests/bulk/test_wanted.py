@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from backend.bulk.ledger import Done, Ledger, Trouble
+from backend.bulk.ledger import FINISHED, PAUSED, RUNNING, Done, Ledger, Trouble, names
 from backend.bulk.spec import Spec
 from backend.bulk.wanted import wanted_roles, wanted_task
 from backend.errors import ConfigError, PromptError
@@ -113,6 +113,22 @@ def test_the_books_are_bounded_and_go_on(client: redis.Redis) -> None:
     least = ledger.least_certain()
     assert len(least) == 24 and [score for _, score in least] == sorted(i / 60 for i in range(24))
     assert client.hlen(f"pallas:bulk:{ledger.job}:shown") == 24
+
+
+def test_the_books_of_ended_jobs_go_after_a_season(client: redis.Redis) -> None:
+    ledger = Ledger.create(client, spec())
+    ledger.settle("1", Done(score=0.5, labels=("a",)))
+    ledger.set_state(PAUSED)
+    assert client.ttl(f"pallas:bulk:{ledger.job}") == -1
+    ledger.set_state(FINISHED)
+    books = [key for key in client.scan_iter(f"pallas:bulk:{ledger.job}*") if not key.endswith(b":lease")]
+    assert len(books) >= 3
+    assert all(0 < client.ttl(key) <= 90 * 86_400 for key in books)
+    ledger.set_state(RUNNING)  # `bulk retry`
+    assert all(client.ttl(key) == -1 for key in books)
+    assert ledger.job in names(client)
+    client.delete(*books)
+    assert ledger.job not in names(client) and client.zscore("pallas:bulk", ledger.job) is None
 
 
 def test_times_are_those_of_redis(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
