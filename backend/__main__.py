@@ -25,6 +25,9 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--device", help="auto, cpu, cuda, cuda:N, mps")
     model.add_argument("--dtype", help="auto, float32, bfloat16, float16")
     model.add_argument("--quantize", help="none; int8: the language model's layers in eight bits, on a CPU")
+    model.add_argument(
+        "--compile", action="store_true", default=None, help="compile the model when a worker starts, for GPUs"
+    )
     model.add_argument("--log-level", help="DEBUG, INFO, WARNING, ERROR")
     model.add_argument("--log-format", help="text, json (one object a line)")
     address = argparse.ArgumentParser(add_help=False)

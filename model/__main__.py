@@ -85,6 +85,7 @@ def _model() -> argparse.ArgumentParser:
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
     model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     model.add_argument("--quantize", default="none", help="none; int8: the language model in eight bits, on a CPU")
+    model.add_argument("--compile", action="store_true", help="compile it first, for GPUs: takes minutes")
     return model
 
 
@@ -130,6 +131,7 @@ def _load(options: argparse.Namespace) -> PerceiveAnything:
         options.sam2_config,
         options.device,
         options.dtype,
+        compile=options.compile,
         quantize=options.quantize,
     )
 
