@@ -48,8 +48,8 @@ def test_pieces_begin_with_the_thing(films: memory.Films) -> None:
 
 def test_without_anything_learned_features_pass(sam: SAM2Base, catalog: Catalog, tmp_path: Path) -> None:
     # at the size that the shipped encoder was trained for: how much is kept depends on its features
-    segmentation.at_size(sam, 192)
-    films = memory.draw(Director(Painter(catalog, "train", 1)), tmp_path / "films", 4, 192)
+    segmentation.at_size(sam, 256)
+    films = memory.draw(Director(Painter(catalog, "train", 1)), tmp_path / "films", 4, 256)
     piece = memory.scraps(np.random.default_rng(0), films, 4, 2)
     pictures = piece.pictures.flatten(0, 1)
     kept = memory.begin(sam, pictures)
