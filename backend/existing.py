@@ -44,14 +44,19 @@ def _saved_at(task: LabelStudioTask) -> float:
         return 0.0
 
 
+def by_region(items: Iterable[ResultItem]) -> list[list[ResultItem]]:
+    """The items of each region, in the order in which they come; an item without an id is left out."""
+    found: dict[str, list[ResultItem]] = {}
+    for item in items:
+        if item.id:
+            found.setdefault(item.id, []).append(item)
+    return list(found.values())
+
+
 def regions_of(result: Sequence[dict[str, Any]], image: str) -> list[list[ResultItem]]:
     """The regions of one <Image>, each as its items with the geometry first; what has no geometry is left out."""
-    by_id: dict[str, list[ResultItem]] = {}
-    for item in items_of(result):
-        if item.id and item.to_name == image and not is_leftover(item):
-            by_id.setdefault(item.id, []).append(item)
     regions = []
-    for items in by_id.values():
+    for items in by_region(item for item in items_of(result) if item.to_name == image and not is_leftover(item)):
         shapes = [item for item in items if kind_of(item.type) in KINDS]
         if shapes:
             regions.append([shapes[0], *(item for item in items if item is not shapes[0])])

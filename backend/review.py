@@ -15,7 +15,7 @@ from rich.table import Table
 
 from backend.answers import Answers, Remembered, words_of
 from backend.errors import PromptError
-from backend.existing import regions_of
+from backend.existing import by_region, regions_of
 from backend.geometry import MASKS, kind_of
 from backend.protocol import ResultItem, WebhookRequest, Work, items_of
 from backend.video.sequences import keyframes_of, sequence_j
@@ -165,13 +165,8 @@ def show(client: redis.Redis, console: Console) -> int:
 
 def _of_videos(result: Sequence[dict[str, Any]]) -> list[list[ResultItem]]:
     """Tracked regions and events, each as its items with the sequence or the ranges first."""
-    by_id: dict[str, list[ResultItem]] = {}
-    for item in items_of(result):
-        if item.id:
-            by_id.setdefault(item.id, []).append(item)
-    for items in by_id.values():
-        items.sort(key=lambda item: item.type not in _OF_VIDEOS)
-    return [items for items in by_id.values() if items[0].type in _OF_VIDEOS]
+    regions = [sorted(items, key=lambda item: item.type not in _OF_VIDEOS) for items in by_region(items_of(result))]
+    return [items for items in regions if items[0].type in _OF_VIDEOS]
 
 
 def _iou(one: dict[str, Any], other: dict[str, Any]) -> float:

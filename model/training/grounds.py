@@ -27,10 +27,10 @@ def part(
     """
     side = picture.shape[0]
     smooth = np.ascontiguousarray(cv2.GaussianBlur(picture, (0, 0), side / 120))
+    rows, columns = np.nonzero(owner == 0)
+    if not len(rows):
+        return None
     for _ in range(_TRIES):
-        rows, columns = np.nonzero(owner == 0)
-        if not len(rows):
-            return None
         pick = rng.integers(len(rows))
         far = int(rng.choice([4, 8, 14]))
         wall = np.pad((owner > 0).astype(np.uint8), 1)
