@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from sam2.modeling.backbones.hieradet import MultiScaleAttention
 from sam2.modeling.sam2_utils import MLP
 from torch import nn
 from torch.nn import functional
@@ -20,7 +21,8 @@ _LEAST_PRODUCTS = 1 << 20
 """Below both of these torch does it: oneDNN takes some microseconds more to begin."""
 
 _NUMBERS_IN_CACHE = 1 << 20
-"""Hidden numbers of an MLP that are made at a time, on the CPU: 4 MB, which its cache holds."""
+"""Numbers that are made at a time by an MLP (hidden) or by attention within windows (queries, keys, values), on the
+CPU: 4 MB, which its cache holds."""
 
 _stock = False
 
@@ -73,6 +75,23 @@ class FrugalMLP(MLP):
         return out.view(*rows.shape[:-1], -1)
 
 
+class FrugalAttention(MultiScaleAttention):
+    """SAM 2's attention within windows, on the CPU so many windows at a time that what it makes stays in the cache."""
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        count, height, width, _ = windows.shape
+        each = max(1, _NUMBERS_IN_CACHE // (height * width * self.qkv.out_features))
+        if _stock or not windows.is_cpu or count <= each or torch.is_grad_enabled():
+            whole: torch.Tensor = super().forward(windows)
+            return whole
+        first = super().forward(windows[:each])
+        out = first.new_empty(count, *first.shape[1:])
+        out[:each] = first
+        for start in range(each, count, each):
+            out[start : start + each] = super().forward(windows[start : start + each])
+        return out
+
+
 def quicken(module: nn.Module) -> None:
     """Let the layers of a module take the quicker ways; its parameters and their names stay the same."""
     for layer in module.modules():
@@ -80,6 +99,8 @@ def quicken(module: nn.Module) -> None:
             layer.__class__ = QuickLinear
         elif type(layer) is MLP:
             layer.__class__ = FrugalMLP
+        elif type(layer) is MultiScaleAttention:
+            layer.__class__ = FrugalAttention
 
 
 def _available() -> bool:

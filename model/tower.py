@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+from torch import nn
 from torch.nn import functional
 
 from model.batches import in_batches
@@ -54,6 +55,23 @@ class Decoded:
     image: torch.Tensor
 
 
+class _TopPositions(nn.Module):
+    """The neck's position encoding, of its top level only: nobody reads those of the finer levels, and at 1024 pixels
+    they take 200 MB to make and 80 MB to keep."""
+
+    def __init__(self, whole: nn.Module, sam: SAM2Base) -> None:
+        super().__init__()
+        self.whole = whole
+        self._stride = sam.backbone_stride
+        self._side = lambda: sam.image_size  # training changes it; no submodule, which would be a circle
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if features.shape[-1] > self._side() // self._stride:
+            return features.new_zeros(()).expand(features.shape)
+        positions: torch.Tensor = self.whole(features)
+        return positions
+
+
 class Tower:
     """SAM 2's encoder and mask decoder around one loaded `SAM2Base`.
 
@@ -65,6 +83,9 @@ class Tower:
         self.sam = sam.eval().requires_grad_(False)
         # as SAM 2's own builder of video predictors does, and PAM's with it: a person's mask is remembered as 0 and 1
         self.sam.binarize_mask_from_pts_for_mem_enc = True
+        neck = self.sam.image_encoder.neck
+        if not isinstance(neck.position_encoding, _TopPositions):
+            neck.position_encoding = _TopPositions(neck.position_encoding, self.sam)
         self.dtype = dtype
         self._decoding = threading.Lock()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sam2.modeling.backbones.hieradet import MultiScaleAttention
 from sam2.modeling.sam2_utils import MLP
 from torch import nn
 
 from model import PerceiveAnything
-from model.linear import FrugalMLP, QuickLinear, quicken, stock_kernels
+from model.linear import FrugalAttention, FrugalMLP, QuickLinear, quicken, stock_kernels
 
 
 @pytest.fixture
@@ -65,7 +66,25 @@ def test_an_mlp_in_pieces_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pool", [None, nn.MaxPool2d(2, 2)], ids=["plain", "pooled queries"])
+def test_attention_within_windows_in_pieces_computes_the_same(
+    monkeypatch: pytest.MonkeyPatch, pool: nn.Module | None
+) -> None:
+    attention = MultiScaleAttention(32, 64, 2, pool)
+    quicken(attention)
+    assert type(attention) is FrugalAttention
+    windows = torch.randn(7, 4, 4, 32)
+    with torch.no_grad():
+        whole = attention(windows)
+        monkeypatch.setattr("model.linear._NUMBERS_IN_CACHE", 3 * 4 * 4 * 192)  # three windows, and one is left over
+        pieces = attention(windows)
+    assert pieces.shape == (7, 2, 2, 64) if pool else (7, 4, 4, 64)
+    torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-5)
+
+
 def test_a_loaded_model_has_them(pam: PerceiveAnything) -> None:
     for module in (pam.tower.sam, pam.vision, pam.language.model):
-        assert not [name for name, layer in module.named_modules() if type(layer) in (nn.Linear, MLP)]
+        assert not [
+            name for name, layer in module.named_modules() if type(layer) in (nn.Linear, MLP, MultiScaleAttention)
+        ]
         assert any(isinstance(layer, QuickLinear) for layer in module.modules())
