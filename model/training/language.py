@@ -171,9 +171,14 @@ def loss(logits: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
     return each + 0.6 * functional.cross_entropy(logits[starts], targets[starts]), right
 
 
-@torch.no_grad()
-def regions(rng: Generator, tower: Tower, batch: Batch) -> Decoded:
-    """The frozen SAM 2's answer to a random prompt for each region of a batch, through the same tower that serves."""
+def regions(rng: Generator, tower: Tower, batch: Batch, precision: str = "float32") -> Decoded:
+    """The frozen SAM 2's answer to a random prompt for each region of a batch, through the same tower that serves;
+    `precision` of its products."""
+    with segmentation.arithmetic(tower.device, precision), segmentation.watching():
+        return _regions(rng, tower, batch)
+
+
+def _regions(rng: Generator, tower: Tower, batch: Batch) -> Decoded:
     sam, count = tower.sam, len(batch.masks) // len(batch.pictures)
     plan = str(rng.choice(list(_PLANS), p=list(_PLANS.values())))
     levels = list(sam.forward_image(batch.pictures)["backbone_fpn"])
@@ -208,4 +213,4 @@ def optimizers(speaker: Speaker, rate: float) -> list[torch.optim.Optimizer]:
     taken = set(map(id, wide))
     rest = [p for p in speaker.parameters() if id(p) not in taken]
     groups = [{"params": wide, "peak": 0.5 * rate}, {"params": rest, "peak": rate}]
-    return [torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)]
+    return [torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02, fused=True)]

@@ -170,7 +170,7 @@ def begin(sam: SAM2Base, pictures: Tensor) -> float:
 def losses(sam: SAM2Base, batch: Scraps, rng: Generator) -> dict[str, Tensor]:
     """Track each thing from a prompt on the first frame; mask and score losses of the other frames, by name."""
     frames, rows = batch.pictures.shape[:2]
-    with torch.no_grad():
+    with segmentation.watching():
         levels = sam.forward_image(batch.pictures.flatten(0, 1))["backbone_fpn"]
     each = [[level[t * rows : (t + 1) * rows] for level in levels] for t in range(frames)]
     targets = functional.avg_pool2d(torch.from_numpy(batch.masks).float(), 4).to(batch.pictures.device)

@@ -12,9 +12,11 @@ from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
-from model.sam2_loading import build_sam2
+from model.sam2_loading import empty_sam2
 from model.training import segmentation
+from model.training.growth import deeper
 from model.training.recipe import Recipe
+from model.weights import load_into, read_tensors
 
 LONGEST_STEP = 10.0
 """Seconds that one step may count: a machine that slept has not trained."""
@@ -55,10 +57,13 @@ class Place:
 
 
 def sam2(place: Place, start: Path | None) -> SAM2Base:
-    """SAM 2 of the checkpoint's config, with the weights of `start` or none."""
+    """SAM 2 of the checkpoint's config, with the weights of `start` (whose encoder may have fewer blocks) or none."""
     config = place.checkpoint / "sam2.yaml"
     if start is not None:
-        return build_sam2(config, start / "sam2.safetensors", torch.device("cpu")).requires_grad_(True)
+        sam, weights = empty_sam2(config), start / "sam2.safetensors"
+        tensors = {name: tensor.float() for name, tensor in read_tensors(weights).items()}
+        load_into(sam, deeper(sam, tensors), weights, f"The checkpoint to fine-tune has to fit {config}")
+        return sam
     sam: SAM2Base = instantiate(OmegaConf.load(config).model, _recursive_=True)
     return sam
 

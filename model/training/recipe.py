@@ -38,7 +38,7 @@ class Crops(_Strict):
 
 
 class Lesson(_Strict):
-    """A stretch of the SAM 2 stage at one picture size; `pieces` of clips are tracked in every fourth step."""
+    """A stretch of the SAM 2 stage at one picture size; `pieces` of clips are tracked in every eighth step."""
 
     side: int = Field(ge=64, multiple_of=64)
     pictures: PositiveInt
@@ -81,6 +81,7 @@ class Recipe(_Strict):
     crops: Crops
     segment: tuple[Lesson, ...]
     precision: Precision = "float32"
+    compiled: bool = False
     memory: Memory
     speak: Speak
     vocabulary: int = Field(ge=300)

@@ -146,6 +146,13 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def watching() -> Iterator[None]:
+    """No gradients, and so the fused attention in any precision."""
+    with torch.no_grad(), sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        yield
+
+
 def encode(sam: SAM2Base, pictures: Tensor) -> list[Tensor]:
     """Feature levels, finest first; the last has SAM 2's `no_mem_embed` added, as the image path does."""
     levels = list(sam.forward_image(pictures)["backbone_fpn"])
@@ -192,7 +199,7 @@ def prompt(
     else:
         points = [[clicks.inside(rng, m)] for m in masks]
         for _ in range(int(rng.integers(1, 4)) if plan == "clicks" else 0):
-            with torch.no_grad():
+            with watching():
                 logits = decode(sam, levels, *_tensors(points, device)).logits[:, :1]
             guesses = (functional.interpolate(logits, masks.shape[-2:], mode="bilinear") > 0)[:, 0].cpu().numpy()
             points = [[*p, clicks.correction(m, g)] for p, m, g in zip(points, masks, guesses, strict=True)]

@@ -135,9 +135,9 @@ class _Lessons:
             self.rng, self.pool, wanted.pictures, wanted.regions, self.recipe.side, wanted.skipped, wanted.grounds
         )
         batch = batch.to(device)
-        seen = language.regions(self.rng, self.tower, batch)
+        seen = language.regions(self.rng, self.tower, batch, wanted.precision)
         packed = self.packer.pack(self.rng, list(batch.truths), wanted.answers).to(device)
-        return telling.Lesson(seen.image, seen.mask_tokens, batch.kind, packed)
+        return telling.Lesson(seen.image.float(), seen.mask_tokens.float(), batch.kind, packed)
 
 
 def _load_speaker(speaker: language.Speaker, folder: Path) -> None:

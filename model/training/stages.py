@@ -25,7 +25,7 @@ from model.training.recipe import Lesson, Recipe
 from model.training.scenes import Painter
 from model.training.segmentation import Learner, descend, schedule
 
-_FILMED = 3  # of every four steps, the one about clips
+_FILMED = 3  # of every eight steps, the one about clips
 
 
 def prepare(seed: int, device: str = "auto") -> torch.device:
@@ -53,6 +53,8 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
             first = memory.scraps(np.random.default_rng(recipe.seed), moving, 8, 4)
             memory.begin(learner.sam, first.pictures.flatten(0, 1).to(device))
     gone = learner.load(place.segment_state) if place.segment_state.is_file() else 0.0
+    if recipe.compiled:  # a quarter less time for the encoder, after a minute or two
+        learner.sam.image_encoder.trunk.compile()
     pool, val = Pool(place.run / "pool" / "train"), Pool(place.run / "pool" / "val")
     clippings = crops.Clippings(load(place.art))
     rng, ahead = np.random.default_rng([recipe.seed, learner.step]).spawn(2)
@@ -63,7 +65,7 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
         # crops alone go by turns with crowds, crowds with scenes: a step of both would cost the same, learn once
         alone = minutes < recipe.crops.minutes
         lesson = _lesson(recipe, minutes - recipe.crops.minutes)
-        if moving is not None and not alone and lesson.pieces and step % 4 == _FILMED:
+        if moving is not None and not alone and lesson.pieces and step % 8 == _FILMED:
             return memory.scraps(ahead, moving, lesson.pieces, recipe.memory.frames)
         if step % 2:
             return clippings.crowd(ahead, recipe.crops.crowds, recipe.side)
@@ -83,7 +85,7 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
             learner.update(loss, gone / planned)
             gone += min(time.perf_counter() - began, LONGEST_STEP) / 60
             diary.note(learner.step, gone, planned, parts)
-            if learner.step % 100 == 0:
+            if learner.step % 200 == 0:
                 pool.refresh()  # scenes may still be being drawn beside it
                 val.refresh()
                 learner.save(place.segment_state, gone)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
 from transformers import Qwen2Tokenizer
 
-from model.training import export, language, tokenizer
+from model.training import export, language, speaking, tokenizer
 from model.unsure import Unsure
 
 SIZES = {
@@ -33,3 +35,20 @@ def test_the_words_for_unknown_things_are_written(tmp_path: Path) -> None:
     # each label must begin with a token of its own, or another word would be said
     assert len(said) == 3
     assert all("object".startswith(word) or "物体".startswith(word) for word in said)
+
+
+def test_the_widest_projection_is_kept_in_float8_and_read_again(tmp_path: Path) -> None:
+    tokenizer.learn(tmp_path, 700)
+    config = language.qwen_config(tmp_path, SIZES)
+    speaker = language.Speaker(config)
+    export.export(tmp_path, {}, speaker, config)
+    written = load_file(tmp_path / "model.safetensors")
+    assert [name for name, value in written.items() if value.dtype != torch.float16] == [
+        "model.vision_resampler.proj.weight"
+    ]
+    assert written["model.vision_resampler.proj.weight"].dtype == torch.float8_e4m3fn
+    again = language.Speaker(config)
+    speaking._load_speaker(again, tmp_path)
+    torch.testing.assert_close(
+        again.vision.vision_resampler.proj.weight, speaker.vision.vision_resampler.proj.weight, atol=0.002, rtol=0.07
+    )
