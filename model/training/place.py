@@ -60,12 +60,13 @@ def sam2(place: Place, start: Path | None) -> SAM2Base:
     """SAM 2 of the checkpoint's config, with the weights of `start` (whose encoder may have fewer blocks) or none."""
     config = place.checkpoint / "sam2.yaml"
     if start is not None:
-        sam, weights = empty_sam2(config), start / "sam2.safetensors"
+        weights = start / "sam2.safetensors"
+        sam = empty_sam2(config)
         tensors = {name: tensor.float() for name, tensor in read_tensors(weights).items()}
         load_into(sam, deeper(sam, tensors), weights, f"The checkpoint to fine-tune has to fit {config}")
         return sam
-    sam: SAM2Base = instantiate(OmegaConf.load(config).model, _recursive_=True)
-    return sam
+    fresh: SAM2Base = instantiate(OmegaConf.load(config).model, _recursive_=True)
+    return fresh
 
 
 def taught(place: Place, recipe: Recipe, start: Path | None, with_memory: bool = True) -> SAM2Base:
