@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
+import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import redis
 from jinja2 import Environment
-from PIL import Image, ImageDraw, ImageOps
 
-from backend.answers import words_of
+from backend.bulk.drawing import Words, draw_picture, draw_video, is_video
 from backend.bulk.ledger import Ledger
 from backend.bulk.summary import Summary
-from backend.errors import BackendError, PictureError
-from backend.geometry import MASKS, kind_of, mask_of
+from backend.errors import BackendError
+from backend.fetching.download import Limits as FetchLimits
 from backend.pictures import PictureStore
 from backend.settings import Settings
-
-_WIDTH = 420
-_COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#f032e6", "#9a6324")
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Pallas: bulk {{ job }}</title>
@@ -80,13 +74,13 @@ class Card:
     score: float
     image: str
     reason: str
-    words: tuple[tuple[str, str], ...]
+    words: Words
 
 
 def write_report(
     settings: Settings, client: redis.Redis, ledger: Ledger, summary: Summary, folder: Path | None, path: Path
 ) -> Path:
-    """Write the page; pictures are fetched once more, those of a folder or file input from the disk."""
+    """Write the page; pictures and videos are fetched once more, those of a folder or file input from the disk."""
     page = Environment(autoescape=True).from_string(_PAGE)
     cards = list(_cards(settings, client, ledger, folder))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +90,7 @@ def write_report(
 
 def _cards(settings: Settings, client: redis.Redis, ledger: Ledger, folder: Path | None) -> Iterator[Card]:
     from backend.bulk.local import LocalPictures
+    from model.errors import ModelError
 
     store = PictureStore(settings, client)
     local = LocalPictures(settings, client, folder) if folder is not None else None
@@ -104,45 +99,24 @@ def _cards(settings: Settings, client: redis.Redis, ledger: Ledger, folder: Path
         if packed is None:
             continue
         shown = json.loads(zlib.decompress(packed))
+        here = local.path(shown["picture"]) if local is not None else None
         try:
-            here = local.path(shown["picture"]) if local is not None else None
-            data = here.read_bytes() if here is not None else store.read(shown["picture"])
-            image, words = _draw(data, shown["result"], settings.max_picture_pixels)
+            image, words = _drawn(settings, store, here, shown["picture"], shown["result"])
             yield Card(key, score, image, "", words)
-        except (BackendError, OSError) as error:
+        except (BackendError, ModelError, OSError) as error:
             yield Card(key, score, "", str(error), ())
 
 
-def _draw(data: bytes, result: list[dict[str, Any]], most_pixels: int) -> tuple[str, tuple[tuple[str, str], ...]]:
-    try:
-        opened = Image.open(io.BytesIO(data))
-        if opened.width * opened.height > most_pixels:
-            raise PictureError("the picture is too large to show")
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise PictureError(f"the picture cannot be shown ({error})") from None
-    height = max(1, round(_WIDTH * picture.height / picture.width))
-    picture = picture.resize((_WIDTH, height))
-    words = []
-    for number, name in enumerate(dict.fromkeys(item["id"] for item in result)):
-        colour = _COLOURS[number % len(_COLOURS)]
-        items = [item for item in result if item["id"] == name]
-        _mark(picture, items[0], colour, most_pixels)
-        labels, texts = words_of(items)
-        words.append((colour, ", ".join(dict.fromkeys([*labels.values(), *texts.values()]))))
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=80)
-    return base64.b64encode(out.getvalue()).decode(), tuple(words)
-
-
-def _mark(picture: Image.Image, item: dict[str, Any], colour: str, most_pixels: int) -> None:
-    kind, value = kind_of(str(item.get("type", ""))), item.get("value", {})
-    if kind in MASKS:
-        mask = mask_of(kind, value, item.get("original_width", 0), item.get("original_height", 0), most_pixels)
-        small = np.asarray(Image.fromarray(mask).resize(picture.size))
-        tint = Image.new("RGB", picture.size, colour)
-        picture.paste(tint, mask=Image.fromarray((small * 110).astype(np.uint8)))
-    elif kind == "rectangle":
-        x, y, w, h = (float(value.get(side, 0)) / 100 for side in ("x", "y", "width", "height"))
-        box = (x * picture.width, y * picture.height, (x + w) * picture.width, (y + h) * picture.height)
-        ImageDraw.Draw(picture).rectangle(box, outline=colour, width=3)
+def _drawn(
+    settings: Settings, store: PictureStore, here: Path | None, address: str, result: list[dict[str, Any]]
+) -> tuple[str, Words]:
+    if not is_video(result):
+        data = here.read_bytes() if here is not None else store.read(address)
+        return draw_picture(data, result, settings.max_picture_pixels)
+    if here is not None:
+        return draw_video(here, result, settings)
+    with tempfile.NamedTemporaryFile(prefix="pallas-video-") as file:
+        limits = FetchLimits(settings.max_video_bytes, settings.video_fetch_timeout_s, "video")
+        store.copy(address, file, limits)  # type: ignore[arg-type]  # a wrapper of an open file
+        file.flush()
+        return draw_video(Path(file.name), result, settings)

@@ -37,11 +37,11 @@ def sequence_j(one: Sequence[Keyframe], other: Sequence[Keyframe], frames: int) 
         frames: of the video.
     """
     numbers = np.unique(np.linspace(1, max(1, frames), min(max(1, frames), MOST_FRAMES)).round())
-    pairs = zip(_boxes(one, numbers), _boxes(other, numbers), strict=True)
+    pairs = zip(boxes_on(one, numbers), boxes_on(other, numbers), strict=True)
     return float(np.mean([_iou(a, b) for a, b in pairs]))
 
 
-def _boxes(sequence: Sequence[Keyframe], numbers: np.ndarray) -> Iterator[tuple[float, ...] | None]:
+def boxes_on(sequence: Sequence[Keyframe], numbers: np.ndarray) -> Iterator[tuple[float, ...] | None]:
     """What Label Studio draws on each of these frames: straight lines, nothing after a keyframe that is off."""
     if not sequence:
         yield from (None for _ in numbers)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +17,7 @@ from typing import Any
 
 import pytest
 import redis
+from PIL import Image
 
 from backend.bulk.ledger import RUNNING
 from backend.bulk.progress import Status
@@ -91,11 +95,14 @@ def test_a_relabelled_box_comes_later_as_a_prediction(stack: Stack, label_studio
     assert label_studio.counts()[task] == 1
 
 
-def test_a_bulk_job_has_one_job_a_clip_and_lets_clicks_pass(stack: Stack, label_studio: StandIn) -> None:
+def test_a_bulk_job_has_one_job_a_clip_and_lets_clicks_pass(
+    stack: Stack, label_studio: StandIn, tmp_path: Path
+) -> None:
     # boxes of their own, or the answers of the tests before would do
     for x in (10.0, 14.0):
         label_studio.add({"video": CLIP}, drawn({11: (x, 33.0, 25.0, 33.5)}))
-    command = [sys.executable, "-m", "backend", "bulk", "--project", "1"]
+    report = tmp_path / "report.html"
+    command = [sys.executable, "-m", "backend", "bulk", "--project", "1", "--report", str(report)]
     process = subprocess.Popen(
         command, env=environment(stack, label_studio), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -111,8 +118,11 @@ def test_a_bulk_job_has_one_job_a_clip_and_lets_clicks_pass(stack: Stack, label_
     assert process.returncode == 0, out
     assert "2 tasks predicted with 2 regions" in out
     assert label_studio.counts(stack.wait_for_worker().model_version) == {1: 1, 2: 1}
-    # a clip is fetched once, however many slices its work had
-    assert label_studio.asked[f"GET {CLIP}"] == 2
+    # a clip is fetched once, however many slices its work had, and once more for the report
+    assert label_studio.asked[f"GET {CLIP}"] == 2 + 2
+    drawings = re.findall(r"data:image/jpeg;base64,([^\"]+)", report.read_text())
+    sheets = [Image.open(io.BytesIO(base64.b64decode(drawing))) for drawing in drawings]
+    assert [sheet.width for sheet in sheets] == [420, 420]
 
 
 def test_progress_counts_what_is_under_way() -> None:
