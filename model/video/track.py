@@ -140,7 +140,10 @@ class Tracking(Iterator[TrackedFrame]):
         self.total = total
         self._kept = kept
         self._steps = progress.steps if progress is not None else 0
-        self._newest: dict[int, deque[tuple[int, dict[str, object]]]] = {name: deque(maxlen=RECALLED) for name in kept}
+        # the newest masks are encoded when somebody asks for the progress: most never do
+        self._newest: dict[int, deque[tuple[int, np.ndarray | dict[str, object]]]] = {
+            name: deque(maxlen=RECALLED) for name in kept
+        }
         self._moments: dict[int, dict[int, dict[str, object]]] = {name: {} for name in kept}
         for name, masks in (progress.masks if progress is not None else {}).items():
             self._moments[name] = {frame: mask for frame, mask in masks.items() if frame in kept[name]}
@@ -154,15 +157,18 @@ class Tracking(Iterator[TrackedFrame]):
             keep = found.frame in self._kept[name]
             self.tracks[name].see(found, region, keep)
             if region.mask.any():
-                mask = to_rle(region.mask)
-                self._newest[name].append((found.frame, mask))
+                self._newest[name].append((found.frame, region.mask))
                 if keep:
-                    self._moments[name][found.frame] = mask
+                    self._moments[name][found.frame] = to_rle(region.mask)
         return found
 
     def progress(self) -> Progress:
         """How far it came, to go on from there with the same video and prompts."""
-        return Progress(self._steps, {name: self._moments[name] | dict(self._newest[name]) for name in self._kept})
+        newest = {
+            name: {frame: to_rle(mask) if isinstance(mask, np.ndarray) else mask for frame, mask in row}
+            for name, row in self._newest.items()
+        }
+        return Progress(self._steps, {name: self._moments[name] | newest[name] for name in self._kept})
 
     def finish(self) -> dict[int, Track]:
         """Track to the end; the tracks by object number."""
