@@ -11,14 +11,16 @@ from PIL import Image
 from model.mask import Box
 from model.region import Segment
 
-WINDOW = 4
+WINDOW = 6
 """Frames before and after a moment that are compared."""
 
+# Window and thresholds were chosen on tracks of 40 generated clips of the validation split, at 8 frames a second: of the
+# changes 0.875 were found within 3 frames, with 0.25 events too many a clip (with 4, 0.004, 0.009, 0.35: 0.80 and 0.53).
 _THUMBNAIL = 24  # pixels a side, to compare whole frames
 _CUT = 0.22  # mean difference of two thumbnails, 0..1, from which they are of two scenes
-_STILL = 0.004  # of the picture's diagonal a frame: slower is standing still
-_MOVING = 0.009  # faster is moving; between the two nothing is said
-_TURN = 0.35  # cosine of two headings, below which the thing has turned (about 70 degrees)
+_STILL = 0.003  # of the picture's diagonal a frame: slower is standing still
+_MOVING = 0.007  # faster is moving; between the two nothing is said
+_TURN = 0.5  # cosine of two headings, below which the thing has turned (60 degrees)
 
 
 @dataclass(frozen=True, eq=False)
