@@ -14,8 +14,8 @@ from model.region import Segment
 WINDOW = 6
 """Frames before and after a moment that are compared."""
 
-# Window and thresholds were chosen on tracks of 40 generated clips of the validation split, at 8 frames a second: of the
-# changes 0.875 were found within 3 frames, with 0.25 events too many a clip (with 4, 0.004, 0.009, 0.35: 0.80 and 0.53).
+# Window and thresholds were chosen on tracks of 40 generated clips of the validation split, at 8 frames a second: 0.875
+# of the changes found within 3 frames, 0.25 events too many a clip (with 4, 0.004, 0.009 and 0.35: 0.80 and 0.53).
 _THUMBNAIL = 24  # pixels a side, to compare whole frames
 _CUT = 0.22  # mean difference of two thumbnails, 0..1, from which they are of two scenes
 _STILL = 0.003  # of the picture's diagonal a frame: slower is standing still
