@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from label_studio_sdk.converter import brush
 
 from backend.geometry import mask_of
 from tests.http.stack import CONFIG, PictureHost, Stack, box, run_stack
+
+SCENES = Path(__file__).parents[2] / "demo" / "scenes"
 
 
 def ask(stack: Stack, tasks: list[dict[str, Any]], config: str = CONFIG) -> list[Any]:
@@ -69,9 +72,11 @@ def test_regions_are_proposed_where_the_config_asks_for_it(tmp_path: Path, host:
     config = """<View><Image name="image" value="$image" pallas="propose"/>
     <RectangleLabels name="box" toName="image" smart="true"><Label value="thing"/></RectangleLabels>
     <PolygonLabels name="outline" toName="image"><Label value="thing"/></PolygonLabels></View>"""
+    # a picture of the kind that the bundled checkpoint knows: it has three things
+    scene = "data:image/png;base64," + base64.b64encode((SCENES / "test-11-00022.png").read_bytes()).decode()
     with run_stack(tmp_path, "tiny") as stack:
-        (found,) = ask(stack, [task(31, f"{host.url}/coffee.jpg")], config)
-        masks = [mask_of("polygon", item["value"], 600, 400, 10**6) for item in found["result"]]
+        (found,) = ask(stack, [task(31, scene)], config)
+        masks = [mask_of("polygon", item["value"], 272, 256, 10**6) for item in found["result"]]
         assert masks and len(masks) <= 32
         for i, one in enumerate(masks):
             for other in masks[:i]:
