@@ -7,7 +7,7 @@ for each row of a small batch. oneDNN ships inside torch and does neither; the w
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -67,12 +67,7 @@ class FrugalMLP(MLP):
         if _stock or not rows.is_cpu or len(flat) <= each or torch.is_grad_enabled():
             whole: torch.Tensor = super().forward(rows)
             return whole
-        first = super().forward(flat[:each])
-        out = first.new_empty(len(flat), first.shape[-1])
-        out[:each] = first
-        for start in range(each, len(flat), each):
-            out[start : start + each] = super().forward(flat[start : start + each])
-        return out.view(*rows.shape[:-1], -1)
+        return _in_pieces(super().forward, flat, each).view(*rows.shape[:-1], -1)
 
 
 class FrugalAttention(MultiScaleAttention):
@@ -84,12 +79,17 @@ class FrugalAttention(MultiScaleAttention):
         if _stock or not windows.is_cpu or count <= each or torch.is_grad_enabled():
             whole: torch.Tensor = super().forward(windows)
             return whole
-        first = super().forward(windows[:each])
-        out = first.new_empty(count, *first.shape[1:])
-        out[:each] = first
-        for start in range(each, count, each):
-            out[start : start + each] = super().forward(windows[start : start + each])
-        return out
+        return _in_pieces(super().forward, windows, each)
+
+
+def _in_pieces(forward: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor, each: int) -> torch.Tensor:
+    """What `forward` makes of `rows`, `each` of them at a time."""
+    first = forward(rows[:each])
+    out = first.new_empty(len(rows), *first.shape[1:])
+    out[:each] = first
+    for start in range(each, len(rows), each):
+        out[start : start + each] = forward(rows[start : start + each])
+    return out
 
 
 def quicken(module: nn.Module) -> None:

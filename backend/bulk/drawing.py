@@ -15,6 +15,7 @@ from backend.answers import words_of
 from backend.errors import PictureError
 from backend.geometry import MASKS, kind_of, mask_of
 from backend.settings import Settings
+from backend.video.file import opened
 from backend.video.sequences import boxes_on, keyframes_of
 
 WIDTH = 420
@@ -50,12 +51,7 @@ def draw_picture(data: bytes, result: Sequence[dict[str, Any]], most_pixels: int
 
 def draw_video(file: Path, result: Sequence[dict[str, Any]], settings: Settings) -> tuple[str, Words]:
     """The same for a video: frames from the first box to the last, the boxes on them. Raises model's VideoError."""
-    from model import Limits, open_video
-
-    limits = Limits(
-        settings.max_video_frames, settings.max_video_seconds, settings.max_video_bytes, settings.max_picture_pixels
-    )
-    video = open_video(file, limits)
+    video = opened(file, settings)
     regions = _regions(result)
     times = [time for _, items in regions for time in _times(items[0])] or [0.0, video.duration_s]
     shown = np.linspace(min(times), min(max(times), video.duration_s), _FRAMES)

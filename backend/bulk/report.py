@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from backend.bulk.drawing import Words, draw_picture, draw_video, is_video
 from backend.bulk.ledger import Ledger
 from backend.bulk.summary import Summary
 from backend.errors import BackendError
-from backend.fetching.download import Limits as FetchLimits
 from backend.pictures import PictureStore
 from backend.settings import Settings
+from backend.video.file import fetch
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Pallas: bulk {{ job }}</title>
@@ -115,8 +114,5 @@ def _drawn(
         return draw_picture(data, result, settings.max_picture_pixels)
     if here is not None:
         return draw_video(here, result, settings)
-    with tempfile.NamedTemporaryFile(prefix="pallas-video-") as file:
-        limits = FetchLimits(settings.max_video_bytes, settings.video_fetch_timeout_s, "video")
-        store.copy(address, file, limits)  # type: ignore[arg-type]  # a wrapper of an open file
-        file.flush()
+    with fetch(store, address, settings) as file:
         return draw_video(Path(file.name), result, settings)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backend.errors import PromptError, WorkerError
-from backend.fetching.download import Limits as FetchLimits
+from backend.errors import PromptError
 from backend.job import (
     ClipAsk,
     ClipMark,
@@ -32,6 +31,7 @@ from backend.labels import best_label
 from backend.pictures import PictureStore
 from backend.settings import Settings
 from backend.video.checkpoint import Checkpoint, ObjectSoFar
+from backend.video.file import fetch, opened
 from model.task import Task, VideoTask, video_instruction
 
 if TYPE_CHECKING:
@@ -214,29 +214,8 @@ class ClipWork:
 
     def _opened(self) -> Video:
         """Fetch the video to a file of its own, and open it with fewer frames."""
-        from model import Limits, open_video
-
-        settings = self._settings
-        limits = Limits(
-            settings.max_video_frames,
-            settings.max_video_seconds,
-            settings.max_video_bytes,
-            settings.max_picture_pixels,
-        )
-        try:
-            self._file = tempfile.NamedTemporaryFile(prefix="pallas-video-")  # noqa: SIM115  # closed by `close`
-            self._pictures.copy(
-                self._address,
-                self._file,  # type: ignore[arg-type]  # a wrapper of an open file
-                FetchLimits(settings.max_video_bytes, settings.video_fetch_timeout_s, "video"),
-            )
-            self._file.flush()
-        except OSError as error:
-            raise WorkerError(
-                f"the video cannot be kept on the worker's disk ({error.strerror}): free some space in "
-                f"{tempfile.gettempdir()}, or set TMPDIR"
-            ) from None
-        return open_video(Path(self._file.name), limits).thinned(settings.video_frame_rate)
+        self._file = fetch(self._pictures, self._address, self._settings)
+        return opened(Path(self._file.name), self._settings).thinned(self._settings.video_frame_rate)
 
     def _track(self, video: Video, share: float) -> Generator[None, None, dict[int, Track]]:
         """Follow all objects together, forward and then backward; their tracks by number."""

@@ -171,15 +171,21 @@ def test_only_the_window_is_remembered(pam: PerceiveAnything, monkeypatch: pytes
     assert max(pointers for pointers, _ in sizes) <= 2 * 16
 
 
-def test_nothing_is_computed_before_it_is_asked_for(pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[int] = []
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The frames that are tracked, as they are."""
+    frames: list[int] = []
     step = Tracker._step
 
     def spy(self: Tracker, frame: int, *rest: Any) -> Any:
-        steps.append(frame)
+        frames.append(frame)
         return step(self, frame, *rest)
 
     monkeypatch.setattr(Tracker, "_step", spy)
+    return frames
+
+
+def test_nothing_is_computed_before_it_is_asked_for(pam: PerceiveAnything, steps: list[int]) -> None:
     tracking = pam.track(FOLDER, [Prompt(box=LEFT)])
     assert steps == [] and tracking.total == 18
     next(tracking)
@@ -240,7 +246,7 @@ def test_other_faults(pam: PerceiveAnything) -> None:
     assert torch.is_grad_enabled() and open_video(FOLDER).frame_count == 18
 
 
-def test_tracking_is_taken_up_where_it_was_left(pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracking_is_taken_up_where_it_was_left(pam: PerceiveAnything, steps: list[int]) -> None:
     """Only what comes after is tracked; it goes on from the masks of the few frames before, and so do the texts."""
     said = [FramePrompt(Prompt(box=LEFT), 2, 0), FramePrompt(Prompt(box=RIGHT), 4, 1)]
     whole = pam.track(FOLDER, said, direction="both")
@@ -251,17 +257,10 @@ def test_tracking_is_taken_up_where_it_was_left(pam: PerceiveAnything, monkeypat
         next(left)
     written = json.loads(json.dumps(left.progress().masks))
     masks = {int(name): {int(frame): mask for frame, mask in mine.items()} for name, mine in written.items()}
-    tracked: list[int] = []
-    step = Tracker._step
-
-    def noted(self: Tracker, frame: int, *more: Any) -> Any:
-        tracked.append(frame)
-        return step(self, frame, *more)
-
-    monkeypatch.setattr(Tracker, "_step", noted)
+    steps.clear()
     again = pam.track(FOLDER, said, direction="both", progress=Progress(cut, masks))
     rest = list(again)
-    assert tracked == [found.frame for found in rest] == [found.frame for found in frames[cut:]]
+    assert steps == [found.frame for found in rest] == [found.frame for found in frames[cut:]]
     assert again.total == whole.total and again.progress().steps == whole.total
     for name, track in again.tracks.items():
         assert set(track.moments) <= set(whole.tracks[name].moments) and len(track.clip()) == CLIP_FRAMES
