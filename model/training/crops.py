@@ -30,6 +30,7 @@ _RECOLOURED = 0.5  # share of a crowd's things that are coloured as in scenes
 _COLOURED = 0.4  # share of the things that are never plain icons
 _ERASED = 0.25  # share of the things that lack a part
 _STORED = 112  # pixels, longer side of a drawing in memory
+_ACROSS, _SHARES = (2, 3, 4), (0.2, 0.4, 0.4)  # things in a row of a crowd, and how often
 _GROUND = 256  # pixels, longer side of a photograph in memory
 
 
@@ -48,8 +49,8 @@ class Cutouts:
 
 @dataclass(frozen=True)
 class Crowd:
-    """B pictures of N = 4 or 9 things each: pictures (B, 3, S, S) normalised, shares (B·N, 1, S/16, S/16) of each cell
-    that a thing covers, class and colour indices (B·N,) int64; things that are all but hidden have class −100."""
+    """B pictures of N = 4, 9 or 16 things each: pictures (B, 3, S, S) normalised, shares (B·N, 1, S/16, S/16) of each
+    cell that a thing covers, class and colour indices (B·N,) int64; things that are all but hidden have class −100."""
 
     pictures: Tensor
     shares: Tensor
@@ -93,24 +94,21 @@ class Clippings:
 
     def crowd(self, rng: Generator, count: int, side: int) -> Crowd:
         """`count` crowded pictures, side × side pixels, coloured and blurred like scenes."""
-        across = int(rng.choice([2, 3]))  # large things and small ones: a scene has both
+        across = int(rng.choice(_ACROSS, p=_SHARES))  # large things and small ones: a scene has both
         things = across * across
         pictures = np.empty((count, side, side, 3), np.uint8)
         owners = np.full((count, side, side), 255, np.uint8)
         kinds = np.full(count * things, -100, np.int64)
         colours = np.zeros(count * things, np.int64)
         for row in range(count):
-            canvas: NDArray[np.floating] = self._ground(rng, side)
+            canvas = np.array(self._ground(rng, side), np.float32)
             for slot in rng.permutation(things):
                 strange = UNKNOWN in self.by_kind and rng.random() < _UNKNOWN_SHARE
                 kind = UNKNOWN if strange else self.names[rng.integers(len(self.names))]
                 cut = self._cut(rng, kind)
                 cut = recolour(rng, cut) if rng.random() < _RECOLOURED else _tint(rng, cut)
                 middle = (np.array([slot % across, slot // across]) + 0.5 + rng.uniform(-0.15, 0.15, 2)) * side / across
-                warped = _warp(rng, cut, side / across * rng.uniform(0.75, 1.25), middle, side)
-                alpha = warped[..., 3:].astype(np.float32) / 255
-                canvas = canvas * (1 - alpha) + warped[..., :3] * alpha
-                owners[row][warped[..., 3] > 128] = slot
+                _lay(rng, cut, side / across * rng.uniform(0.75, 1.25), middle, canvas, owners[row], int(slot))
                 kinds[row * things + slot] = NAMES.index(kind)
             pictures[row] = develop(rng, canvas)
             for slot in range(things):
@@ -118,9 +116,7 @@ class Clippings:
                 if shown.any():
                     word = looks.colour_of(pictures[row][shown])
                     colours[row * things + slot] = list(COLOURS).index(word)
-        numbers = np.arange(things, dtype=np.uint8)[None, :, None, None]
-        seen = torch.from_numpy(owners[:, None] == numbers).flatten(0, 1)[:, None]
-        shares = functional.avg_pool2d(seen.float(), 16)
+        shares = _shares(owners, things)
         labels = torch.from_numpy(kinds).masked_fill(shares.sum((1, 2, 3)) < 1.5, -100)
         return Crowd(_normal(pictures), shares, labels, torch.from_numpy(colours))
 
@@ -155,6 +151,36 @@ class Clippings:
         mixed = (warped[..., :3] * alpha + self._ground(rng, side) * (1 - alpha)) * rng.uniform(0.85, 1.1)
         mixed = mixed + rng.normal(0, 3, (side, side, 1))
         return np.clip(mixed, 0, 255).astype(np.uint8), list(COLOURS).index(colour)
+
+
+def _shares(owners: NDArray[np.uint8], things: int) -> Tensor:
+    """What part of each cell every thing covers: (B·N, 1, S/16, S/16) float32, from (B, S, S) of their numbers."""
+    pictures, side = len(owners), owners.shape[1] // 16
+    blocks = owners.reshape(pictures, side, 16, side, 16).transpose(0, 1, 3, 2, 4).reshape(-1, 256)
+    places = np.arange(len(blocks))[:, None] * 256 + blocks
+    counts = np.bincount(places.ravel(), minlength=len(blocks) * 256).reshape(pictures, side, side, 256)
+    return torch.from_numpy(counts[..., :things] / 256).float().permute(0, 3, 1, 2).flatten(0, 1)[:, None]
+
+
+def _lay(
+    rng: Generator,
+    cut: NDArray[np.uint8],
+    size: float,
+    middle: NDArray[np.float64],
+    canvas: NDArray[np.float32],
+    owner: NDArray[np.uint8],
+    number: int,
+) -> None:
+    """Paste the cut-out into the square about `middle` that it can reach: a tenth of the work."""
+    reach = int(np.ceil(1.6 * size))
+    left, top = (int(v) for v in np.round(middle - reach / 2))
+    warped = _warp(rng, cut, size, middle - (left, top), reach)
+    side = canvas.shape[0]
+    rows, columns = slice(max(top, 0), min(top + reach, side)), slice(max(left, 0), min(left + reach, side))
+    part = warped[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    alpha = part[..., 3:].astype(np.float32) / 255
+    canvas[rows, columns] += (part[..., :3] - canvas[rows, columns]) * alpha
+    owner[rows, columns][part[..., 3] > 128] = number
 
 
 def _warp(

@@ -72,13 +72,17 @@ class Speak(_Strict):
 
 
 class Recipe(_Strict):
-    """recipe.yaml; minutes are those of the machine at hand, a GPU simply gets further in them."""
+    """recipe.yaml; minutes are those of the machine at hand, a GPU simply gets further in them.
+
+    `settle` are minutes for the throw-away heads alone before a checkpoint is fine-tuned.
+    """
 
     seed: int
     side: int = Field(ge=64, multiple_of=64)
     shards: PositiveInt
     rates: Rates
     crops: Crops
+    settle: float = Field(default=0.0, ge=0)
     segment: tuple[Lesson, ...]
     precision: Precision = "float32"
     compiled: bool = False

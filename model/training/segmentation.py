@@ -286,6 +286,7 @@ WEIGHTS = {
     "colour": 0.25,
     "place": 0.1,
     "cells": 0.5,
+    "thing": 0.5,
     "crop": 0.5,
 }
 """How much each loss counts."""

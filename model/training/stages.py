@@ -16,16 +16,16 @@ from model.device import pick_device
 from model.tower import Tower
 from model.training import card, crops, export, language, memory, segmentation, telling
 from model.training.art import load
-from model.training.batch import Batch, batch_of
-from model.training.clips import Director
 from model.training.diary import Diary, numbers
 from model.training.place import LONGEST_STEP, Place, follow, sam2, taught, write
 from model.training.pool import Pool, draw
-from model.training.recipe import Lesson, Recipe
+from model.training.recipe import Recipe
 from model.training.scenes import Painter
 from model.training.segmentation import Learner, descend, schedule
+from model.training.supply import Ahead, Shown, filmed, films
 
-_FILMED = 3  # of every eight steps, the one about clips
+_SETTLING = 3e-3  # learning rate of the throw-away heads alone
+_AHEAD = 3  # batches that are drawn while one is learned
 
 
 def prepare(seed: int, device: str = "auto") -> torch.device:
@@ -46,48 +46,34 @@ def draw_pool(place: Place, recipe: Recipe) -> None:
 def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | None = None) -> None:
     """The SAM 2 stage: crops alone, then whole lessons. `start` is a checkpoint folder to fine-tune."""
     learner = Learner(sam2(place, start).to(device), recipe.rates.segment)
-    moving = films(place, recipe)[0] if any(lesson.pieces for lesson in recipe.segment) else None
+    moving = films(place, recipe)[0] if filmed(recipe) else None
     if not place.segment_state.is_file():
         card.note_start(place.log, "segment", start)
         if moving is not None and start is None:  # what is fine-tuned knows how to remember
             first = memory.scraps(np.random.default_rng(recipe.seed), moving, 8, 4)
             memory.begin(learner.sam, first.pictures.flatten(0, 1).to(device))
     gone = learner.load(place.segment_state) if place.segment_state.is_file() else 0.0
-    if recipe.compiled:  # a quarter less time for the encoder, after a minute or two
-        learner.sam.image_encoder.trunk.compile()
-    pool, val = Pool(place.run / "pool" / "train"), Pool(place.run / "pool" / "val")
-    clippings = crops.Clippings(load(place.art))
-    rng, ahead = np.random.default_rng([recipe.seed, learner.step]).spawn(2)
-    lessons = sum(lesson.minutes for lesson in recipe.segment)
-    planned = recipe.crops.minutes + lessons
-
-    def draw(step: int, minutes: float) -> crops.Cutouts | crops.Crowd | Batch | memory.Scraps:
-        # crops alone go by turns with crowds, crowds with scenes: a step of both would cost the same, learn once
-        alone = minutes < recipe.crops.minutes
-        lesson = _lesson(recipe, minutes - recipe.crops.minutes)
-        if moving is not None and not alone and lesson.pieces and step % 8 == _FILMED:
-            return memory.scraps(ahead, moving, lesson.pieces, recipe.memory.frames)
-        if step % 2:
-            return clippings.crowd(ahead, recipe.crops.crowds, recipe.side)
-        if alone:
-            return clippings.batch(ahead, recipe.crops.batch, recipe.crops.side)
-        return batch_of(ahead, pool, lesson.pictures, lesson.regions, lesson.side, ground=lesson.grounds)
-
-    # the next batch is drawn while this one is learned
-    with Diary(place.log, "segment") as diary, ThreadPoolExecutor(1) as drawer:
-        coming = drawer.submit(draw, learner.step, gone)
+    val = Pool(place.run / "pool" / "val")
+    rng = np.random.default_rng([recipe.seed, learner.step])
+    planned = recipe.crops.minutes + sum(lesson.minutes for lesson in recipe.segment)
+    with Ahead(place, recipe, [recipe.seed, learner.step, 1]) as ahead, Diary(place.log, "segment") as diary:
+        if start is not None and learner.step == 0:
+            _settle(learner, ahead, recipe)
+        if recipe.compiled:  # a quarter less time for the encoder, after a minute or two
+            learner.sam.image_encoder.trunk.compile()
+        for step in range(_AHEAD):
+            ahead.order(learner.step + step, gone)
         while gone < planned:
             began = time.perf_counter()
-            batch = coming.result().to(device)
-            coming = drawer.submit(draw, learner.step + 1, gone)
+            batch = ahead.take().to(device)
+            ahead.order(learner.step + _AHEAD, gone)
             with segmentation.arithmetic(device, recipe.precision):
                 loss, parts = _losses(learner, batch, rng)
             learner.update(loss, gone / planned)
             gone += min(time.perf_counter() - began, LONGEST_STEP) / 60
             diary.note(learner.step, gone, planned, parts)
             if learner.step % 200 == 0:
-                pool.refresh()  # scenes may still be being drawn beside it
-                val.refresh()
+                val.refresh()  # scenes may still be being drawn beside it
                 learner.save(place.segment_state, gone)
                 if gone >= recipe.crops.minutes and len(val):
                     figures = segmentation.probe(learner, val, 96, recipe.side)
@@ -95,9 +81,27 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
     learner.save(place.segment_state, gone)
 
 
-def _losses(
-    learner: Learner, batch: crops.Cutouts | crops.Crowd | Batch | memory.Scraps, rng: np.random.Generator
-) -> tuple[Tensor, dict[str, Tensor]]:
+def _settle(learner: Learner, ahead: Ahead, recipe: Recipe) -> None:
+    """Let the throw-away heads learn alone: their first errors would undo what a checkpoint's features know already."""
+    device = next(learner.sam.parameters()).device
+    optimizer = torch.optim.AdamW(learner.heads.parameters(), betas=(0.9, 0.98))
+    for group in optimizer.param_groups:
+        group["peak"] = _SETTLING
+    learner.sam.requires_grad_(False)
+    gone, number = 0.0, 0
+    while gone < recipe.settle:
+        ahead.order(number % 2, recipe.crops.minutes)  # scenes and crowds by turns
+        began = time.perf_counter()
+        with segmentation.arithmetic(device, recipe.precision):
+            loss, _ = _losses(learner, ahead.take().to(device), np.random.default_rng(number))
+        descend([optimizer], loss, schedule(number, gone / recipe.settle, 10))
+        gone += min(time.perf_counter() - began, LONGEST_STEP) / 60
+        number += 1
+    learner.sam.requires_grad_(True)
+    learner.average_heads.load_state_dict(learner.heads.state_dict())
+
+
+def _losses(learner: Learner, batch: Shown, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
     """What a batch of any kind teaches: the loss, and its parts by name."""
     encoder, heads = learner.sam.train().image_encoder, learner.heads
     if isinstance(batch, crops.Crowd):
@@ -111,20 +115,6 @@ def _losses(
             return memory.total(tracked), {f"clip {name}": value for name, value in tracked.items()}
         parts = segmentation.losses(learner, batch, rng)
     return segmentation.total(parts), parts
-
-
-def films(place: Place, recipe: Recipe) -> tuple[memory.Films, memory.Films]:
-    """The clips to learn from and those to look at, drawn where they are not there yet."""
-    catalog = load(place.art)
-    return (
-        memory.draw(
-            Director(Painter(catalog, "train", recipe.seed + 50)),
-            place.run / "films" / "train",
-            recipe.memory.clips,
-            recipe.side,
-        ),
-        memory.draw(Director(Painter(catalog, "val", recipe.seed + 51)), place.run / "films" / "val", 16, recipe.side),
-    )
 
 
 def remember(place: Place, recipe: Recipe, device: torch.device, start: Path | None = None) -> None:
@@ -146,7 +136,7 @@ def remember(place: Place, recipe: Recipe, device: torch.device, start: Path | N
         gone, step = state["minutes"], state["step"]
     else:
         card.note_start(place.log, "memory", start)
-        if start is None and not any(lesson.pieces for lesson in recipe.segment):
+        if start is None and not filmed(recipe):
             first = memory.scraps(np.random.default_rng(recipe.seed), train, 8, 4)
             memory.begin(sam, first.pictures.flatten(0, 1).to(device))
         average = copy.deepcopy(sam)
@@ -196,11 +186,3 @@ def finish(place: Place, recipe: Recipe, figures: dict[str, object] | None = Non
     card.write_card(place.checkpoint / "run.json", recipe, load(place.art), place.log, figures)
     card.curves(place.log, place.checkpoint / "curves.png")
     return taken
-
-
-def _lesson(recipe: Recipe, minutes: float) -> Lesson:
-    for lesson in recipe.segment:
-        minutes -= lesson.minutes
-        if minutes < 0:
-            return lesson
-    return recipe.segment[-1]
