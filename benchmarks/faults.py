@@ -28,7 +28,7 @@ from pathlib import Path
 import redis
 from rich.console import Console
 
-from backend import presence
+from backend import child, presence
 from backend.bulk.ledger import Ledger, names
 from backend.redis_server import connect
 from backend.settings import Settings
@@ -53,38 +53,19 @@ class Outcome:
 @contextmanager
 def serving(folder: Path, label_studio: StandIn, *arguments: str, **environment: str) -> Iterator[Settings]:
     """`python -m backend serve` with its state in the folder; settings that reach its Redis."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PALLAS_", "REDIS_", "LABEL_STUDIO_"))}
     own = {
-        **{"PALLAS_STATE_DIR": str(folder), "PALLAS_PORT": "0", "PALLAS_HEARTBEAT_S": "0.5"},
+        **{"PALLAS_STATE_DIR": str(folder), "PALLAS_HEARTBEAT_S": "0.5"},
         **{"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN, "OMP_NUM_THREADS": "1"},
         **{"PALLAS_ALLOWED_HOSTS": "127.0.0.1", **environment},
     }
-    with (folder / "serve.log").open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "backend", "serve", *arguments],
-            env=clean | own,
-            stdout=subprocess.PIPE,
-            stderr=out,
-            text=True,
+    with child.serving(folder / "serve.log", *arguments, environment=own) as stack:
+        yield Settings(
+            state_dir=folder,
+            label_studio_url=label_studio.url,
+            label_studio_api_key=TOKEN,
+            heartbeat_s=0.5,
+            port=stack.port,
         )
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if "is ready: " not in line:
-                raise SystemExit(f"the stack did not start:\n{(folder / 'serve.log').read_text()}")
-            yield Settings(
-                state_dir=folder,
-                label_studio_url=label_studio.url,
-                label_studio_api_key=TOKEN,
-                heartbeat_s=0.5,
-                port=int(line.split("is ready: ")[1].split(" ")[0].rsplit(":", 1)[1]),
-            )
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 def bulk(settings: Settings, *arguments: str, log: Path) -> subprocess.Popen[bytes]:

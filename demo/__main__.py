@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from backend.child import serving
 from demo.client import Ask, Outcome, send
 from demo.clip import CHANGE, ClipOutcome, make_clip, send_clip
 from demo.report import write_report
@@ -52,34 +51,20 @@ def pictures_on_http(folder: Path) -> Iterator[str]:
 @contextmanager
 def stack(console: Console, log: Path) -> Iterator[str]:
     """Run `python -m backend serve` on a free port with the embedded Redis; gives its URL."""
-    state = Path(tempfile.mkdtemp(prefix="pallas-demo-"))
-    environment = os.environ | {"PALLAS_STATE_DIR": str(state), "PALLAS_PORT": "0"}
-    # where its pictures lie, see `pictures_on_http`
-    environment["PALLAS_ALLOWED_HOSTS"] = "127.0.0.1"
-    environment.pop("REDIS_URL", None)
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "backend", "serve"], stdout=subprocess.PIPE, stderr=out, text=True, env=environment
-        )
-        try:
-            doing = "starting Redis, the worker and the front; loading the model"
-            if not console.is_terminal:
-                console.print(doing)
-            with console.status(doing):
-                assert process.stdout is not None
-                line = process.stdout.readline()
-            if "is ready: " not in line:
-                process.wait(10)
-                raise SystemExit(f"the stack did not start:\n{log.read_text()}")
-            console.print(line.strip())
-            yield line.split("is ready: ")[1].split(" ")[0]
-        finally:
-            process.terminate()
+    with tempfile.TemporaryDirectory(prefix="pallas-demo-", ignore_cleanup_errors=True) as state, ExitStack() as stack:
+        # where its pictures lie, see `pictures_on_http`
+        own = os.environ | {"PALLAS_STATE_DIR": state, "PALLAS_ALLOWED_HOSTS": "127.0.0.1"}
+        own.pop("REDIS_URL", None)
+        doing = "starting Redis, the worker and the front; loading the model"
+        if not console.is_terminal:
+            console.print(doing)
+        with console.status(doing):
             try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            shutil.rmtree(state, ignore_errors=True)
+                child = stack.enter_context(serving(log, environment=own))
+            except RuntimeError as error:
+                raise SystemExit(str(error)) from None
+        console.print(child.greeting)
+        yield child.url
 
 
 _STAGES = ("queue", "fetch", "encode", "decode", "prefill", "generate")

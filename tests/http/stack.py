@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import requests
 
 from backend import presence
+from backend.child import serving
 from backend.redis_server import connect
 from backend.settings import Settings
 
@@ -71,35 +69,15 @@ class Stack:
 def run_stack(folder: Path, model: Path | str, *arguments: str, **environment: str) -> Iterator[Stack]:
     """Start `python -m backend serve` on a free port, and stop it with SIGTERM."""
     folder.mkdir(parents=True, exist_ok=True)
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PALLAS_", "REDIS_", "LABEL_STUDIO_"))}
     own = {"PALLAS_STATE_DIR": str(folder / "state"), "PALLAS_DEVICE": "cpu", "PALLAS_HEARTBEAT_S": "0.5"}
     # the picture hosts of these tests
     own |= {"PALLAS_ALLOWED_HOSTS": "public,127.0.0.1"}
     # errors as HTTP codes, unless a test is about showing them to the annotator
     own |= {"PALLAS_SHOW_ERRORS": "false"} | environment
     log = folder / "stack.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "backend", "serve", "--port", "0", "--model", str(model), *arguments],
-            env=clean | own,
-            stdout=subprocess.PIPE,
-            stderr=out,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert "is ready: " in line, log.read_text()
-            url = line.split("is ready: ")[1].split(" ")[0]
-            settings = Settings(redis_url=own.get("REDIS_URL"), state_dir=folder / "state", model=str(model))
-            yield Stack(url, process, settings, log)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
+    with serving(log, "--model", str(model), *arguments, environment=own) as child:
+        settings = Settings(redis_url=own.get("REDIS_URL"), state_dir=folder / "state", model=str(model))
+        yield Stack(child.url, child.process, settings, log)
 
 
 def point(x: float, y: float, positive: bool | None = True, label: str = "food", **changes: Any) -> dict[str, Any]:
