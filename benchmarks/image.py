@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -242,6 +243,11 @@ def _peak_here(bench: Bench, side: str, regions: int, texts: int) -> float:
         bench.plain(bench.prompts(min(regions, 4)), TASKS[: min(texts, 2)])
     if bench.pam.device.type == "cuda":
         return torch.cuda.max_memory_allocated(bench.pam.device) / 1e9
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux hands ru_maxrss on to children: it would be the parent's
+        peak_kib = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii"), re.MULTILINE)
+        if peak_kib:
+            return int(peak_kib[1]) * 1024 / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
@@ -363,9 +369,13 @@ def _plot(rows: Sequence[Row], target: Path) -> None:
     cold = [row for row in rows if row.kind == "cold"]
     for texts in sorted({row.texts for row in cold}):
         mine = [row for row in cold if row.texts == texts]
-        (line,) = chart.plot([r.regions for r in mine], [r.ratio for r in mine], "o-", label=f"{texts} texts")
+        (line,) = chart.plot(
+            [r.regions for r in mine], [r.ratio for r in mine], "o-", label=f"{texts} text{'s' * (texts > 1)}"
+        )
         chart.plot([r.regions for r in mine], [r.bound for r in mine], "--", color=line.get_color(), alpha=0.5)
     chart.set(xscale="log", xlabel="regions of one picture", ylabel="times as fast as one by one")
+    chart.set_xticks(counts := sorted({row.regions for row in cold}), [str(count) for count in counts])
+    chart.minorticks_off()
     chart.set_title("solid: measured; dashed: what the operations allow", fontsize=9)
     chart.grid(alpha=0.3)
     chart.legend()
