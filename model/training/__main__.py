@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from model.errors import CheckpointError
 from model.training import art
 from model.training.clips import Director
 from model.training.clips import export as film
@@ -28,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     fit = commands.add_parser("fit", help="train, or go on with a training that was stopped")
     fit.add_argument("--stage", choices=("all", "pool", "segment", "memory", "speak"), default="all")
     fit.add_argument("--start", type=Path, help="a checkpoint folder to fine-tune instead of beginning anew")
+    fit.add_argument("--after", type=Path, help="the run folder that --start came from: its heads and optimisers go on")
     done = commands.add_parser(
         "export", help="write the trained weights, run card and curves into the checkpoint folder"
     )
@@ -47,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 2 when the drawings are not there."""
+    """The command line; 2 when the drawings, or the checkpoint or run to go on from, are not there or do not fit."""
     options = _parser().parse_args(arguments)
     try:
         if options.command == "art":
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{options.count} clips and {film(director, options.count, options.out)}")
         else:
             _train(options)
-    except art.ArtMissing as error:
+    except (art.ArtMissing, CheckpointError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0
@@ -83,7 +85,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.stage in ("all", "pool"):
         stages.draw_pool(place, recipe)
     if options.stage in ("all", "segment"):
-        stages.segment(place, recipe, device, options.start)
+        stages.segment(place, recipe, device, options.start, options.after)
     if options.stage in ("all", "memory"):
         stages.remember(place, recipe, device, options.start)
     if options.stage in ("all", "speak"):

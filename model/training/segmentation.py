@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from model.errors import CheckpointError
 from model.training import clicks
 from model.training.batch import NAMES, Batch, batch_of
 from model.training.heads import Heads
@@ -81,14 +82,33 @@ class Learner:
     def load(self, file: Path) -> float:
         """Go on where `save` was; returns the minutes."""
         state = torch.load(file, weights_only=True, map_location=next(self.sam.parameters()).device)
-        self.sam.load_state_dict(state["sam"])
-        self.heads.load_state_dict(state["heads"])
+        self._take(state, state["sam"], state["heads"])
+        self.step = state["step"]
+        return float(state["minutes"])
+
+    def follow(self, file: Path) -> None:
+        """Begin anew with what another run had at its end: averages, heads and the optimisers' state, not its steps.
+
+        Raises CheckpointError where it is not there or of another model.
+        """
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing: a run folder whose SAM 2 stage was trained has it")
+        state = torch.load(file, weights_only=True, map_location=next(self.sam.parameters()).device)
+        try:
+            self._take(state, state["average"], state["average_heads"])
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{file} is of a model with another sam2.yaml: {error}") from None
+
+    def _take(self, state: dict[str, Any], sam: dict[str, Tensor], heads: dict[str, Tensor]) -> None:
+        self.sam.load_state_dict(sam)
+        self.heads.load_state_dict(heads)
         self.average.load_state_dict(state["average"])
         self.average_heads.load_state_dict(state["average_heads"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            peaks = [group["peak"] for group in optimizer.param_groups]
             optimizer.load_state_dict(values)
-        self.step = state["step"]
-        return float(state["minutes"])
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["peak"] = peak  # this recipe's, not that of the state
 
 
 def optimizers(trunk: nn.Module, modules: Sequence[nn.Module], rate: float) -> list[torch.optim.Optimizer]:

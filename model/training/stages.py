@@ -43,13 +43,18 @@ def draw_pool(place: Place, recipe: Recipe) -> None:
     draw(Painter(catalog, "val", recipe.seed + 8), place.run / "pool" / "val", 0, recipe.side)
 
 
-def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | None = None) -> None:
-    """The SAM 2 stage: crops alone, then whole lessons. `start` is a checkpoint folder to fine-tune."""
+def segment(
+    place: Place, recipe: Recipe, device: torch.device, start: Path | None = None, after: Path | None = None
+) -> None:
+    """The SAM 2 stage: crops alone, then whole lessons. `start` is a checkpoint folder to fine-tune, `after` the run
+    folder that it came from."""
     learner = Learner(sam2(place, start).to(device), recipe.rates.segment)
     moving = films(place, recipe)[0] if filmed(recipe) else None
     if not place.segment_state.is_file():
         card.note_start(place.log, "segment", start)
-        if moving is not None and start is None:  # what is fine-tuned knows how to remember
+        if after is not None:
+            learner.follow(after / place.segment_state.name)
+        elif moving is not None and start is None:  # what is fine-tuned knows how to remember
             first = memory.scraps(np.random.default_rng(recipe.seed), moving, 8, 4)
             memory.begin(learner.sam, first.pictures.flatten(0, 1).to(device))
     gone = learner.load(place.segment_state) if place.segment_state.is_file() else 0.0
@@ -57,7 +62,7 @@ def segment(place: Place, recipe: Recipe, device: torch.device, start: Path | No
     rng = np.random.default_rng([recipe.seed, learner.step])
     planned = recipe.crops.minutes + sum(lesson.minutes for lesson in recipe.segment)
     with Ahead(place, recipe, [recipe.seed, learner.step, 1]) as ahead, Diary(place.log, "segment") as diary:
-        if start is not None and learner.step == 0:
+        if start is not None and after is None and learner.step == 0:
             _settle(learner, ahead, recipe)
         if recipe.compiled:  # a quarter less time for the encoder, after a minute or two
             learner.sam.image_encoder.trunk.compile()

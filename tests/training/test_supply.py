@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from model.errors import CheckpointError
 from model.training import crops, memory, pool, stages
 from model.training.art import Catalog
 from model.training.batch import NAMES, Batch
@@ -28,8 +29,15 @@ SIDE = 64
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     lesson = {"side": SIDE, "pictures": 2, "regions": 2, "pieces": 1, "minutes": 60.0}
-    small = {"seed": 3, "side": SIDE, "shards": 1, "compiled": False, "settle": 0.02, "segment": [lesson]}
-    parts = {"crops": {"minutes": 0, "side": SIDE, "batch": 4, "crowds": 2}}
+    small: dict[str, object] = {
+        "seed": 3,
+        "side": SIDE,
+        "shards": 1,
+        "compiled": False,
+        "settle": 0.02,
+        "segment": [lesson],
+    }
+    parts: dict[str, object] = {"crops": {"minutes": 0, "side": SIDE, "batch": 4, "crowds": 2}}
     parts |= {"memory": {"clips": 2, "pieces": 1, "frames": 3, "minutes": 0.1}}
     return Recipe.model_validate(read().model_dump() | small | parts)
 
@@ -113,3 +121,32 @@ def test_the_stage_goes_on_where_it_was_stopped(place: Place, recipe: Recipe) ->
     assert not torch.equal(first["sam"][name], second["sam"][name])
     begun = [json.loads(line) for line in place.log.read_text().splitlines() if "started_from" in line]
     assert len(begun) == 1 and begun[0]["stage"] == "segment"
+
+
+def test_another_run_goes_on_with_heads_and_optimizers_of_the_one_before(
+    place: Place, recipe: Recipe, tmp_path: Path
+) -> None:
+    device = torch.device("cpu")
+    stages.segment(place, minutes(recipe, 0.05), device, TINY)
+    before = torch.load(place.segment_state, weights_only=True)
+    later = Place(place.art, tmp_path / "later", TINY)
+    shutil.copytree(place.run / "pool", later.run / "pool")
+    shutil.copytree(place.run / "films", later.run / "films")
+    slower = recipe.model_copy(update={"rates": recipe.rates.model_copy(update={"segment": 1e-9})})
+    stages.segment(later, minutes(slower, 0.02), device, TINY, place.run)
+    after = torch.load(later.segment_state, weights_only=True)
+    assert after["step"] < before["step"] or after["minutes"] < before["minutes"]  # counted anew
+    for name, value in before["average_heads"].items():  # at that rate, what was taken over stays
+        torch.testing.assert_close(after["heads"][name], value, rtol=0, atol=1e-5)
+    assert not torch.equal(before["heads"]["kind.weight"], Learner(sam2(place, TINY), 1e-3).heads.kind.weight)
+    moments = [state["exp_avg"] for state in before["optimizers"][0]["state"].values()]
+    assert any(moment.abs().max() > 0 for moment in moments)
+    assert after["optimizers"][0]["param_groups"][0]["peak"] == 1e-9
+
+
+@pytest.mark.parametrize("state", [None, {"average": {}, "average_heads": {}}])
+def test_a_run_that_does_not_fit_is_refused(place: Place, state: dict[str, object] | None) -> None:
+    if state is not None:
+        torch.save(state, place.run / "other.pt")
+    with pytest.raises(CheckpointError, match=r"is missing|another sam2\.yaml"):
+        Learner(sam2(place, TINY), 1e-3).follow(place.run / "other.pt")
