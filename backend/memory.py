@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
+import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 _ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
@@ -40,6 +43,15 @@ def give_back() -> bool:
     """Give the system what is free in the heaps: some milliseconds. False where nothing was, or this is not glibc."""
     libc = _libc()
     return libc is not None and bool(libc.malloc_trim(0))
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever had; getrusage begins with that of the program which started it."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Tidy:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import resource
 import subprocess
 import sys
 import time
@@ -31,6 +29,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from backend.memory import peak_bytes
 from benchmarks.bounds import Machine, Work, operations
 from benchmarks.labels import labels
 from model import PerceiveAnything, Prompt, Task
@@ -243,13 +242,7 @@ def _peak_here(bench: Bench, side: str, regions: int, texts: int) -> float:
         bench.plain(bench.prompts(min(regions, 4)), TASKS[: min(texts, 2)])
     if bench.pam.device.type == "cuda":
         return torch.cuda.max_memory_allocated(bench.pam.device) / 1e9
-    status = Path("/proc/self/status")
-    if status.is_file():  # Linux hands ru_maxrss on to children: it would be the parent's
-        peak_kib = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii"), re.MULTILINE)
-        if peak_kib:
-            return int(peak_kib[1]) * 1024 / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return peak_bytes() / 1e9
 
 
 def _load(options: argparse.Namespace) -> Bench:

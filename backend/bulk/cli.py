@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from backend.bulk.ledger import CANCELLED, FINISHED, PAUSED, RUNNING, Ledger, na
 from backend.bulk.progress import Show, read_status
 from backend.bulk.spec import FIELD, Spec
 from backend.errors import BadRequest, ConfigError
+from backend.memory import peak_bytes
 from backend.settings import Settings
 
 _WORKER_PATIENCE_S = 600.0
@@ -204,7 +204,7 @@ def _dry_run(settings: Settings, spec: Spec, client: redis.Redis, console: Conso
         counts = plan_only(settings, spec, islice(source.read(-1), spec.limit))
     finally:
         client.delete(ledger.list_key)
-    peak = _peak_mb()
+    peak = peak_bytes() / 2**20
     console.print(
         f"{counts.tasks} tasks: {counts.to_do} to do with {counts.jobs} jobs and {counts.regions} regions"
         f"{' and proposals' if counts.proposals else ''}, {counts.predicted} predicted already, {counts.nothing} with "
@@ -216,16 +216,6 @@ def _dry_run(settings: Settings, spec: Spec, client: redis.Redis, console: Conso
     )
     for message in counts.examples:
         console.print(f"  {message}", markup=False, soft_wrap=True)
-
-
-def _peak_mb() -> float:
-    """Peak of this process's memory; what getrusage says begins with that of the program which started it."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _spec(settings: Settings, options: argparse.Namespace) -> Spec:
