@@ -86,7 +86,7 @@ class Learner:
         self.step = state["step"]
         return float(state["minutes"])
 
-    def follow(self, file: Path) -> None:
+    def inherit(self, file: Path) -> None:
         """Begin anew with what another run had at its end: averages, heads and the optimisers' state, not its steps.
 
         Raises CheckpointError where it is not there or of another model.

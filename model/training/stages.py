@@ -49,14 +49,13 @@ def segment(
     """The SAM 2 stage: crops alone, then whole lessons. `start` is a checkpoint folder to fine-tune, `after` the run
     folder that it came from."""
     learner = Learner(sam2(place, start).to(device), recipe.rates.segment)
-    moving = films(place, recipe)[0] if filmed(recipe) else None
     if not place.segment_state.is_file():
-        card.note_start(place.log, "segment", start)
         if after is not None:
-            learner.follow(after / place.segment_state.name)
-        elif moving is not None and start is None:  # what is fine-tuned knows how to remember
-            first = memory.scraps(np.random.default_rng(recipe.seed), moving, 8, 4)
+            learner.inherit(after / place.segment_state.name)
+        elif start is None and filmed(recipe):  # what is fine-tuned knows how to remember
+            first = memory.scraps(np.random.default_rng(recipe.seed), films(place, recipe, "train"), 8, 4)
             memory.begin(learner.sam, first.pictures.flatten(0, 1).to(device))
+        card.note_start(place.log, "segment", start)
     gone = learner.load(place.segment_state) if place.segment_state.is_file() else 0.0
     val = Pool(place.run / "pool" / "val")
     rng = np.random.default_rng([recipe.seed, learner.step])
@@ -125,7 +124,7 @@ def _losses(learner: Learner, batch: Shown, rng: np.random.Generator) -> tuple[T
 def remember(place: Place, recipe: Recipe, device: torch.device, start: Path | None = None) -> None:
     """The memory stage over the SAM 2 that the first one left (without one, over that of `start`)."""
     sam = taught(place, recipe, start, with_memory=False).to(device).eval()
-    train, val = films(place, recipe)
+    train, val = (films(place, recipe, split) for split in ("train", "val"))
     chosen = memory.parameters(sam)
     optimizer = torch.optim.AdamW(
         [{"params": chosen, "peak": recipe.rates.memory}], betas=(0.9, 0.98), weight_decay=0.02

@@ -37,7 +37,7 @@ class Supply:
 
     def __init__(self, place: Place, recipe: Recipe, seed: list[int]) -> None:
         self._recipe = recipe
-        self._films = films(place, recipe)[0] if filmed(recipe) else None
+        self._films = films(place, recipe, "train") if filmed(recipe) else None
         self._pool = Pool(place.run / "pool" / "train")
         self._clippings = crops.Clippings(load(place.art))
         self._rng = np.random.default_rng(seed)
@@ -59,18 +59,11 @@ class Supply:
         return batch_of(rng, self._pool, lesson.pictures, lesson.regions, lesson.side, ground=lesson.grounds)
 
 
-def films(place: Place, recipe: Recipe) -> tuple[memory.Films, memory.Films]:
-    """The clips to learn from and those to look at, drawn where they are not there yet."""
-    catalog = load(place.art)
-    return (
-        memory.draw(
-            Director(Painter(catalog, "train", recipe.seed + 50)),
-            place.run / "films" / "train",
-            recipe.memory.clips,
-            recipe.side,
-        ),
-        memory.draw(Director(Painter(catalog, "val", recipe.seed + 51)), place.run / "films" / "val", 16, recipe.side),
-    )
+def films(place: Place, recipe: Recipe, split: str) -> memory.Films:
+    """The clips to learn from (train) or those to look at (val), drawn where they are not there yet."""
+    count, seed = (recipe.memory.clips, recipe.seed + 50) if split == "train" else (16, recipe.seed + 51)
+    director = Director(Painter(load(place.art), split, seed))
+    return memory.draw(director, place.run / "films" / split, count, recipe.side)
 
 
 def filmed(recipe: Recipe) -> bool:

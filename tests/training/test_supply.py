@@ -149,4 +149,4 @@ def test_a_run_that_does_not_fit_is_refused(place: Place, state: dict[str, objec
     if state is not None:
         torch.save(state, place.run / "other.pt")
     with pytest.raises(CheckpointError, match=r"is missing|another sam2\.yaml"):
-        Learner(sam2(place, TINY), 1e-3).follow(place.run / "other.pt")
+        Learner(sam2(place, TINY), 1e-3).inherit(place.run / "other.pt")
