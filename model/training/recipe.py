@@ -38,20 +38,23 @@ class Crops(_Strict):
 
 
 class Lesson(_Strict):
-    """A stretch of the SAM 2 stage at one picture size; `pieces` of clips are tracked in every eighth step."""
+    """A stretch of the SAM 2 stage at one picture size; `pieces` of clips are tracked in `films` of every eight steps."""
 
     side: int = Field(ge=64, multiple_of=64)
     pictures: PositiveInt
     regions: PositiveInt
     pieces: int = Field(default=0, ge=0)
+    films: int = Field(default=1, ge=1, le=4)
     grounds: float = Field(default=0.0, ge=0, lt=1)
     minutes: PositiveFloat
 
 
 class Memory(_Strict):
-    """The lesson for video: SAM 2's memory, with everything that pictures need frozen."""
+    """The lesson for video: SAM 2's memory, with everything that pictures need frozen; `told` clips are watched at its
+    end, for the language stage."""
 
     clips: PositiveInt
+    told: PositiveInt = 320
     pieces: PositiveInt
     frames: int = Field(ge=2, le=8)
     minutes: PositiveFloat

@@ -28,6 +28,7 @@ transfer the held-out style and icons the held-out plain icons, all over held-ou
 _COUNTS = (0.28, 0.3, 0.24, 0.12, 0.06)  # how often a scene has 1, 2, … 5 things
 _RESTYLED = 0.7  # share of the drawings that training may see in other tones
 _UNKNOWN_SHARE = 0.2  # things outside the class table
+_HARD = 0.25  # share of the things that training sees cut off by the picture's edge, or hidden for the most part
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ class Painter:
         chosen: list[tuple[str, str]] = []
         for _ in range(count):
             kind, source, cut = self.thing(rng)
-            slant = rng.normal(0, 0.12) if self.split == "train" else 0.0
-            layer = _place(rng, cut, width, height, count, owner, whole, slant)
+            learning = self.split == "train"
+            slant = rng.normal(0, 0.12) if learning else 0.0
+            hard = learning and rng.random() < _HARD
+            layer = _place(rng, cut, width, height, count, owner, whole, slant, hard)
             if layer is None:
                 continue
             colour, alpha = layer
@@ -187,8 +190,11 @@ def _place(
     owner: NDArray[np.int16],
     whole: list[NDArray[np.bool_]],
     slant: float,
+    hard: bool,
 ) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Turn, scale and put the cut-out somewhere: colour H×W×3, alpha H×W in 0…1; None when it would hide too much."""
+    """Turn, scale and put the cut-out somewhere, a `hard` one over the picture's edge: colour H×W×3, alpha H×W in 0…1;
+    None when it would hide too much."""
+    most, least = (0.75, 0.25) if hard else (0.55, 0.4)  # of another thing that it may hide, that must be left to see
     for _ in range(8):
         low, high = (0.34, 0.8) if count == 1 else (0.28, 0.64) if count == 2 else (0.24, 0.54)
         side = rng.uniform(low, high) * min(width, height)
@@ -200,6 +206,8 @@ def _place(
         row = (rng.integers(3) + rng.uniform(0.1, 0.9)) / 3 * height
         column = np.clip(column, 0.42 * side, width - 0.42 * side)
         row = np.clip(row, 0.42 * side, height - 0.42 * side)
+        if hard:
+            column, row = _over_the_edge(rng, column, row, width, height, side)
         cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
         turned = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, slant], [0, 1]])
         matrix = turned @ np.diag([flip * scale * stretch, scale / stretch])
@@ -208,12 +216,24 @@ def _place(
         if mask.sum() < max(60, 0.003 * mask.size):
             continue
         if any(
-            (mask & (owner == i)).sum() > 0.55 * other.sum() or ((owner == i) & ~mask).sum() < 0.4 * other.sum()
+            (mask & (owner == i)).sum() > most * other.sum() or ((owner == i) & ~mask).sum() < least * other.sum()
             for i, other in enumerate(whole)
         ):
             continue
         return colour, alpha
     return None
+
+
+def _over_the_edge(
+    rng: Generator, column: float, row: float, width: int, height: int, side: float
+) -> tuple[float, float]:
+    """The middle of a thing `side` pixels long, moved so that one edge of the picture cuts it, or two in a corner."""
+    pick = rng.random()
+    if pick < 0.6:
+        column = rng.choice([rng.uniform(-0.2, 0.3) * side, width - rng.uniform(-0.2, 0.3) * side])
+    if pick > 0.45:
+        row = rng.choice([rng.uniform(-0.2, 0.3) * side, height - rng.uniform(-0.2, 0.3) * side])
+    return column, row
 
 
 def smoothed(cut: Picture, scale: float) -> NDArray[Any]:

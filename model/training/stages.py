@@ -177,7 +177,7 @@ def remember(place: Place, recipe: Recipe, device: torch.device, start: Path | N
                 diary.tell("val " + " ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     save()
     if not place.told.is_file():
-        telling.save(telling.watch(Tower(average), train), place.told)
+        telling.save(telling.watch(Tower(average), train, wanted.told), place.told)
 
 
 def finish(place: Place, recipe: Recipe, figures: dict[str, object] | None = None) -> int:

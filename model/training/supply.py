@@ -27,7 +27,7 @@ from model.training.scenes import Painter
 Shown = crops.Cutouts | crops.Crowd | Batch | memory.Scraps
 """One step's pictures, of any kind."""
 
-_FILMED = 3  # of every eight steps, the one about clips
+_FILMED = (3, 7, 5, 1)  # of every eight steps, those that may be about clips, in this order
 _REFRESH = 200  # steps; scenes may still be being drawn beside it
 _KINDNESS = 5  # the drawing waits rather than the training
 
@@ -50,7 +50,7 @@ class Supply:
         # crops alone go by turns with crowds, crowds with scenes: a step of both would cost the same, learn once
         alone = minutes < recipe.crops.minutes
         lesson = lesson_at(recipe, minutes)
-        if self._films is not None and not alone and lesson.pieces and step % 8 == _FILMED:
+        if self._films is not None and not alone and lesson.pieces and step % 8 in _FILMED[: lesson.films]:
             return memory.scraps(rng, self._films, lesson.pieces, recipe.memory.frames)
         if step % 2:
             return self._clippings.crowd(rng, recipe.crops.crowds, recipe.side)

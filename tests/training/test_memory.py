@@ -62,6 +62,17 @@ def test_without_anything_learned_features_pass(sam: SAM2Base, catalog: Catalog,
     assert float((seen - wanted).square().mean() / wanted.var()) < 0.15
 
 
+def test_the_prompted_frame_teaches_too(sam: SAM2Base, films: memory.Films) -> None:
+    piece = memory.scraps(np.random.default_rng(0), films, 2, 2)
+    parts = memory.losses(sam, piece, np.random.default_rng(0))
+    assert {"first dice", "first bce", "first J", "dice", "bce", "J"} <= set(parts)
+    weight = sam.sam_mask_decoder.output_hypernetworks_mlps[0].layers[0].weight
+    only = {name: value for name, value in parts.items() if name.startswith("first")}
+    memory.total(only).backward()
+    assert weight.grad is not None and weight.grad.abs().max() > 0
+    assert memory.total(parts) > memory.total({name: value for name, value in parts.items() if name not in only})
+
+
 def _kept(sam: SAM2Base, top: torch.Tensor) -> dict[str, object]:
     rows, _, side, _ = top.shape
     logits = torch.randn(rows, 4 * side, 4 * side)

@@ -45,6 +45,17 @@ def test_truth_is_true(catalog: Catalog, number: int) -> None:
     assert covered.max() <= 1, "visible masks overlap"
 
 
+def _cut_off(painter: Painter) -> float:
+    """Share of the things of forty scenes that an edge of the picture cuts."""
+    masks = [thing.mask for number in range(40) for thing in painter.scene(number).things]
+    cut = [max(m[0].sum(), m[-1].sum(), m[:, 0].sum(), m[:, -1].sum()) > 0.25 * np.sqrt(m.sum()) for m in masks]
+    return float(np.mean(cut))
+
+
+def test_only_scenes_to_learn_from_cut_things_off(catalog: Catalog) -> None:
+    assert _cut_off(Painter(catalog, "train", 1)) > 0.1 > _cut_off(Painter(catalog, "test", 1))
+
+
 def test_splits_use_their_own_drawings(catalog: Catalog) -> None:
     allowed = {"val": "train"}
     for split in ("train", "val", "test", "transfer"):

@@ -72,6 +72,13 @@ def test_kinds_of_batches_take_turns(place: Place, recipe: Recipe) -> None:
     assert all(kind is Batch for kind in kinds[::2])
 
 
+def test_a_lesson_may_have_more_clips(place: Place, recipe: Recipe) -> None:
+    more = recipe.model_copy(update={"segment": (recipe.segment[0].model_copy(update={"films": 3}),)})
+    supply = Supply(place, more, [0])
+    kinds = [type(supply.draw(step, 0.0)) for step in range(8)]
+    assert [step for step, kind in enumerate(kinds) if kind is memory.Scraps] == [3, 5, 7]
+
+
 def test_batches_of_the_other_process_are_those_of_this_one(place: Place, recipe: Recipe) -> None:
     supply = Supply(place, recipe, [5])
     with Ahead(place, recipe, [5]) as ahead:
