@@ -38,7 +38,7 @@ class Crops(_Strict):
 
 
 class Lesson(_Strict):
-    """A stretch of the SAM 2 stage at one picture size; `pieces` of clips are tracked in `films` of every eight steps."""
+    """A stretch of the SAM 2 stage at one picture size; `films` of every eight steps track `pieces` of clips."""
 
     side: int = Field(ge=64, multiple_of=64)
     pictures: PositiveInt
