@@ -129,7 +129,7 @@ def send(url: str, config: str, ask: Ask, pictures: str, folder: Path, out: Path
         class_text=class_text,
         caption=caption,
         label=" ".join(items.get("brushlabels", {}).get("value", {}).get("brushlabels", [])),
-        score=prediction["score"] or 0.0,
+        score=prediction.get("score") or 0.0,  # none where nothing was found
         area=int(mask.sum()),
         seconds=_timings(answer.headers.get("Server-Timing", "")),
         whole_s=whole_s,
