@@ -202,8 +202,8 @@ def _place(
         stretch = np.exp(rng.normal(0, 0.06))
         turn = rng.normal(0, 12) if rng.random() < 0.9 else rng.uniform(-180, 180)
         flip = -1.0 if rng.random() < 0.5 else 1.0
-        column = (rng.integers(3) + rng.uniform(0.1, 0.9)) / 3 * width
-        row = (rng.integers(3) + rng.uniform(0.1, 0.9)) / 3 * height
+        column: float = (rng.integers(3) + rng.uniform(0.1, 0.9)) / 3 * width
+        row: float = (rng.integers(3) + rng.uniform(0.1, 0.9)) / 3 * height
         column = np.clip(column, 0.42 * side, width - 0.42 * side)
         row = np.clip(row, 0.42 * side, height - 0.42 * side)
         if hard:
