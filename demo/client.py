@@ -121,7 +121,8 @@ def send(url: str, config: str, ask: Ask, pictures: str, folder: Path, out: Path
     class_text = " ".join(items.get("brushlabels", {}).get("meta", {}).get("text", []))
     caption = " ".join(items.get("textarea", {}).get("value", {}).get("text", []))
     overlay = out / f"{Path(ask.picture).stem}-{'-'.join(ask.title.replace(',', '').split())}.png"
-    draw_regions(image, [mask], [ask.prompt()], [f"{class_text}: {caption}"]).save(overlay)
+    words = f"{class_text}: {caption}" if mask.any() else "nothing found"
+    draw_regions(image, [mask], [ask.prompt()], [words]).save(overlay)
     return Outcome(
         ask=ask,
         width=image.width,
