@@ -28,7 +28,7 @@ transfer the held-out style and icons the held-out plain icons, all over held-ou
 _COUNTS = (0.28, 0.3, 0.24, 0.12, 0.06)  # how often a scene has 1, 2, … 5 things
 _RESTYLED = 0.7  # share of the drawings that training may see in other tones
 _UNKNOWN_SHARE = 0.2  # things outside the class table
-_HARD = 0.25  # share of the things that training sees cut off by the picture's edge, or hidden for the most part
+_HARD = 0.25  # share of the things that training lays over the picture's edge, where they may hide more of others
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,9 @@ def _place(
         column = np.clip(column, 0.42 * side, width - 0.42 * side)
         row = np.clip(row, 0.42 * side, height - 0.42 * side)
         if hard:
-            column, row = _over_the_edge(rng, column, row, width, height, side)
+            pick = rng.random()  # between the two bounds: a corner
+            column = _over_the_edge(rng, width, side) if pick < 0.6 else column
+            row = _over_the_edge(rng, height, side) if pick > 0.45 else row
         cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
         turned = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, slant], [0, 1]])
         matrix = turned @ np.diag([flip * scale * stretch, scale / stretch])
@@ -224,16 +226,9 @@ def _place(
     return None
 
 
-def _over_the_edge(
-    rng: Generator, column: float, row: float, width: int, height: int, side: float
-) -> tuple[float, float]:
-    """The middle of a thing `side` pixels long, moved so that one edge of the picture cuts it, or two in a corner."""
-    pick = rng.random()
-    if pick < 0.6:
-        column = rng.choice([rng.uniform(-0.2, 0.3) * side, width - rng.uniform(-0.2, 0.3) * side])
-    if pick > 0.45:
-        row = rng.choice([rng.uniform(-0.2, 0.3) * side, height - rng.uniform(-0.2, 0.3) * side])
-    return column, row
+def _over_the_edge(rng: Generator, length: float, side: float) -> float:
+    """Where along a width or height of `length` the middle of a thing `side` long lies, so that one end cuts it."""
+    return float(rng.choice([rng.uniform(-0.2, 0.3) * side, length - rng.uniform(-0.2, 0.3) * side]))
 
 
 def smoothed(cut: Picture, scale: float) -> NDArray[Any]:
