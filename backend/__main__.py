@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from backend import logs, memory
+from backend import logs
 from backend.bulk.arguments import add_arguments
 from backend.errors import BackendError
-from backend.imports import uncollected
 from backend.settings import Settings
+from backend.system import memory
+from backend.system.imports import uncollected
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,17 +92,17 @@ def _run(given: argparse.Namespace, settings: Settings) -> int:
     if command == "check":
         from rich.console import Console
 
-        from backend.check import check
+        from backend.run.check import check
 
         return check(settings, Console())
     if command == "health":
-        from backend import health
+        from backend.run import health
 
         if trouble := {"front": health.front, "worker": health.worker}[given.part](settings):
             print(trouble, file=sys.stderr)
         return int(bool(trouble))
     if command == "webhooks":
-        from backend.webhooks import give_token
+        from backend.front.webhooks import give_token
 
         say(give_token(settings, given.url))
         return 0
@@ -118,7 +119,7 @@ def _run(given: argparse.Namespace, settings: Settings) -> int:
 
         return run(settings, given, Console())
     with uncollected():
-        from backend.serve import run_front, serve
+        from backend.run.serve import run_front, serve
 
     return serve(settings, say) if command == "serve" else run_front(settings, say)
 
@@ -127,8 +128,9 @@ def _review(settings: Settings) -> int:
     import redis
     from rich.console import Console
 
-    from backend.redis_server import connect, running, trouble
-    from backend.review import show
+    from backend.front.review import show
+    from backend.queueing.connection import connect, trouble
+    from backend.run.embedded_redis import running
 
     with running(settings):
         try:
@@ -140,8 +142,8 @@ def _review(settings: Settings) -> int:
 def _drain(settings: Settings, names: list[str], say: Callable[[str], None]) -> int:
     import redis
 
-    from backend.drain import drain
-    from backend.redis_server import connect, trouble
+    from backend.queueing.connection import connect, trouble
+    from backend.queueing.drain import drain
 
     try:
         drain(connect(settings), names, settings.job_timeout_s + settings.heartbeat_ttl_s, say)
@@ -154,8 +156,9 @@ def _worker(settings: Settings, name: str | None) -> int:
     with uncollected():
         import redis
 
-        from backend.redis_server import running, trouble
-        from backend.worker import run_worker
+        from backend.queueing.connection import trouble
+        from backend.run.embedded_redis import running
+        from backend.worker.worker import run_worker
         from model.errors import ModelError
 
     try:

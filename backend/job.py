@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.task import Task
+from model.values.task import Task
 
 VERSION = 3
 """Of the payload, to be raised with each change of it; a worker puts others back (`parked`)."""
 
-FUNCTION = "backend.engine.perform"
+FUNCTION = "backend.worker.engine.perform"
 """The only function that workers run, whatever a job in Redis says."""
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -38,7 +38,7 @@ class RegionPrompt(_Value):
     Attributes:
         points: clicks that belong to this region.
         box: (x1, y1, x2, y2), or None.
-        mask: RLE of the picture's size as `model.mask.to_rle` makes it, or None.
+        mask: RLE of the picture's size as `model.values.mask.to_rle` makes it, or None.
         label: the label that the annotator chose, or None.
     """
 
@@ -166,7 +166,7 @@ class RegionReply(_Value):
     """One region.
 
     Attributes:
-        mask: RLE of the picture's size as `model.mask.to_rle` makes it.
+        mask: RLE of the picture's size as `model.values.mask.to_rle` makes it.
         area: pixels.
         iou: SAM 2's estimate, 0..1.
         texts: by `TextAsk.key`.

@@ -18,18 +18,18 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 
 try:
-    import model.task  # noqa: F401
+    import model.values.task  # noqa: F401
 except ImportError as error:
     raise ImportError(
         "a file model.py hides Pallas's own package `model`: give yours another name (see docs/operating.md)"
     ) from error
 
-from backend.courier import Courier
-from backend.metrics import Metrics
-from backend.protocol import PredictRequest, WebhookRequest, parse
-from backend.queues import Dispatcher
-from backend.review import Reviews
-from backend.service import Service
+from backend.front.metrics import Metrics
+from backend.front.review import Reviews
+from backend.label_studio.protocol import PredictRequest, WebhookRequest, parse
+from backend.predict.late_courier import Courier
+from backend.predict.service import Service
+from backend.queueing.dispatcher import Dispatcher
 from backend.settings import Settings
 
 

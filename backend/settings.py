@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from backend import gpus
-from backend.fetching.hosts import AllowedHosts
+from backend.net.hosts import AllowedHosts
+from backend.system import gpus
 
 LABEL_STUDIO_LIMIT_S = 100
 """Label Studio 1.23 gives a /predict this long (ML_TIMEOUT_PREDICT)."""
@@ -162,7 +162,7 @@ class Settings(BaseSettings):
     @field_validator("language")
     @classmethod
     def _known_language(cls, value: str) -> str:
-        from model.task import LANGUAGES
+        from model.values.task import LANGUAGES
 
         if value not in LANGUAGES:
             raise ValueError(f"give one of {', '.join(LANGUAGES)}")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-from model.linear import quicken
+from model.compute.linear import quicken
 
 _SIDE = 2048
 _MEMORY = 1 << 29

@@ -20,8 +20,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from backend import presence
-from backend.redis_server import connect
+from backend.queueing import heartbeat
+from backend.queueing.connection import connect
 from backend.settings import Settings
 from benchmarks.faults import ROOT, bulk, fill, serving
 from benchmarks.serve import timed
@@ -34,7 +34,7 @@ PICTURE = "/data/upload/1/coffee.jpg"
 def wait_for_workers(settings: Settings, count: int) -> None:
     """Until so many are ready."""
     client = connect(settings)
-    while sum(sign.state == "ready" for sign in presence.everybody(client)) < count:
+    while sum(sign.state == "ready" for sign in heartbeat.everybody(client)) < count:
         time.sleep(0.2)
 
 

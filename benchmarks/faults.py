@@ -28,9 +28,10 @@ from pathlib import Path
 import redis
 from rich.console import Console
 
-from backend import child, presence
 from backend.bulk.ledger import Ledger, names
-from backend.redis_server import connect
+from backend.queueing import heartbeat
+from backend.queueing.connection import connect
+from backend.run import child
 from backend.settings import Settings
 from benchmarks.stand_in import TOKEN, StandIn, run_stand_in
 
@@ -82,7 +83,7 @@ def bulk(settings: Settings, *arguments: str, log: Path) -> subprocess.Popen[byt
 
 def kill_one(client: redis.Redis, moment: str, rng: random.Random) -> bool:
     """Kill a random worker at that moment of its work; False where none was there to be killed."""
-    ready = [sign for sign in presence.everybody(client) if sign.state == "ready"]
+    ready = [sign for sign in heartbeat.everybody(client) if sign.state == "ready"]
     if not ready:
         return False
     sign = rng.choice(ready)

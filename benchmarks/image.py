@@ -29,15 +29,15 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from backend.memory import peak_bytes
+from backend.system.memory import peak_bytes
 from benchmarks.bounds import Machine, Work, operations
 from benchmarks.labels import labels
 from model import PerceiveAnything, Prompt, Task
+from model.compute.linear import stock_kernels
 from model.errors import ModelError
-from model.language import Sampling
-from model.linear import stock_kernels
+from model.language.qwen import Sampling
 from model.pam import REGIONS_ON_CPU, REGIONS_ON_GPU
-from model.task import instruction
+from model.values.task import instruction
 
 PICTURE = Path(__file__).parent.parent / "demo" / "pictures" / "coffee.jpg"
 TASKS = (Task.RECOGNIZE, Task.DETAILED, Task.EXPLAIN)

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from model import PerceiveAnything, Prompt, Region, Task
-from model.task import instruction
-from model.training.art import kinds
-from model.training.looks import COLOURS
+from model.values.task import instruction
+from tiny.art import kinds
+from tiny.looks import COLOURS
 
 PICTURE = Path(__file__).parent.parent / "demo" / "pictures" / "coffee.jpg"
 

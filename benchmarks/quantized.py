@@ -20,10 +20,10 @@ from rich.table import Table
 
 from benchmarks.labels import PICTURE, labels
 from model import PerceiveAnything, Prompt, Task
+from model.compute.quantized import EightBitLinear
 from model.errors import ModelError
-from model.language import Sampling
-from model.quantized import EightBitLinear
-from model.task import instruction
+from model.language.qwen import Sampling
+from model.values.task import instruction
 
 TASKS = (Task.RECOGNIZE, Task.BRIEF)
 

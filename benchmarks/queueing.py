@@ -31,11 +31,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from backend import presence
-from backend.affinity import clicks as clicks_served
-from backend.affinity import worth_waiting
 from backend.bulk.ledger import Ledger, names
-from backend.redis_server import connect
+from backend.queueing import heartbeat
+from backend.queueing.affinity import clicks as clicks_served
+from backend.queueing.affinity import worth_waiting
+from backend.queueing.connection import connect
 from benchmarks.bulk import click, wait_for_workers
 from benchmarks.faults import ROOT, bulk, fill, serving
 from benchmarks.stand_in import run_stand_in
@@ -250,7 +250,7 @@ def measure(workers: int, annotators: int, seconds: float, think_s: float, click
             process.wait(60)
             client = connect(settings)
             fields = Ledger(client, names(client)[0]).fields()
-            signs = presence.everybody(client)
+            signs = heartbeat.everybody(client)
             alone = clicks_served(client)
             jobs, steps = (sum(sign.stats[what] for sign in signs) - alone for what in ("jobs", "steps"))
     model = ("encode", "decode", "prefill", "generate")

@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from backend.shelf import Addresses, EmbeddingShelf
+from backend.worker.embedding_cache import Addresses, EmbeddingCache
 from benchmarks.charts import panels
 from benchmarks.labels import PICTURE, labels
 from benchmarks.serve import ROOT, annotate
@@ -56,7 +56,7 @@ def seconds(work: Callable[[], None], times: int) -> float:
 
 def memory_over(pictures: int) -> dict[str, float]:
     """Resident memory in MB after so many pictures went through a worker's shelf, with embeddings of 1 MB."""
-    shelf, addresses = EmbeddingShelf(limit_bytes=64 << 20), Addresses(believed_s=300)
+    shelf, addresses = EmbeddingCache(limit_bytes=64 << 20), Addresses(believed_s=300)
     found: dict[str, float] = {}
     for number in range(pictures + 1):
         if number in (0, 100, 1000) or number == pictures or number % max(1, pictures // 4) == 0:

@@ -33,8 +33,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from backend import presence
-from backend.redis_server import connect
+from backend.queueing import heartbeat
+from backend.queueing.connection import connect
 from backend.settings import Settings
 from benchmarks.charts import panels
 from benchmarks.faults import ROOT, bulk, serving
@@ -211,7 +211,7 @@ def look(process: psutil.Process) -> list[float]:
 
 def kept(client: redis.Redis) -> dict[str, float]:
     """What is kept on purpose, by part and what: the worker's embeddings, Redis' data and keys."""
-    stats = next((sign.stats for sign in presence.everybody(client) if sign.stats), {})
+    stats = next((sign.stats for sign in heartbeat.everybody(client) if sign.stats), {})
     memory: Any = client.info("memory")
     return {
         "embeddings_mb": stats.get("embedding_bytes", 0.0) / 1e6,

@@ -24,9 +24,9 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from model.hub import BUNDLED
+from model.loading.hub import BUNDLED
 from model.perceiver import Vision
-from model.sam2_loading import empty_sam2, packaged_config
+from model.sam.build import empty_sam2, packaged_config
 
 _SAM2 = "sam2.1_hiera_l.yaml"
 _SHARED: dict[str, Any] = {

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from backend.child import serving
+from backend.run.child import serving
 from demo.client import Ask, Outcome, send
 from demo.clip import CHANGE, ClipOutcome, make_clip, send_clip
 from demo.report import write_report

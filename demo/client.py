@@ -14,8 +14,8 @@ from PIL import Image
 
 from demo.truth import Scene, Thing
 from model.overlay import draw_regions
-from model.prompt import Prompt
-from model.training.clicks import iou
+from model.values.prompt import Prompt
+from tiny.clicks import iou
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from demo.truth import Scene, Thing
 from model import Video, open_video
-from model.mask import Box, mask_box
+from model.values.mask import Box, mask_box
 from model.video.overlay import filmstrip, write_video
 from model.video.source import Pictures
 

@@ -1,4 +1,4 @@
-"""Pictures with exact truth, as `python -m model.training scenes` writes them (PNG files and truth.json)."""
+"""Pictures with exact truth, as `python -m tiny scenes` writes them (PNG files and truth.json)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from model.training import clicks
-from model.training.looks import box_of
+from tiny import clicks
+from tiny.looks import box_of
 
 FOLDER = Path(__file__).parent / "scenes"
 Mask = NDArray[np.bool_]  # height × width

@@ -18,8 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from model.device import share_cores
-    from model.embedding import Embedding
+    from model.compute.device import share_cores
     from model.errors import (
         CheckpointError,
         DeviceError,
@@ -30,40 +29,41 @@ if TYPE_CHECKING:
         VideoError,
         VideoTooLargeError,
     )
-    from model.image import open_picture
     from model.pam import PerceiveAnything, Reading
-    from model.prompt import Prompt
-    from model.region import Perception, Region, Segment, Text, Texts
-    from model.task import LANGUAGES, Task, VideoTask
+    from model.values.embedding import Embedding
+    from model.values.image import open_picture
+    from model.values.prompt import Prompt
+    from model.values.region import Perception, Region, Segment, Text, Texts
+    from model.values.task import LANGUAGES, Task, VideoTask
     from model.video.prompt import FramePrompt
     from model.video.source import Chosen, Limits, Video, open_video
     from model.video.stream import Event
     from model.video.track import Progress, Sighting, Track, TrackedFrame, Tracking
 
 _HOME = {
-    "share_cores": "device",
-    "Embedding": "embedding",
+    "share_cores": "compute.device",
+    "Embedding": "values.embedding",
     "CheckpointError": "errors",
     "DeviceError": "errors",
     "ModelError": "errors",
     "PictureError": "errors",
     "PictureTooLargeError": "errors",
     "PromptError": "errors",
-    "open_picture": "image",
+    "open_picture": "values.image",
     "PerceiveAnything": "pam",
     "Reading": "pam",
-    "Prompt": "prompt",
-    "Perception": "region",
-    "Region": "region",
-    "Text": "region",
-    "Texts": "region",
-    "LANGUAGES": "task",
-    "Task": "task",
+    "Prompt": "values.prompt",
+    "Perception": "values.region",
+    "Region": "values.region",
+    "Text": "values.region",
+    "Texts": "values.region",
+    "LANGUAGES": "values.task",
+    "Task": "values.task",
     "Chosen": "video.source",
     "Event": "video.stream",
     "FramePrompt": "video.prompt",
     "Limits": "video.source",
-    "Segment": "region",
+    "Segment": "values.region",
     "Sighting": "video.track",
     "Progress": "video.track",
     "Track": "video.track",
@@ -71,7 +71,7 @@ _HOME = {
     "Tracking": "video.track",
     "Video": "video.source",
     "VideoError": "errors",
-    "VideoTask": "task",
+    "VideoTask": "values.task",
     "VideoTooLargeError": "errors",
     "open_video": "video.source",
 }

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model import hub
 from model.errors import ModelError, PromptError
-from model.task import LANGUAGES, Task, VideoTask
+from model.loading import hub
+from model.values.task import LANGUAGES, Task, VideoTask
 
 if TYPE_CHECKING:
     from model.pam import PerceiveAnything
-    from model.prompt import Prompt
-    from model.region import Perception
+    from model.values.prompt import Prompt
+    from model.values.region import Perception
 
 DEFAULT_MODEL = "tiny"
 
@@ -186,7 +186,7 @@ def _perceive(options: argparse.Namespace) -> int:
 
 
 def _prompts(options: argparse.Namespace) -> list[Prompt]:
-    from model.prompt import Prompt
+    from model.values.prompt import Prompt
 
     points = [(x, y, 1) for x, y in options.point] + [(x, y, 0) for x, y in options.negative]
     if points and len(options.box) == 1:
@@ -212,7 +212,7 @@ def _read_mask(path: Path):  # type: ignore[no-untyped-def]  # numpy is imported
 
 
 def _as_json(found: Perception, pam: PerceiveAnything, size: tuple[int, int]) -> str:
-    from model.region import region_to_json
+    from model.values.region import region_to_json
 
     answer = {
         "model": pam.version,

@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model.attention import Prefix
-from model.batches import batch_by_batch, fitting, in_batches
-from model.checkpoint import Checkpoint
-from model.compiled import compile_encoder
-from model.device import pick_device, pick_dtype, quantizes
-from model.embedding import Embedding
-from model.image import as_rgb
-from model.language import Language, Sampling
-from model.likelihood import TOKENS_PER_CHUNK, answer_ids, log_likelihoods
-from model.linear import quicken
+from model.compute.batches import batch_by_batch, fitting, in_batches
+from model.compute.device import pick_device, pick_dtype, quantizes
+from model.compute.linear import quicken
+from model.compute.quantized import quantize as eight_bits
+from model.language.likelihood import TOKENS_PER_CHUNK, answer_ids, log_likelihoods
+from model.language.prefix import Prefix
+from model.language.qwen import Language, Sampling
+from model.loading.checkpoint import Checkpoint
 from model.perceiver import Vision
-from model.prompt import Prompt
-from model.proposals import Wanted, propose
-from model.quantized import quantize as eight_bits
-from model.region import Perception, Region, Segment, Text, Texts
-from model.task import Task, instruction
-from model.tower import Tower
+from model.sam.compile import compile_encoder
+from model.sam.proposals import Wanted, propose
+from model.sam.tower import Tower
+from model.values.embedding import Embedding
+from model.values.image import as_rgb
+from model.values.prompt import Prompt
+from model.values.region import Perception, Region, Segment, Text, Texts
+from model.values.task import Task, instruction
 from model.video.verbs import VideoVerbs
 
 REGIONS_ON_CPU, REGIONS_ON_GPU = 8, 64
@@ -90,7 +90,7 @@ class PerceiveAnything(VideoVerbs):
         """Load a published checkpoint, or one in the same layout.
 
         Args:
-            folder_or_id: a folder, a name of `model.hub.KNOWN` or of a bundled checkpoint, or a Hugging Face hub id.
+            folder_or_id: a folder, a name of `hub.KNOWN` or of a bundled checkpoint, or a Hugging Face hub id.
             sam2_checkpoint: SAM 2's weights; None takes those in the folder, else facebook/sam2.1-hiera-large.
             sam2_config: the Hydra YAML that fits them, a path or a name of the `sam2` package; None finds it.
             device: "auto" (cuda, mps, cpu in this order), "cuda", "cuda:1", "mps", "cpu".
@@ -124,7 +124,7 @@ class PerceiveAnything(VideoVerbs):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the language model and the perceiver; SAM 2's weights are float32 (see `model.tower`)."""
+        """Of the language model and the perceiver; SAM 2's weights are float32 (see `model.sam.tower`)."""
         return self.vision.dtype
 
     def encode(self, image: Image.Image | np.ndarray) -> Embedding:

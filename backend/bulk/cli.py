@@ -23,8 +23,8 @@ from backend.bulk.ledger import CANCELLED, FINISHED, PAUSED, RUNNING, Ledger, na
 from backend.bulk.progress import Show, read_status
 from backend.bulk.spec import FIELD, Spec
 from backend.errors import BadRequest, ConfigError
-from backend.memory import peak_bytes
 from backend.settings import Settings
+from backend.system.memory import peak_bytes
 
 _WORKER_PATIENCE_S = 600.0
 
@@ -35,7 +35,8 @@ def run(settings: Settings, options: argparse.Namespace, console: Console) -> in
     Raises:
         BackendError: it cannot be done; the message says why.
     """
-    from backend.redis_server import connect, running, trouble
+    from backend.queueing.connection import connect, trouble
+    from backend.run.embedded_redis import running
 
     try:
         with running(settings):
@@ -78,8 +79,8 @@ def _begin(settings: Settings, options: argparse.Namespace, client: redis.Redis,
 
 def _work(settings: Settings, ledger: Ledger, options: argparse.Namespace, console: Console) -> int:
     from backend.bulk.work import wait_for_worker, work
-    from backend.janitor import Janitor
-    from backend.serve import stop_signal
+    from backend.queueing.janitor import Janitor
+    from backend.run.serve import stop_signal
 
     with stop_signal() as stop, _own_workers(settings, options.own_workers):
         janitor = Janitor(settings)
@@ -104,7 +105,7 @@ def _end(settings: Settings, ledger: Ledger, options: argparse.Namespace, consol
     print_summary(summary, ledger.job, console)
     if options.report is not None:
         from backend.bulk.report import write_report
-        from backend.redis_server import connect
+        from backend.queueing.connection import connect
 
         folder = _folder(ledger.spec())
         written = write_report(settings, connect(settings), ledger, summary, folder, options.report)
@@ -221,7 +222,7 @@ def _dry_run(settings: Settings, spec: Spec, client: redis.Redis, console: Conso
 def _spec(settings: Settings, options: argparse.Namespace) -> Spec:
     from backend.bulk.wanted import wanted_roles
     from backend.bulk.work import complete
-    from backend.roles import read_roles
+    from backend.labeling.roles import read_roles
 
     if (options.project is None) == (options.input is None):
         raise BadRequest("say which tasks: --project NUMBER, or --input FILE_OR_FOLDER with --output FILE")
@@ -291,7 +292,7 @@ def _own_workers(settings: Settings, count: int) -> Iterator[None]:
     if not count:
         yield
         return
-    from backend.serve import WorkerProcess
+    from backend.run.serve import WorkerProcess
 
     workers = [WorkerProcess(settings.model_copy(update={"workers": count}), number) for number in range(count)]
     for worker in workers:

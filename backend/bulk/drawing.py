@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from backend.answers import words_of
 from backend.errors import PictureError
-from backend.geometry import MASKS, kind_of, mask_of
+from backend.fetching.videos import opened
+from backend.label_studio.geometry import MASKS, kind_of, mask_of
+from backend.label_studio.video_sequences import boxes_on, keyframes_of
 from backend.settings import Settings
-from backend.video.file import opened
-from backend.video.sequences import boxes_on, keyframes_of
+from backend.tasks.answers import words_of
 
 WIDTH = 420
 """Of a drawing, pixels."""

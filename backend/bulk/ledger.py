@@ -14,7 +14,7 @@ import redis
 
 from backend.bulk.spec import Spec
 from backend.errors import BadRequest
-from backend.presence import members
+from backend.queueing.heartbeat import members
 
 RUNNING, PAUSED, CANCELLED, FINISHED = "running", "paused", "cancelled", "finished"
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import redis
 
 from backend.errors import PictureNotFound, PictureTooLarge
-from backend.pictures import BLOB_KEY
-from backend.plan import Plan
+from backend.fetching.pictures import BLOB_KEY
 from backend.settings import Settings
-from backend.video.plan import ClipPlan
+from backend.tasks.plan import Plan
+from backend.tasks.video_plan import ClipPlan
 
 _TTL_S = 86_400
 _MOST_IN_REDIS = 512 << 20  # one value of Redis

@@ -32,10 +32,11 @@ from backend.errors import (
     QueueFull,
     WorkerDied,
 )
-from backend.flights import Flights, Landing
-from backend.queues import BULK, Dispatcher
-from backend.roles import read_roles
-from backend.service import Service
+from backend.labeling.roles import read_roles
+from backend.predict.in_flight import InFlight, TaskResult
+from backend.predict.service import Service
+from backend.queueing.dispatcher import Dispatcher
+from backend.queueing.queues import BULK
 from backend.settings import Settings
 
 DEATHS = 2
@@ -56,7 +57,7 @@ class _Storing:
     """A task whose answer is being stored."""
 
     item: Item
-    landing: Landing
+    landing: TaskResult
 
 
 class Pump:
@@ -92,13 +93,13 @@ class Pump:
         self._stop = stop
         self._tell = tell
         self._redis = dispatcher.redis
-        self._flights = Flights(service, dispatcher, BULK)
+        self._flights = InFlight(service, dispatcher, BULK)
         self._local = LocalPictures(settings, dispatcher.redis, source.folder) if source.folder is not None else None
         self._items: dict[str, Item] = {}
         self._troubles: dict[str, Trouble] = {}
         self._order: deque[tuple[str, int]] = deque()
         self._settled: set[str] = set()
-        self._arrived: deque[Landing] = deque()
+        self._arrived: deque[TaskResult] = deque()
         self._storing: dict[Future[Done], _Storing] = {}
         self._looked = 0.0
         self._ousted = False
@@ -224,7 +225,7 @@ class Pump:
         except redis.RedisError as error:
             self._outage(error)
 
-    def _landed(self, landing: Landing) -> None:
+    def _landed(self, landing: TaskResult) -> None:
         if self._local is not None:
             for plan, _ in landing.replies:
                 self._local.release(plan)

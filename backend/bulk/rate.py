@@ -7,8 +7,8 @@ from collections import deque
 
 import redis
 
-from backend.affinity import clicks
 from backend.bulk.ledger import Ledger
+from backend.queueing.affinity import clicks
 
 _WINDOW_S = 60.0
 

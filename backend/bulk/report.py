@@ -16,9 +16,9 @@ from backend.bulk.drawing import Words, draw_picture, draw_video, is_video
 from backend.bulk.ledger import Ledger
 from backend.bulk.summary import Summary
 from backend.errors import BackendError
-from backend.pictures import PictureStore
+from backend.fetching.pictures import PictureStore
+from backend.fetching.videos import fetch
 from backend.settings import Settings
-from backend.video.file import fetch
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Pallas: bulk {{ job }}</title>

@@ -14,8 +14,8 @@ from typing import Any
 
 from backend.bulk.sources import Item, Source
 from backend.errors import TaskGone
-from backend.protocol import Prediction
-from backend.uploads import Uploader
+from backend.label_studio.protocol import Prediction
+from backend.label_studio.uploads import Uploader
 
 
 class Sink(ABC):

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from backend.bulk.spec import PREDICTIONS, Spec
 from backend.errors import BackendError, BadRequest, TaskGone
-from backend.label_studio_api import LabelStudioApi, versions_of
-from backend.protocol import LabelStudioTask
+from backend.label_studio.api import LabelStudioApi, versions_of
+from backend.label_studio.protocol import LabelStudioTask
 
 _PAGE = 100
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")

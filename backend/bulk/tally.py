@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from backend.bulk.ledger import Done
-from backend.flights import Landing
-from backend.geometry import kind_of
-from backend.protocol import Prediction
-from backend.video.existing import RECTANGLE
+from backend.label_studio.geometry import kind_of
+from backend.label_studio.protocol import Prediction
+from backend.predict.in_flight import TaskResult
+from backend.tasks.video_drawn import RECTANGLE
 
 NO_LABEL = "(no label)"
 STAGES = ("queue", "fetch", "encode", "decode", "prefill", "generate", "shape", "store")
 
 
-def tally(landing: Landing, prediction: Prediction, shape_s: float, store_s: float) -> Done:
+def tally(landing: TaskResult, prediction: Prediction, shape_s: float, store_s: float) -> Done:
     """Regions, labels, score and seconds of a prediction."""
     labels: defaultdict[str, set[str]] = defaultdict(set)
     for item in prediction.result:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from backend.bulk.spec import ANNOTATIONS, FIELD, PREDICTIONS, PROPOSE, Spec
-from backend.controls import Control
-from backend.controls.textarea import TextArea
 from backend.errors import ConfigError, PromptError
-from backend.protocol import LabelStudioTask, Work
-from backend.roles import ImageRoles, Roles
-from backend.video.roles import VideoRoles
+from backend.label_studio.protocol import LabelStudioTask, Work
+from backend.labeling.controls import Control
+from backend.labeling.controls.textarea import TextArea
+from backend.labeling.roles import ImageRoles, Roles
+from backend.labeling.video_roles import VideoRoles
 
 Spoken = TypeVar("Spoken", ImageRoles, VideoRoles)
 

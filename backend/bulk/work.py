@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import redis
 
-from backend import presence
 from backend.bulk.ledger import FINISHED, PAUSED, RUNNING, Ledger
 from backend.bulk.pump import Pump
 from backend.bulk.sinks import FileSink, LabelStudioSink, Sink
@@ -18,14 +17,15 @@ from backend.bulk.sources import PICTURES, VIDEOS, FolderSource, Item, JsonSourc
 from backend.bulk.spec import Spec
 from backend.bulk.wanted import wanted_roles, wanted_task
 from backend.errors import BackendError, ConfigError
-from backend.label_studio_api import LabelStudioApi
-from backend.metrics import Metrics
-from backend.queues import Dispatcher
-from backend.redis_server import connect
-from backend.roles import read_roles
-from backend.service import Service
+from backend.front.metrics import Metrics
+from backend.label_studio.api import LabelStudioApi
+from backend.label_studio.uploads import Uploader
+from backend.labeling.roles import read_roles
+from backend.predict.service import Service
+from backend.queueing import heartbeat
+from backend.queueing.connection import connect
+from backend.queueing.dispatcher import Dispatcher
 from backend.settings import Settings
-from backend.uploads import Uploader
 
 _EXAMPLES = 5
 _LOADING = "the model is loading"
@@ -47,7 +47,7 @@ def complete(settings: Settings, spec: Spec) -> Spec:
         if not project.label_config.strip():
             raise ConfigError(f"project {spec.project} has no labelling config: set one under Settings")
         spec = spec.model_copy(update={"label_config": project.label_config, "project_key": project.key})
-    version = presence.published_version(connect(settings)) or ""
+    version = heartbeat.published_version(connect(settings)) or ""
     return spec.model_copy(update={"model_version": version})
 
 
@@ -74,7 +74,7 @@ def wait_for_worker(
     client = connect(settings)
     until = time.monotonic() + patience_s
     while not stop.is_set():
-        signs = presence.everybody(client)
+        signs = heartbeat.everybody(client)
         if any(sign.state == "ready" for sign in signs):
             version = next(sign.model_version for sign in signs if sign.state == "ready")
             spec = ledger.spec()

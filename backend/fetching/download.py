@@ -22,9 +22,9 @@ from urllib3.util import Url
 
 from backend.errors import BadRequest, PictureForbidden, PictureNotFound, PictureTooLarge
 from backend.errors import PictureUnreachable as Unreachable
-from backend.fetching.address import Origin, read, shorten
-from backend.fetching.hosts import AllowedHosts
-from backend.label_studio import LabelStudio
+from backend.label_studio.access import LabelStudio
+from backend.net.address import Origin, read, shorten
+from backend.net.hosts import AllowedHosts
 from backend.settings import Settings
 
 MAX_REDIRECTS = 5

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from backend.errors import PictureForbidden, PictureNotFound
-from backend.fetching.address import shorten
 from backend.fetching.download import Limits
+from backend.net.address import shorten
 
 _CHUNK = 1 << 20
 

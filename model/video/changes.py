@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from model.mask import Box
-from model.region import Segment
+from model.values.mask import Box
+from model.values.region import Segment
 
 WINDOW = 6
 """Frames before and after a moment that are compared."""

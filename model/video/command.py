@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from model.errors import PromptError
-from model.mask import to_coco_rle
-from model.prompt import Prompt
-from model.region import Texts
-from model.task import Task, VideoTask
+from model.values.mask import to_coco_rle
+from model.values.prompt import Prompt
+from model.values.region import Texts
+from model.values.task import Task, VideoTask
 from model.video.prompt import FramePrompt
 from model.video.source import Chosen, Video, open_video
 from model.video.track import Track

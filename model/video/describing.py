@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from model.attention import Prefix
-from model.language import Language, Sampling
+from model.language.prefix import Prefix
+from model.language.qwen import Language, Sampling
 from model.perceiver import Vision
-from model.region import RegionFeatures, Text, Texts
-from model.task import VideoTask, video_instruction
+from model.values.region import RegionFeatures, Text, Texts
+from model.values.task import VideoTask, video_instruction
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import select_closest_cond_frames
 from torch.nn import functional
 
-from model.embedding import Embedding
-from model.tower import Decoded, Tower
+from model.sam.tower import Decoded, Tower
+from model.values.embedding import Embedding
 
 MARKED_FRAMES = 8
 """Marked frames that are looked at together, the nearest ones; SAM 2 itself would look at all, without a bound."""

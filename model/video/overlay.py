@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from model.errors import VideoError
-from model.mask import from_rle
 from model.overlay import draw_regions
+from model.values.mask import from_rle
 from model.video.source import Video
 
 Masks = Mapping[int, Mapping[int, dict[str, Any]]]

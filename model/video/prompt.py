@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model.errors import PromptError
-from model.prompt import Prompt
+from model.values.prompt import Prompt
 from model.video.source import Video
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from model.errors import VideoError, VideoTooLargeError
-from model.image import FORMATS, MAX_PIXELS, as_rgb, open_picture
+from model.values.image import FORMATS, MAX_PIXELS, as_rgb, open_picture
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 

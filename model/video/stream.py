@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from model.attention import Prefix
-from model.mask import Box
-from model.prompt import Prompt
-from model.region import RegionFeatures, Segment, Text
-from model.tower import Tower
+from model.language.prefix import Prefix
+from model.sam.tower import Tower
+from model.values.mask import Box
+from model.values.prompt import Prompt
+from model.values.region import RegionFeatures, Segment, Text
 from model.video.changes import Changes, Moment
 from model.video.source import Pictures, Video
 from model.video.track import clip_numbers

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from model.mask import Box, to_rle
-from model.region import Region, RegionFeatures, Segment
+from model.values.mask import Box, to_rle
+from model.values.region import Region, RegionFeatures, Segment
 
 CLIP_FRAMES = 16
 """Frames of an object that the language model sees, as PAM was trained."""
@@ -20,7 +20,7 @@ RECALLED = 6
 """Newest frames with a thing on them that are remembered anew when its tracking is taken up again: SAM 2's window."""
 
 Masks = Mapping[int, Mapping[int, dict[str, object]]]
-"""By object and frame, as `model.mask.to_rle` makes them."""
+"""By object and frame, as `model.values.mask.to_rle` makes them."""
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from model.embedding import Embedding
 from model.errors import PromptError
-from model.image import as_rgb
-from model.mask import from_rle
-from model.prompt import Prompt
-from model.region import Region, RegionFeatures, Segment
-from model.tower import Decoded, Tower, full_size
+from model.sam.tower import Decoded, Tower, full_size
+from model.values.embedding import Embedding
+from model.values.image import as_rgb
+from model.values.mask import from_rle
+from model.values.prompt import Prompt
+from model.values.region import Region, RegionFeatures, Segment
 from model.video.memory import Bank, Look, Memory, Remembering
 from model.video.prompt import FramePrompt, Timeline, by_object
 from model.video.source import Video

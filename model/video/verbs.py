@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model.attention import Prefix
-from model.language import Language, Sampling
+from model.language.prefix import Prefix
+from model.language.qwen import Language, Sampling
 from model.perceiver import Vision
-from model.prompt import Prompt
-from model.region import RegionFeatures, Segment, Text, Texts
-from model.task import Task, VideoTask
-from model.tower import Tower
+from model.sam.tower import Tower
+from model.values.prompt import Prompt
+from model.values.region import RegionFeatures, Segment, Text, Texts
+from model.values.task import Task, VideoTask
 from model.video.describing import describe_clip, read_clip
 from model.video.prompt import FramePrompt
 from model.video.source import FOLDER_RATE, Picture, Video, open_video

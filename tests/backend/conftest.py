@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from backend.redis_server import connect, running
+from backend.queueing.connection import connect
+from backend.run.embedded_redis import running
 from backend.settings import Settings
 
 

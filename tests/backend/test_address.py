@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.fetching.address import climbs, shorten
+from backend.net.address import climbs, shorten
 
 
 @pytest.mark.parametrize(

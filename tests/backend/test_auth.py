@@ -7,8 +7,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from backend.__main__ import main
-from backend.auth import Door, is_loopback, webhook_token
 from backend.errors import Unauthorized
+from backend.front.auth import BasicAuth, is_loopback, webhook_token
 from backend.settings import Settings
 
 SETTINGS = Settings(user="ann", password=SecretStr("pä:ss"))
@@ -19,7 +19,7 @@ def basic(text: str) -> str:
 
 
 def test_the_right_ones_get_in() -> None:
-    door = Door(SETTINGS)
+    door = BasicAuth(SETTINGS)
     for page in ("/", "/predict", "/webhook", "/metrics", "/nowhere"):
         door.admit(page, basic("ann:pä:ss"))
         door.admit(page, basic("ann:pä:ss").replace("Basic", "basic"))
@@ -38,18 +38,18 @@ def test_the_right_ones_get_in() -> None:
 def test_nobody_else(sent: str | None) -> None:
     for page in ("/", "/health", "/predict", "/metrics", "/live/", "/nowhere"):
         with pytest.raises(Unauthorized, match="PALLAS_PASSWORD"):
-            Door(SETTINGS).admit(page, sent)
+            BasicAuth(SETTINGS).admit(page, sent)
 
 
 def test_without_a_password_everybody() -> None:
-    Door(Settings()).admit("/predict", None)
+    BasicAuth(Settings()).admit("/predict", None)
 
 
 def test_the_webhook_token_differs_by_password_and_does_not_show_it() -> None:
     token = webhook_token(SETTINGS)
     assert "ss" not in token and token != webhook_token(Settings(password=SecretStr("other")))
     with pytest.raises(Unauthorized, match="webhooks"):
-        Door(SETTINGS).admit("/webhook", "Bearer 0")
+        BasicAuth(SETTINGS).admit("/webhook", "Bearer 0")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from rich.console import Console
 
-from backend.check import check
+from backend.run.check import check
 from backend.settings import Settings
 
 

@@ -4,9 +4,9 @@ import psutil
 import pytest
 import torch
 
-from backend.corrections import to_pixels
 from backend.job import PointPrompt, RegionPrompt
-from backend.shelf import Addresses, EmbeddingShelf
+from backend.worker.cut import to_pixels
+from backend.worker.embedding_cache import Addresses, EmbeddingCache
 from model import Embedding
 
 
@@ -15,7 +15,7 @@ def embedding(floats: int) -> Embedding:
 
 
 def test_the_shelf_keeps_to_its_bytes_and_drops_the_oldest() -> None:
-    shelf = EmbeddingShelf(limit_bytes=400)
+    shelf = EmbeddingCache(limit_bytes=400)
     for key in "abc":
         shelf.put(key, embedding(40))
         assert shelf.get("a") is not None or key == "c"
@@ -27,7 +27,7 @@ def test_the_shelf_keeps_to_its_bytes_and_drops_the_oldest() -> None:
 
 
 def test_what_the_device_has_no_room_for_goes_to_host_memory() -> None:
-    shelf = EmbeddingShelf(limit_bytes=400, host_bytes=480)
+    shelf = EmbeddingCache(limit_bytes=400, host_bytes=480)
     for key in "abcd":
         shelf.put(key, embedding(40))
     assert (shelf.nbytes, shelf.host_nbytes, len(shelf)) == (320, 320, 4)
@@ -43,7 +43,7 @@ def test_what_the_device_has_no_room_for_goes_to_host_memory() -> None:
 
 
 def test_ten_thousand_pictures_do_not_make_it_grow() -> None:
-    shelf = EmbeddingShelf(limit_bytes=4000, host_bytes=2000)
+    shelf = EmbeddingCache(limit_bytes=4000, host_bytes=2000)
     for number in range(10_000):
         shelf.put(str(number), embedding(10))
     assert shelf.nbytes <= 4000 and shelf.host_nbytes <= 2000 and len(shelf) == 150
@@ -57,7 +57,7 @@ def test_percentages_become_pixels() -> None:
 
 def test_an_address_is_believed_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("backend.shelf.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("backend.worker.embedding_cache.time.monotonic", lambda: now[0])
     addresses = Addresses(believed_s=10, most=3)
     addresses.put("a", "1")
     now[0] = 9.0
@@ -72,7 +72,7 @@ def test_an_address_is_believed_for_a_while(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_resident_memory_does_not_grow_over_ten_thousand_pictures() -> None:
     """Measured, not summed up: embeddings of 256 KB each, 2.6 GB in all, on a shelf of 20 MB."""
-    shelf, addresses = EmbeddingShelf(limit_bytes=20 << 20), Addresses(believed_s=300, most=1000)
+    shelf, addresses = EmbeddingCache(limit_bytes=20 << 20), Addresses(believed_s=300, most=1000)
     process = psutil.Process()
     early = 0
     for number in range(10_000):

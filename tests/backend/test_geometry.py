@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.controls import RegionContext
-from backend.controls.bitmask import Bitmask
-from backend.controls.brush import Brush
-from backend.controls.polygon import Polygon
-from backend.controls.rectangle import Rectangle
-from backend.controls.vector import Vector
 from backend.errors import PromptError
-from backend.geometry import hull, kind_of, mask_of
 from backend.job import Group, JobReply, RegionReply
-from backend.protocol import RegionValue
-from model.mask import to_rle
+from backend.label_studio.geometry import hull, kind_of, mask_of
+from backend.label_studio.protocol import RegionValue
+from backend.labeling.controls import RegionContext
+from backend.labeling.controls.bitmask import Bitmask
+from backend.labeling.controls.brush import Brush
+from backend.labeling.controls.polygon import Polygon
+from backend.labeling.controls.rectangle import Rectangle
+from backend.labeling.controls.vector import Vector
+from model.values.mask import to_rle
 
 MASK = np.zeros((40, 60), bool)
 MASK[10:30, 15:45] = True

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from backend.fetching.hosts import AllowedHosts, is_public
+from backend.net.hosts import AllowedHosts, is_public
 
 NOT_PUBLIC = [
     *("127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1"),

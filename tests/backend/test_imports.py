@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from backend.imports import uncollected
+from backend.system.imports import uncollected
 
 
 def test_collection_goes_on_afterwards_without_what_was_imported() -> None:

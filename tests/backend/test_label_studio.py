@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from backend.errors import PictureForbidden, PictureUnreachable
-from backend.label_studio import LabelStudio
+from backend.label_studio.access import LabelStudio
 from backend.settings import Settings
 
 PAT = "head.body.signature"

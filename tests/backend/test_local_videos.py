@@ -8,9 +8,9 @@ import redis
 from backend.bulk.local import LocalPictures
 from backend.errors import PictureTooLarge
 from backend.job import ClipAsk
+from backend.labeling.video_roles import VideoRoles
 from backend.settings import Settings
-from backend.video.plan import ClipPlan
-from backend.video.roles import VideoRoles
+from backend.tasks.video_plan import ClipPlan
 
 
 def test_a_video_has_the_limit_of_videos(client: redis.Redis, tmp_path: Path) -> None:

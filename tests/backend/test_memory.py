@@ -10,14 +10,14 @@ from itertools import chain, repeat
 
 import pytest
 
-from backend.memory import Tidy
+from backend.system.memory import Tidy
 
 _OURS = ("MALLOC_", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
 
 _HEAPS = """
 import ctypes, sys, tempfile, threading
-from backend import memory
+from backend.system import memory
 print(memory.few_heaps())
 gate = threading.Barrier(12)
 def work():
@@ -38,7 +38,7 @@ with tempfile.NamedTemporaryFile() as file:
 
 _HOLES = """
 import psutil
-from backend import memory
+from backend.system import memory
 kept = [bytes(4096) for _ in range(50_000)]
 kept = kept[::100] + kept[-1:]
 before = psutil.Process().memory_info().rss
@@ -48,7 +48,7 @@ print(before - psutil.Process().memory_info().rss)
 
 _KERNELS = """
 import sys
-from backend import memory
+from backend.system import memory
 if sys.argv[1] == "few":
     memory.few_kernels()
 import torch

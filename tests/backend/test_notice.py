@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import redis
 
-from backend import errors, notice
-from backend.protocol import Context, ResultItem
-from backend.roles import Roles, read_roles
+from backend import errors
+from backend.label_studio.protocol import Context, ResultItem
+from backend.labeling.roles import Roles, read_roles
+from backend.predict import notice
 from tests.http.stack import box, point
 
 PLAIN = """<View><Image name="image" value="$image"/><KeyPointLabels name="point" toName="image"><Label value="food"/>

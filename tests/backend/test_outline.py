@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from backend.geometry import mask_of
-from backend.outline import outline
+from backend.label_studio.geometry import mask_of
+from backend.label_studio.outline import outline
 
 ROWS, COLUMNS = np.mgrid[:200, :300]
 

@@ -6,9 +6,9 @@ import pytest
 
 from backend.errors import ConfigError, PromptError
 from backend.job import RegionPrompt
-from backend.prompts import check_names, read_prompts
-from backend.protocol import Context, ResultItem
-from backend.roles import read_roles
+from backend.label_studio.protocol import Context, ResultItem
+from backend.labeling.roles import read_roles
+from backend.tasks.prompts import check_names, read_prompts
 from tests.http.stack import CONFIG, box, point
 
 ROLES = read_roles(CONFIG)

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.controls import Taste
 from backend.job import JobReply, LabelReply, RegionPrompt, RegionReply, TextReply
-from backend.protocol import Prediction
-from backend.results import Shaper
-from backend.roles import read_roles
-from backend.wish import Wish
-from model.mask import from_rle, to_rle
+from backend.label_studio.protocol import Prediction
+from backend.labeling.controls import ShapingOptions
+from backend.labeling.roles import read_roles
+from backend.tasks.results import Shaper
+from backend.tasks.wanted import WantedRegion
+from model.values.mask import from_rle, to_rle
 from tests.http.stack import CONFIG
 
 IMAGE = read_roles(CONFIG).images["image"]
@@ -32,8 +32,8 @@ def reply(*regions: RegionReply) -> JobReply:
 def answer(*regions: RegionReply, label: str | None = None, image=IMAGE) -> tuple[Prediction, Shaper]:  # type: ignore[no-untyped-def]
     # one unlabelled prompt beside it, so that the label sets are asked
     group = image.ask([label, None])
-    shaper = Shaper(Taste())
-    shaper.regions(reply(*regions), image, group, [Wish(RegionPrompt(label=label)) for _ in regions], regions)
+    shaper = Shaper(ShapingOptions())
+    shaper.regions(reply(*regions), image, group, [WantedRegion(RegionPrompt(label=label)) for _ in regions], regions)
     return shaper.prediction("m@1"), shaper
 
 
@@ -83,9 +83,13 @@ def test_what_a_person_drew_stays_and_only_what_is_missing_is_filled_in() -> Non
         {"id": "mine", "from_name": "hand", "to_name": "image", "type": "polygonlabels", "value": {"points": [[1, 2]]}},
         {"id": "mine", "from_name": "class", "to_name": "image", "type": "choices", "value": {"choices": ["food"]}},
     )
-    shaper = Shaper(Taste())
+    shaper = Shaper(ShapingOptions())
     shaper.regions(
-        reply(region()), IMAGE, IMAGE.ask([None]), [Wish(RegionPrompt(mask=region().mask), own, id="new")], [region()]
+        reply(region()),
+        IMAGE,
+        IMAGE.ask([None]),
+        [WantedRegion(RegionPrompt(mask=region().mask), own, id="new")],
+        [region()],
     )
     items = shaper.prediction("m@1").result
     assert [item["from_name"] for item in items] == ["hand", "class", "caption"]
@@ -127,7 +131,7 @@ def test_words_about_the_whole_picture_have_no_geometry_and_ids_of_their_own() -
         """<View><Image name="image" value="$image"/><TextArea name="t" toName="image"/>
         <Choices name="c" toName="image"><Choice value="animal"/></Choices></View>"""
     ).images["image"]
-    shaper = Shaper(Taste())
+    shaper = Shaper(ShapingOptions())
     shaper.whole(reply(region()), image, image.ask_whole(), region())
     choices, text = shaper.prediction("m@1").result
     assert choices["value"] == {"choices": ["animal"]} and text["value"] == {"text": ["a cat"]}
@@ -137,7 +141,7 @@ def test_words_about_the_whole_picture_have_no_geometry_and_ids_of_their_own() -
 def test_proposals_are_filtered_by_the_configs_labels() -> None:
     regions = [region("animal", 0.8), region("animal", 0.2), region("food", 0.5)]
     group = IMAGE.ask([], propose=True)
-    shaper = Shaper(Taste())
-    shaper.regions(reply(*regions), IMAGE, group, [Wish(RegionPrompt())] * 3, regions)
+    shaper = Shaper(ShapingOptions())
+    shaper.regions(reply(*regions), IMAGE, group, [WantedRegion(RegionPrompt())] * 3, regions)
     masks = [item for item in shaper.prediction("m@1").result if item["type"] == "brushlabels"]
     assert [item["value"]["brushlabels"] for item in masks] == [["animal"], ["food"]]

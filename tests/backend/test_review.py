@@ -5,11 +5,11 @@ import pytest
 import redis
 from rich.console import Console
 
-from backend.answers import Answers, Remembered
-from backend.protocol import ResultItem, WebhookRequest, parse
-from backend.review import Reviews, judge, show, totals
-from model.mask import to_rle
-from tests.backend.test_existing import item, mask_item, rectangle
+from backend.front.review import Reviews, judge, show, totals
+from backend.label_studio.protocol import ResultItem, WebhookRequest, parse
+from backend.tasks.answers import Answers, Remembered
+from model.values.mask import to_rle
+from tests.backend.test_drawn import item, mask_item, rectangle
 
 MASK = rectangle(60, 40, 180, 200)
 TEXT = "a cup of coffee"

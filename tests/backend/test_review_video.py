@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import redis
 
-from backend.answers import Answers, Remembered
-from backend.protocol import WebhookRequest, parse
-from backend.review import Reviews, totals
-from backend.video.sequences import keyframes_of, sequence_j
+from backend.front.review import Reviews, totals
+from backend.label_studio.protocol import WebhookRequest, parse
+from backend.label_studio.video_sequences import keyframes_of, sequence_j
+from backend.tasks.answers import Answers, Remembered
 
 
 def key(frame: int, x: float, enabled: bool = True) -> dict[str, Any]:

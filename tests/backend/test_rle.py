@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from label_studio_sdk.converter import brush
 
-from backend import rle
+from backend.label_studio import rle
 
 ROWS, COLUMNS = np.mgrid[:300, :500]
 MASKS = {

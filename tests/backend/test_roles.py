@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from backend.controls.choices import Choices
-from backend.controls.taxonomy import Taxonomy
-from backend.controls.textarea import TextArea
 from backend.errors import ConfigError
-from backend.roles import read_roles
+from backend.labeling.controls.choices import Choices
+from backend.labeling.controls.taxonomy import Taxonomy
+from backend.labeling.controls.textarea import TextArea
+from backend.labeling.roles import read_roles
 from model import Task
 from tests.http.stack import CONFIG
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from backend.__main__ import main
-from backend.redis_server import socket_path
+from backend.queueing.connection import socket_path
 from backend.settings import Settings
 
 

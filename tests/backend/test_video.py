@@ -11,14 +11,14 @@ import pytest
 
 from backend.errors import ConfigError
 from backend.job import Sighting
-from backend.labels import Labels
-from backend.roles import read_roles
-from backend.video.clock import Clock, rate_of, time_of
-from backend.video.existing import boxes
-from backend.video.keyframes import keyframes
-from backend.video.roles import VideoRoles
+from backend.label_studio.video_clock import Clock, rate_of, time_of
+from backend.labeling.labels import Labels
+from backend.labeling.roles import read_roles
+from backend.labeling.video_roles import VideoRoles
+from backend.tasks.video_drawn import boxes
+from backend.tasks.video_keyframes import keyframes
 from demo.clip import box_at
-from model.task import Task
+from model.values.task import Task
 
 
 def shown(sequence: list[dict[str, Any]], frame: int) -> list[float] | None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from backend.bulk.sinks import FileSink
 from backend.bulk.sources import FolderSource, Item, JsonSource
-from backend.protocol import LabelStudioTask, Prediction
+from backend.label_studio.protocol import LabelStudioTask, Prediction
 from benchmarks.stand_in import StandIn
 from tests.bulk.conftest import Bulk, environment
 from tests.bulk.test_late import wait_until

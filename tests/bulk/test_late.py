@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from backend.label_studio_api import LabelStudioApi
-from backend.protocol import Prediction
-from backend.redis_server import connect, running
+from backend.label_studio.api import LabelStudioApi
+from backend.label_studio.protocol import Prediction
+from backend.label_studio.uploads import Uploader
+from backend.queueing.connection import connect
+from backend.run.embedded_redis import running
 from backend.settings import Settings
-from backend.uploads import Uploader
 from benchmarks.stand_in import REFRESH, TOKEN, StandIn
 from tests.http.stack import CONFIG, Stack, box, run_stack
 

@@ -21,8 +21,8 @@ from PIL import Image
 
 from backend.bulk.ledger import RUNNING
 from backend.bulk.progress import Status
-from backend.redis_server import connect
-from backend.video.checkpoint import Checkpoints
+from backend.queueing.connection import connect
+from backend.worker.video_checkpoint import Checkpoints
 from benchmarks.stand_in import TOKEN, StandIn, run_stand_in
 from tests.bulk.conftest import environment
 from tests.bulk.test_late import wait_until

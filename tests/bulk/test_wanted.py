@@ -12,11 +12,12 @@ from backend.bulk.ledger import FINISHED, PAUSED, RUNNING, Done, Ledger, Trouble
 from backend.bulk.spec import Spec
 from backend.bulk.wanted import wanted_roles, wanted_task
 from backend.errors import ConfigError, PromptError
-from backend.existing import newest
-from backend.protocol import LabelStudioTask
-from backend.redis_server import connect, running
-from backend.roles import read_roles
+from backend.label_studio.protocol import LabelStudioTask
+from backend.labeling.roles import read_roles
+from backend.queueing.connection import connect
+from backend.run.embedded_redis import running
 from backend.settings import Settings
+from backend.tasks.drawn import newest
 from tests.http.stack import CONFIG, box
 
 TWO_TEXTS = CONFIG.replace(

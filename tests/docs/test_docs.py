@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from backend.__main__ import parser as backend_parser
-from backend.roles import read_roles
+from backend.labeling.roles import read_roles
 from backend.settings import Settings
 from model.__main__ import parser as model_parser
 from tests import videos
@@ -38,8 +38,8 @@ LEFT = {
     "backend webhooks": "changes a Label Studio: tests/e2e/test_password.py",
     "backend bulk": "needs a Label Studio or minutes: tests/bulk",
     "model fetch": "downloads gigabytes",
-    "model.training": "hours: tests/training",
-    "model.evaluation": "minutes: tests/training",
+    "tiny": "hours: tests/tiny",
+    "tiny.evaluation": "minutes: tests/tiny",
     "benchmarks": "minutes, and figures instead of a verdict",
     "pytest": "these tests",
     "make": "sets a machine up: .ci/check.sh runs it",
@@ -76,7 +76,7 @@ def read_python(words: list[str]) -> str:
     if module == "model":
         model_parser().parse_args(_filled(arguments))
         return f"model {arguments[0]}" if arguments[0] == "fetch" else ""
-    assert importlib.util.find_spec(module if module != "model.training" else "model.training.__main__"), module
+    assert importlib.util.find_spec(module if module != "tiny" else "tiny.__main__"), module
     return module.split(".")[0] if module.startswith("benchmarks") else module
 
 
@@ -217,4 +217,4 @@ def test_links_lead_somewhere(file: Path) -> None:
 def test_the_modules_that_the_house_names_are_there() -> None:
     text = (ROOT / "docs" / "development.md").read_text("utf-8")
     for name in re.findall(r"`([a-z_]+\.py)`", text):
-        assert list(ROOT.glob(f"[a-z]*/{name}")) or list(ROOT.glob(f"[a-z]*/*/{name}")), name
+        assert any(found for room in ("backend", "model", "tiny", "tests") for found in (ROOT / room).rglob(name)), name

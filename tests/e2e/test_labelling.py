@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from demo.truth import Scene, Thing
-from model import hub
-from model.training.clicks import iou
+from model.loading import hub
 from tests.e2e.configs import Region, regions
 from tests.e2e.conftest import Desk
+from tiny.clicks import iou
 
 THINGS = (("test-11-00012", "ladybird"), ("test-11-00018", "dolphin"), ("test-11-00000", "shirt"))
 GOOD = 0.7  # IoU with the truth

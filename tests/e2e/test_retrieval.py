@@ -5,9 +5,9 @@ from __future__ import annotations
 from PIL import Image
 
 from demo.truth import Scene
-from model.training.clicks import iou
 from tests.e2e.configs import drawn_box, regions
 from tests.e2e.conftest import Desk
+from tiny.clicks import iou
 
 BOXED = (("test-11-00012", "ladybird"), ("test-11-00018", "dolphin"), ("test-11-00022", "house"))
 BARE = ("test-11-00000", "test-11-00023")

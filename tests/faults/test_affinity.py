@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from backend import gpus
-from backend.affinity import ENCODE_STAT, STEP_STAT, Affinity, worth_waiting
-from backend.presence import Sign
-from backend.redis_server import connect, running
+from backend.queueing.affinity import ENCODE_STAT, STEP_STAT, Affinity, worth_waiting
+from backend.queueing.connection import connect
+from backend.queueing.heartbeat import WorkerStatus
+from backend.run.embedded_redis import running
 from backend.settings import Settings
+from backend.system import gpus
 from benchmarks.stand_in import StandIn
 from tests.http.stack import Stack, point
 
@@ -25,8 +26,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
         yield connect(settings)
 
 
-def sign(name: str, state: str = "ready", step_s: float = 0.1) -> Sign:
-    return Sign(name, state, "tiny", stats={ENCODE_STAT: 0.2, STEP_STAT: step_s})
+def sign(name: str, state: str = "ready", step_s: float = 0.1) -> WorkerStatus:
+    return WorkerStatus(name, state, "tiny", stats={ENCODE_STAT: 0.2, STEP_STAT: step_s})
 
 
 def test_the_warm_worker_is_asked_if_it_is_free_or_all_are_busy(client: redis.Redis) -> None:

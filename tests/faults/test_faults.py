@@ -17,11 +17,12 @@ import pytest
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from backend import presence
-from backend.janitor import Janitor, abandon
 from backend.job import JobRequest
-from backend.queues import BULK, INTERACTIVE, PRIVATE, Dispatcher, make_queue, private_key
-from backend.redis_server import connect
+from backend.queueing import heartbeat
+from backend.queueing.connection import connect
+from backend.queueing.dispatcher import Dispatcher
+from backend.queueing.janitor import Janitor, abandon
+from backend.queueing.queues import BULK, INTERACTIVE, PRIVATE, make_queue, private_key
 from backend.settings import Settings
 from benchmarks import faults
 from benchmarks.stand_in import StandIn
@@ -79,7 +80,7 @@ def test_a_poison_task_fails_alone(stack: Stack, project: StandIn) -> None:
             if job.args[0]["picture"].endswith("poison.jpg"):
                 owner = client.hget(f"rq:execution:{job_id}:{execution_id}", "worker_name")
                 assert isinstance(owner, bytes)
-                (sign,) = [sign for sign in presence.everybody(client) if sign.name == owner.decode()]
+                (sign,) = [sign for sign in heartbeat.everybody(client) if sign.name == owner.decode()]
                 killed.append(sign.pid)
                 os.kill(sign.pid, signal.SIGKILL)
 
@@ -223,8 +224,8 @@ def test_a_job_that_was_taken_but_not_begun_comes_back(stack: Stack) -> None:
 def test_what_waits_for_a_worker_that_is_gone_goes_to_all(stack: Stack) -> None:
     client = connect(stack.settings)
     dispatcher = Dispatcher(settings_of(stack))
-    job = Job.create("backend.engine.perform", args=(request("gone").model_dump(mode="json"),), connection=client,
-                     serializer=JSONSerializer, origin=INTERACTIVE, result_ttl=60)  # fmt: skip
+    job = Job.create("backend.worker.engine.perform", args=(request("gone").model_dump(mode="json"),),
+                     connection=client, serializer=JSONSerializer, origin=INTERACTIVE, result_ttl=60)  # fmt: skip
     job.set_status("queued")  # type: ignore[arg-type]
     job.save()
     client.sadd(PRIVATE, "nobody")
@@ -292,5 +293,5 @@ def test_killing_picks_a_moment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -
     assert faults.kill_one(connect(stack.settings), "before", random.Random(0))
     assert killed[0] in worker_pids(stack)
     nobody: Callable[[Any], list[Any]] = lambda _: []  # noqa: E731
-    monkeypatch.setattr(presence, "everybody", nobody)
+    monkeypatch.setattr(heartbeat, "everybody", nobody)
     assert not faults.kill_one(connect(stack.settings), "before", random.Random(0))

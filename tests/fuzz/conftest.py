@@ -12,7 +12,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from backend import errors
-from backend.app import create_app
+from backend.front.app import create_app
 from backend.settings import Settings
 from tests.http.stack import Stack, run_stack
 

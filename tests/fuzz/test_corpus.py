@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from backend.roles import read_roles
+from backend.labeling.roles import read_roles
 from tests.fuzz import images
 from tests.fuzz.bodies import CONFIGS
 from tests.fuzz.conftest import Front

@@ -18,9 +18,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import requests
 
-from backend import presence
-from backend.child import serving
-from backend.redis_server import connect
+from backend.queueing import heartbeat
+from backend.queueing.connection import connect
+from backend.run.child import serving
 from backend.settings import Settings
 
 CONFIG = (Path(__file__).parent.parent.parent / "label_config.xml").read_text(encoding="utf-8")
@@ -52,10 +52,10 @@ class Stack:
     def get(self, page: str) -> requests.Response:
         return requests.get(self.url + page, timeout=20)
 
-    def workers(self) -> list[presence.Sign]:
-        return presence.everybody(connect(self.settings))
+    def workers(self) -> list[heartbeat.WorkerStatus]:
+        return heartbeat.everybody(connect(self.settings))
 
-    def wait_for_worker(self, seconds: float = 60) -> presence.Sign:
+    def wait_for_worker(self, seconds: float = 60) -> heartbeat.WorkerStatus:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             for sign in self.workers():

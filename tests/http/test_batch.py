@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from label_studio_sdk.converter import brush
 
-from backend.geometry import mask_of
+from backend.label_studio.geometry import mask_of
 from tests.http.stack import CONFIG, PictureHost, Stack, box, run_stack
 
 SCENES = Path(__file__).parents[2] / "demo" / "scenes"

@@ -14,8 +14,8 @@ import pytest
 from rq.serializers import JSONSerializer
 
 from backend.job import FUNCTION
-from backend.queues import make_queue
-from backend.redis_server import connect
+from backend.queueing.connection import connect
+from backend.queueing.queues import make_queue
 from tests.http.stack import PictureHost, Stack, box, point, run_stack
 from tests.http.test_bad_input import refused
 
@@ -182,8 +182,8 @@ def test_what_lies_in_redis_is_json(stack: Stack, host: PictureHost) -> None:
 
 
 def test_interactive_goes_before_bulk(stack: Stack) -> None:
-    from backend.queues import STRICT_ORDER
-    from backend.worker import ResidentWorker
+    from backend.queueing.queues import STRICT_ORDER
+    from backend.worker.worker import ResidentWorker
 
     client = connect(stack.settings)
     (worker,) = ResidentWorker.all(connection=client, serializer=JSONSerializer)

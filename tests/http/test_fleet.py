@@ -14,11 +14,11 @@ import pytest
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from backend import parked, presence
 from backend.job import FUNCTION, VERSION, JobRequest
-from backend.presence import Sign
-from backend.queues import make_queue
-from backend.redis_server import connect
+from backend.queueing import heartbeat, versions
+from backend.queueing.connection import connect
+from backend.queueing.heartbeat import WorkerStatus
+from backend.queueing.queues import make_queue
 from tests.http.stack import PictureHost, Stack, point, run_stack
 from tests.http.test_bad_input import refused
 
@@ -99,11 +99,11 @@ def test_a_job_of_another_version_waits_for_a_worker_that_knows_it(
     queue = make_queue("batch", client)
     job = queue.enqueue_call(FUNCTION, args=(request(host, VERSION + 1),), timeout=30)
     until = time.monotonic() + 10
-    while job.id not in parked.ids(client) and time.monotonic() < until:
+    while job.id not in versions.ids(client) and time.monotonic() < until:
         time.sleep(0.05)
     # nor does the janitor take it for lost
     time.sleep(2)
-    assert parked.ids(client) == {job.id} and job.get_status(refresh=True) == "queued"
+    assert versions.ids(client) == {job.id} and job.get_status(refresh=True) == "queued"
     assert stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)]).status_code == 200
     # an upgraded worker, as it would be: the same but for the number
     code = f"import backend.job as j; j.VERSION = {VERSION + 1}\nfrom backend.__main__ import main; main()"
@@ -116,7 +116,7 @@ def test_a_job_of_another_version_waits_for_a_worker_that_knows_it(
         # both versions at work: each does its own
         more = [queue.enqueue_call(FUNCTION, args=(request(host, VERSION + i % 2),), timeout=30) for i in range(8)]
         assert all("error" not in reply(each) for each in more)
-        assert parked.ids(client) == set()
+        assert versions.ids(client) == set()
     finally:
         upgraded.terminate()
         upgraded.wait(30)
@@ -127,8 +127,8 @@ def test_a_front_whose_version_no_worker_knows_says_so_at_once(
 ) -> None:
     with run_stack(tmp_path, small_checkpoint, "--workers", "0") as stack:
         client = connect(stack.settings)
-        sign = Sign("newer", "ready", "m", payload=VERSION + 1)
-        presence.Heart(client, 60, 60, lambda: None).say(sign)
+        sign = WorkerStatus("newer", "ready", "m", payload=VERSION + 1)
+        heartbeat.Heartbeat(client, 60, 60, lambda: None).say(sign)
         begin = time.monotonic()
         refused(stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)]), 503, "NoWorker", "another version")
         assert time.monotonic() - begin < 5
@@ -138,13 +138,16 @@ def test_a_sign_that_says_more_than_we_know_is_read(stack: Stack) -> None:
     client = connect(stack.settings)
     client.set("pallas:worker:later", '{"name": "later", "state": "ready", "model": "m", "mood": "good"}', ex=5)
     client.sadd("pallas:workers", "later")
-    assert "later" in {sign.name for sign in presence.everybody(client)}
+    assert "later" in {sign.name for sign in heartbeat.everybody(client)}
     client.delete("pallas:worker:later")
 
 
 RUBBISH = [
-    *(b"", b"not json", b"\x80\x05N.", b"[]", b"[1]", b'{"a": 1}', b'["backend.engine.perform", null, 7, {}]'),
-    *(b'["backend.engine.perform", null, [], {}]', b'["backend.engine.perform", null, [{"version": "x"}], {}]'),
+    *(b"", b"not json", b"\x80\x05N.", b"[]", b"[1]", b'{"a": 1}', b'["backend.worker.engine.perform", null, 7, {}]'),
+    *(
+        b'["backend.worker.engine.perform", null, [], {}]',
+        b'["backend.worker.engine.perform", null, [{"version": "x"}], {}]',
+    ),
     b'["os.system", null, ["true"], {}]',
 ]
 

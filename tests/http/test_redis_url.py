@@ -15,7 +15,8 @@ import pytest
 import redis
 
 from backend.errors import QueueDown
-from backend.redis_server import connect, running
+from backend.queueing.connection import connect
+from backend.run.embedded_redis import running
 from backend.settings import Settings
 from tests.http.stack import PictureHost, point, run_stack
 from tests.http.test_faults import free_port, redis_server

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from backend.redis_server import connect
+from backend.queueing.connection import connect
 from backend.settings import Settings
 from tests.conftest import PICTURES
 from tests.http.stack import CONFIG, PictureHost, Stack, box, point, run_host, run_stack
@@ -98,7 +98,7 @@ def test_who_asks_only_whether_it_lives_needs_none(guarded: Guarded) -> None:
 def test_webhooks_by_token_or_password(guarded: Guarded) -> None:
     from pydantic import SecretStr
 
-    from backend.auth import webhook_token
+    from backend.front.auth import webhook_token
 
     token = webhook_token(Settings(password=SecretStr(AUTH[1])))
     body = {"action": "PROJECT_UPDATED"}
@@ -119,8 +119,8 @@ def test_one_id_follows_a_click_through_front_queue_and_worker(guarded: Guarded,
     answer = guarded.predict(f"{key_host.url}/coffee.jpg", [point(50, 50)], **{"X-Request-Id": mine})
     assert answer.status_code == 200 and answer.headers["X-Request-Id"] == mine
     lines = [line for line in guarded.lines() if line.get("request") == mine and line["level"] != "DEBUG"]
-    (front,) = [line for line in lines if line["logger"] == "backend.app"]
-    (worker,) = [line for line in lines if line["logger"] == "backend.engine"]
+    (front,) = [line for line in lines if line["logger"] == "backend.front.app"]
+    (worker,) = [line for line in lines if line["logger"] == "backend.worker.engine"]
     assert len(lines) == 2, lines
     assert (front["method"], front["page"], front["status"]) == ("POST", "/predict", 200)
     assert front["seconds"] >= worker["seconds"] > 0
@@ -136,7 +136,7 @@ def test_a_failure_is_one_line_too(guarded: Guarded, key_host: PictureHost) -> N
         guarded.predict(f"{key_host.url}/none.jpg", [point(50, 50)], **{"X-Request-Id": mine}), 404, "PictureNotFound"
     )
     lines = [line for line in guarded.lines() if line.get("request") == mine and line["level"] != "DEBUG"]
-    assert [line["logger"] for line in lines] == ["backend.engine", "backend.app"]
+    assert [line["logger"] for line in lines] == ["backend.worker.engine", "backend.front.app"]
     assert all(line["error"]["type"] == "PictureNotFound" for line in lines)
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from backend.errors import PictureNotFound, WorkerDied
 from backend.job import Group, JobRequest, PointPrompt, RegionPrompt, TextAsk
-from backend.queues import BATCH, Dispatcher
-from model.mask import from_rle, mask_iou
-from model.task import Task
+from backend.queueing.dispatcher import Dispatcher
+from backend.queueing.queues import BATCH
+from model.values.mask import from_rle, mask_iou
+from model.values.task import Task
 from tests.http.stack import PictureHost, point, run_stack
 
 TEXTS = (TextAsk(task=Task.RECOGNIZE), TextAsk(task=Task.BRIEF))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from model import PerceiveAnything, Prompt, Task, hub
+from model import PerceiveAnything, Prompt, Task
+from model.loading import hub
 from tests.conftest import PICTURES
 
 COLOURS = {"red": (220, 30, 30), "green": (40, 160, 60), "blue": (60, 80, 220), "yellow": (250, 220, 30)}

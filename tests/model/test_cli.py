@@ -9,7 +9,7 @@ from PIL import Image
 
 from model import open_video
 from model.__main__ import main
-from model.mask import from_rle
+from model.values.mask import from_rle
 from tests.conftest import PICTURES
 from tests.videos import picture, write
 

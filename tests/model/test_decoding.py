@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from model import PerceiveAnything, Prompt, Region, Task, device
-from model.attention import Prefix
-from model.batches import fitting, in_batches
-from model.language import Answer, Sampling
-from model.task import LANGUAGES, instruction
+from model import PerceiveAnything, Prompt, Region, Task
+from model.compute import device
+from model.compute.batches import fitting, in_batches
+from model.language.prefix import Prefix
+from model.language.qwen import Answer, Sampling
+from model.values.task import LANGUAGES, instruction
 
 ASKED = [instruction(task, language) for task, language in product(Task, LANGUAGES)]
 
@@ -169,26 +170,26 @@ def test_a_batch_that_does_not_fit_is_tried_in_halves() -> None:
 
 
 def test_a_batch_is_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.batches.free_bytes", lambda _: 1000)
+    monkeypatch.setattr("model.compute.batches.free_bytes", lambda _: 1000)
     cpu = torch.device("cpu")
     assert [fitting(cpu, each, 7) for each in (0, 1, 100, 300, 10_000)] == [7, 7, 6, 2, 1]
-    monkeypatch.setattr("model.batches.free_bytes", lambda _: None)
+    monkeypatch.setattr("model.compute.batches.free_bytes", lambda _: None)
     assert fitting(cpu, 10**12, 7) == 7
 
 
 def test_free_memory_and_cores_heed_a_containers_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    monkeypatch.setattr("model.device._cgroup", lambda name: None)
+    monkeypatch.setattr("model.compute.device._cgroup", lambda name: None)
     free, cores = device.free_bytes(cpu), device.usable_cores()
     assert free is not None and 0 < free < 1 << 50
     limits = {"memory.max": ["1000000"], "memory.current": ["400000"], "cpu.max": ["150000", "100000"]}
-    monkeypatch.setattr("model.device._cgroup", limits.get)
+    monkeypatch.setattr("model.compute.device._cgroup", limits.get)
     assert device.free_bytes(cpu) == 600_000
     assert device.usable_cores() == min(cores, 2)
-    monkeypatch.setattr("model.device.usable_cores", lambda: 6)
-    monkeypatch.setattr("model.device.torch.get_num_threads", lambda: 6)
+    monkeypatch.setattr("model.compute.device.usable_cores", lambda: 6)
+    monkeypatch.setattr("model.compute.device.torch.get_num_threads", lambda: 6)
     given: list[int] = []
-    monkeypatch.setattr("model.device.torch.set_num_threads", given.append)
+    monkeypatch.setattr("model.compute.device.torch.set_num_threads", given.append)
     assert [device.share_cores(n) for n in (1, 2, 4, 9)] == given == [6, 3, 1, 1]
 
 
@@ -203,7 +204,7 @@ def test_memory_that_is_really_short_is_met_with_smaller_batches() -> None:
 
 _SHORT = """
 import json, resource, torch
-from model.batches import in_batches
+from model.compute.batches import in_batches
 torch.zeros(1)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (600 << 20),) * 2)

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from model import PerceiveAnything, Prompt, PromptError, Segment, Task, Video, VideoTask
-from model.attention import Prefix
-from model.region import RegionFeatures, Text
-from model.task import video_instruction
-from model.tower import Tower
+from model.language.prefix import Prefix
+from model.sam.tower import Tower
+from model.values.region import RegionFeatures, Text
+from model.values.task import video_instruction
 from model.video import stream as streaming
 from model.video.describing import clip_block
 from model.video.stream import Frame, next_prompt

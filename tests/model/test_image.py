@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from model import PictureError, PictureTooLargeError, open_picture
-from model.image import as_rgb, to_input
+from model.values.image import as_rgb, to_input
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from model import PerceiveAnything, Prompt, Region, Task
-from model.likelihood import answer_ids, log_likelihoods
-from model.task import instruction
+from model.language.likelihood import answer_ids, log_likelihoods
+from model.values.task import instruction
 
 LABELS = ["dog", "a cup of coffee on a saucer", "rocket", "狗", "spoon", "cup", "Cup ", "dog"]
 

@@ -9,7 +9,7 @@ from sam2.modeling.sam2_utils import MLP
 from torch import nn
 
 from model import PerceiveAnything
-from model.linear import FrugalAttention, FrugalMLP, QuickLinear, quicken, stock_kernels
+from model.compute.linear import FrugalAttention, FrugalMLP, QuickLinear, quicken, stock_kernels
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_an_mlp_in_pieces_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     rows = torch.randn(3, 7, 11, 32)
     with torch.no_grad():
         whole = mlp(rows)
-        monkeypatch.setattr("model.linear._NUMBERS_IN_CACHE", 64 * 50)
+        monkeypatch.setattr("model.compute.linear._NUMBERS_IN_CACHE", 64 * 50)
         pieces = mlp(rows)
     assert pieces.shape == (3, 7, 11, 48)
     torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-5)
@@ -76,7 +76,9 @@ def test_attention_within_windows_in_pieces_computes_the_same(
     windows = torch.randn(7, 4, 4, 32)
     with torch.no_grad():
         whole = attention(windows)
-        monkeypatch.setattr("model.linear._NUMBERS_IN_CACHE", 3 * 4 * 4 * 192)  # three windows, and one is left over
+        monkeypatch.setattr(
+            "model.compute.linear._NUMBERS_IN_CACHE", 3 * 4 * 4 * 192
+        )  # three windows, and one is left over
         pieces = attention(windows)
     assert pieces.shape == (7, 2, 2, 64) if pool else (7, 4, 4, 64)
     torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-5)

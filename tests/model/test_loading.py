@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from model import CheckpointError, DeviceError, PerceiveAnything, Prompt, Task, hub
+from model import CheckpointError, DeviceError, PerceiveAnything, Prompt, Task
+from model.loading import hub
 
 PROMPT = Prompt(box=(100, 50, 400, 300))
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from model import PerceiveAnything, PictureError, Prompt, PromptError, Task
-from model.mask import from_rle
-from model.region import region_to_json
+from model.values.mask import from_rle
+from model.values.region import region_to_json
 
 PROMPTS = [
     Prompt(points=[(300, 200, 1)]),

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from model import PerceiveAnything, Prompt, Region, Task
-from model.proposals import distinct, stability
+from model.sam.proposals import distinct, stability
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from model import PerceiveAnything, Prompt, Task
-from model.device import quantizes
+from model.compute.device import quantizes
+from model.compute.quantized import EightBitLinear, most_levels
 from model.errors import DeviceError
-from model.quantized import EightBitLinear, most_levels
 from tests.conftest import PICTURES
 
 pytestmark = pytest.mark.skipif(
@@ -125,6 +125,6 @@ def test_where_it_is_not_for(small_checkpoint: object, monkeypatch: pytest.Monke
     with pytest.raises(DeviceError, match="'int4': give none or int8"):
         PerceiveAnything.from_pretrained(small_checkpoint, device="cpu", quantize="int4")  # type: ignore[arg-type]
     assert not quantizes("none", torch.device("cuda"), torch.bfloat16)
-    monkeypatch.setattr("model.device.EIGHT_BITS", "is_not_there")
+    monkeypatch.setattr("model.compute.device.EIGHT_BITS", "is_not_there")
     with pytest.raises(DeviceError, match="needs an x86 processor"):
         quantizes("int8", torch.device("cpu"), torch.float32)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from model import FramePrompt, PerceiveAnything, Progress, Prompt, PromptError, Region, VideoError, open_video
-from model.tower import full_size
+from model.sam.tower import full_size
 from model.video.memory import Remembering
 from model.video.track import CLIP_FRAMES, clip_numbers
 from model.video.tracker import Tracker

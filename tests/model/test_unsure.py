@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from model import CheckpointError, PerceiveAnything, Prompt, Task
-from model.unsure import PreferUnsure, Unsure
+from model.language.unsure import PreferUnsure, Unsure
 
 PROMPT = Prompt(box=(100, 50, 400, 300))
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from model import Embedding, PerceiveAnything, Region
-from model.image import to_input
-from model.language import Sampling
+from model.language.qwen import Sampling
 from model.perceiver import MASK_TOKENS
-from model.tower import Decoded, full_size
+from model.sam.tower import Decoded, full_size
+from model.values.image import to_input
 from tests.parity.goldens import Case, cases, distance, overridden, stats, stats_distance
 
 FEATURES = 1e-4

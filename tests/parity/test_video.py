@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from model import PerceiveAnything, TrackedFrame
-from model.image import to_input
-from model.language import Sampling
-from model.task import VideoTask, video_instruction
-from model.tower import Decoded
+from model.language.qwen import Sampling
+from model.sam.tower import Decoded
+from model.values.image import to_input
+from model.values.task import VideoTask, video_instruction
 from model.video.describing import clip_block
 from model.video.stream import next_prompt
 from model.video.track import Track, clip_numbers

@@ -1,0 +1,109 @@
+"""A picture's bytes, from wherever a task says it is; every size has a limit."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import urllib.parse
+from typing import BinaryIO
+
+import redis
+
+from backend.errors import BadRequest, PictureError, PictureNotFound, PictureTooLarge
+from backend.fetching import local
+from backend.fetching.download import Downloads, Limits
+from backend.label_studio.access import PATHS, LabelStudio
+from backend.net.address import shorten
+from backend.settings import Settings
+
+_BLOB_TTL_S = 600
+BLOB_KEY = "pallas:blob:"
+
+
+def park(reference: str, client: redis.Redis, settings: Settings) -> str:
+    """Put the bytes of a data URL into Redis once, and return a short reference; other references stay as they are.
+
+    Raises:
+        BadRequest, PictureError, PictureTooLarge: the data URL is not base64 of something.
+    """
+    if not reference.startswith("data:"):
+        return reference
+    data = _decode_data_url(reference, settings.max_picture_bytes)
+    digest = hashlib.sha256(data).hexdigest()
+    # the next click on the same picture only renews it
+    if not client.expire(BLOB_KEY + digest, _BLOB_TTL_S):
+        client.set(BLOB_KEY + digest, data, ex=_BLOB_TTL_S)
+    return f"blob:{digest}"
+
+
+class PictureStore:
+    """Gets the bytes of pictures; used by the worker.
+
+    Args:
+        settings: limits, roots and Label Studio's address.
+        client: Redis, for parked data URLs.
+    """
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._redis = client
+        self._label_studio = LabelStudio(settings)
+        self._downloads = Downloads(settings)
+
+    def read(self, reference: str) -> bytes:
+        """The encoded bytes of a picture; references and errors as `copy` has them."""
+        sink = io.BytesIO()
+        self.copy(reference, sink, Limits(self._settings.max_picture_bytes, self._settings.fetch_timeout_s))
+        return sink.getvalue()
+
+    def copy(self, reference: str, sink: BinaryIO, limits: Limits) -> None:
+        """Write what a reference points to into `sink` (memory, or an open file); also of what is no picture.
+
+        Args:
+            reference: an http(s) URL, a path of Label Studio (`/data/...`), a `file:` URL or absolute path below one
+                of the local roots, or a `blob:` from `park`.
+            sink: takes the bytes; after an error it may hold a part of them.
+            limits: of time and bytes.
+
+        Raises:
+            PictureNotFound, PictureForbidden, PictureUnreachable, PictureTooLarge, PictureError, BadRequest.
+        """
+        try:
+            scheme = urllib.parse.urlsplit(reference).scheme.lower()
+        except ValueError as error:
+            raise BadRequest(f"the {limits.noun}'s address cannot be read ({error}): correct the task's data") from None
+        if scheme == "blob":
+            sink.write(self._parked(reference))
+        elif scheme in ("http", "https"):
+            self._downloads.fetch(reference, sink, limits)
+        elif reference.startswith(PATHS):
+            self._downloads.fetch(self._label_studio.absolute(reference), sink, limits)
+        elif scheme == "file" or reference.startswith("/"):
+            local.copy(reference, self._settings.local_roots, sink, limits)
+        else:
+            raise BadRequest(
+                f"the {limits.noun}'s address {shorten(reference)!r} is of a kind that is not supported: give an "
+                "http(s) URL, a Label Studio upload (/data/...), a data: URL, or a file below one of PALLAS_LOCAL_ROOTS"
+            )
+
+    def _parked(self, reference: str) -> bytes:
+        data = self._redis.get(BLOB_KEY + reference.removeprefix("blob:"))
+        if data is None:
+            raise PictureNotFound("the picture that came with the request has expired in the queue: send it again")
+        assert isinstance(data, bytes)
+        return data
+
+
+def _decode_data_url(reference: str, limit: int) -> bytes:
+    head, _, body = reference.partition(",")
+    if not head.endswith(";base64"):
+        raise BadRequest("the picture's data: URL is not base64: send data:image/png;base64,...")
+    # 4 characters carry 3 bytes: the limit can be checked before anything is decoded
+    if len(body) * 3 // 4 > limit + 3:
+        raise PictureTooLarge(f"the picture in the request is larger than {limit:,} bytes: make it smaller")
+    try:
+        return base64.b64decode(body, validate=True)
+    except binascii.Error as error:
+        raise PictureError(f"the picture's data: URL is damaged ({error}): send it again") from None

@@ -1,0 +1,175 @@
+"""What people keep of our answers: masks, labels and captions after review, from Label Studio's webhooks."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from rich.console import Console
+from rich.table import Table
+
+from backend.errors import PromptError
+from backend.label_studio.geometry import MASKS, kind_of
+from backend.label_studio.protocol import ResultItem, WebhookRequest, Work, items_of
+from backend.label_studio.video_sequences import keyframes_of, sequence_j
+from backend.tasks.answers import Answers, Remembered, words_of
+from backend.tasks.drawn import by_region, regions_of
+from backend.tasks.wanted import rle_of
+
+log = logging.getLogger(__name__)
+
+KEPT_IOU = 0.95
+"""A mask, and a track by its J, counts as kept from this IoU with ours: brushes are saved with small rounding."""
+
+_OF_VIDEOS = ("videorectangle", "timelinelabels")
+
+_SUMS = "pallas:review"
+_STATE = "pallas:reviewed:"
+_STATE_TTL_S = 90 * 86_400
+_MOST_PIXELS = 178_956_970
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On one region: IoU of the saved mask with ours, labels and texts kept of those we set, and edit distances.
+
+    `j` is that of a tracked region: the mean IoU of the saved boxes with ours over the frames of the video.
+    `distance` is the normalised Levenshtein distance of each changed or removed text, 0..1, summed.
+    """
+
+    iou: float | None
+    labels: int
+    labels_kept: int
+    texts: int
+    texts_kept: int
+    distance: float
+    j: float | None = None
+
+    def counts(self) -> dict[str, float]:
+        """As numbers that can be added up."""
+        has_mask = self.iou is not None
+        return {
+            "regions": 1,
+            "masks": int(has_mask),
+            "masks_kept": int(has_mask and (self.iou or 0.0) >= KEPT_IOU),
+            "iou": self.iou or 0.0,
+            "tracks": int(self.j is not None),
+            "tracks_kept": int(self.j is not None and self.j >= KEPT_IOU),
+            "j": self.j or 0.0,
+            "labels": self.labels,
+            "labels_kept": self.labels_kept,
+            "texts": self.texts,
+            "texts_kept": self.texts_kept,
+            "distance": self.distance,
+        }
+
+
+def judge(ours: Remembered, items: Sequence[ResultItem]) -> Verdict:
+    """Compare a saved region (its items, geometry first) with what we answered."""
+    from rapidfuzz.distance import Levenshtein
+
+    labels, texts = words_of([item.model_dump(exclude_unset=True) for item in items])
+    iou = None
+    if ours.mask is not None and kind_of(items[0].type) in MASKS:
+        try:
+            iou = _iou(ours.mask, rle_of(items[0], _MOST_PIXELS))
+        except PromptError as error:
+            log.info("the saved region %s cannot be compared: %s", ascii(ours.id), error)
+    j = None
+    if ours.sequence and items[0].type == "videorectangle":
+        j = sequence_j(ours.sequence, keyframes_of(items[0].value.model_extra or {}), ours.frames)
+    said = [texts.get(name, "") for name in ours.texts]
+    distances = [Levenshtein.normalized_distance(a, b) for a, b in zip(ours.texts.values(), said, strict=True)]
+    return Verdict(
+        iou=iou,
+        labels=len(ours.labels),
+        labels_kept=sum(labels.get(name) == label for name, label in ours.labels.items()),
+        texts=len(distances),
+        texts_kept=distances.count(0.0),
+        distance=sum(distances),
+        j=j,
+    )
+
+
+class Reviews:
+    """Sums of all verdicts, in Redis; a region that is saved again counts with its newest state alone."""
+
+    def __init__(self, client: redis.Redis, answers: Answers) -> None:
+        self._redis = client
+        self._answers = answers
+
+    def take(self, event: WebhookRequest) -> int:
+        """Judge the regions of an annotation event that came from us; returns how many."""
+        if not event.action.startswith("ANNOTATION") or event.annotation is None or "DELETED" in event.action:
+            return 0
+        works = event.annotation if isinstance(event.annotation, list) else [event.annotation]
+        return sum(self._take(work) for work in works)
+
+    def _take(self, work: Work) -> int:
+        names = {str(item.get("to_name", "")) for item in work.result}
+        regions = [items for name in names for items in regions_of(work.result, name)]
+        regions += _of_videos(work.result)
+        known = self._answers.get([items[0].id for items in regions if items[0].id])
+        count = 0
+        for items in regions:
+            ours = known.get(items[0].id or "")
+            if ours is not None:
+                self._add(ours.id, judge(ours, items).counts())
+                count += 1
+        return count
+
+    def _add(self, region: str, counts: dict[str, float]) -> None:
+        before = self._redis.set(_STATE + region, json.dumps(counts), ex=_STATE_TTL_S, get=True)
+        old: dict[str, Any] = json.loads(before) if isinstance(before, (bytes, str)) else {}
+        pipe = self._redis.pipeline(transaction=False)
+        for name, value in counts.items():
+            change = value - old.get(name, 0)
+            if change:
+                pipe.hincrbyfloat(_SUMS, name, change)
+        pipe.execute()
+
+
+def totals(client: redis.Redis) -> Counter[str]:
+    """The sums of all verdicts so far."""
+    found: dict[Any, Any] = client.hgetall(_SUMS)
+    return Counter({name.decode(): float(value) for name, value in found.items()})
+
+
+def show(client: redis.Redis, console: Console) -> int:
+    """Print the statistics (`python -m backend review`)."""
+    found = totals(client)
+    if not found["regions"]:
+        console.print(
+            "No reviewed regions yet: annotations that are submitted in Label Studio come in through its webhook "
+            "(it is made when the backend is connected)."
+        )
+        return 0
+    table = Table("of our answers", "reviewed", "kept", "share", title=f"{found['regions']:.0f} regions reviewed")
+    for title, name in (("masks", "masks"), ("tracks", "tracks"), ("labels", "labels"), ("texts", "texts")):
+        count, kept = found[name], found[f"{name}_kept"]
+        table.add_row(title, f"{count:.0f}", f"{kept:.0f}", f"{kept / count:.0%}" if count else "–")
+    console.print(table)
+    if found["masks"]:
+        console.print(f"mean IoU of the saved masks with ours: {found['iou'] / found['masks']:.3f}")
+    if found["tracks"]:
+        console.print(f"mean J of the saved tracks with ours, over all frames: {found['j'] / found['tracks']:.3f}")
+    if found["texts"]:
+        console.print(f"mean edit distance of texts (0 kept, 1 rewritten): {found['distance'] / found['texts']:.3f}")
+    return 0
+
+
+def _of_videos(result: Sequence[dict[str, Any]]) -> list[list[ResultItem]]:
+    """Tracked regions and events, each as its items with the sequence or the ranges first."""
+    regions = [sorted(items, key=lambda item: item.type not in _OF_VIDEOS) for items in by_region(items_of(result))]
+    return [items for items in regions if items[0].type in _OF_VIDEOS]
+
+
+def _iou(one: dict[str, Any], other: dict[str, Any]) -> float:
+    from model.values.mask import from_rle, mask_iou
+
+    return mask_iou(from_rle(one), from_rle(other)) if one["size"] == other["size"] else 0.0

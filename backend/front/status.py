@@ -1,0 +1,72 @@
+"""GET /: how things stand, as a page for a person with a browser and as JSON for a program."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import redis
+
+from backend.errors import BackendError
+from backend.queueing.dispatcher import Dispatcher
+
+_KEPT = 20
+
+
+class ErrorLog:
+    """The last errors by type, time, page and request; not their messages, which may quote what somebody sent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._last: deque[dict[str, str]] = deque(maxlen=_KEPT)
+
+    def add(self, error: BackendError, page: str, request_id: str) -> None:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with self._lock:
+            self._counts[error.type] += 1
+            self._last.appendleft({"time": moment, "type": error.type, "page": page, "request_id": request_id})
+
+    def view(self) -> dict[str, Any]:
+        """Counts since this front began, and the newest errors first."""
+        with self._lock:
+            return {"counts": dict(self._counts.most_common()), "last": list(self._last)}
+
+
+def brief(dispatcher: Dispatcher) -> dict[str, Any]:
+    """What Label Studio's health check reads. Raises redis.RedisError."""
+    states = [worker.state for worker in dispatcher.workers()]
+    return {
+        "status": "UP",
+        "model_class": "Pallas",
+        "model_version": dispatcher.model_version(),
+        "workers": {state: states.count(state) for state in ("loading", "ready")},
+    }
+
+
+def full(dispatcher: Dispatcher, troubles: ErrorLog) -> dict[str, Any]:
+    """`brief`, and queue, workers and errors; where Redis is away it says so instead of raising."""
+    shown: dict[str, Any]
+    each: list[dict[str, Any]] = []
+    try:
+        shown = brief(dispatcher) | {"queue": dispatcher.depth()}
+        each = [
+            {name: getattr(sign, name) for name in ("name", "state", "model_version", "device", "host")}
+            for sign in dispatcher.workers()
+        ]
+    except redis.RedisError:
+        shown, each = (
+            {"status": "DOWN", "reason": "the queue (Redis) cannot be reached: start it, or correct REDIS_URL"},
+            [],
+        )
+    return shown | {"worker": each, "errors": troubles.view()}
+
+
+def page(shown: dict[str, Any]) -> str:
+    """`full` as HTML; all of it is escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(files("backend.front").joinpath("status.html").read_text("utf-8")).render(s=shown)

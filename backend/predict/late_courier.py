@@ -1,0 +1,139 @@
+"""The courier: works on late answers from a thread, and stores them in Label Studio."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+
+import redis
+
+from backend import logs
+from backend.errors import BackendError, LabelStudioAway, NoWorker, QueueFull, TaskGone, WorkerDied
+from backend.front.metrics import Metrics
+from backend.label_studio.api import LabelStudioApi
+from backend.label_studio.uploads import Uploader
+from backend.labeling.roles import read_roles
+from backend.predict.in_flight import InFlight, TaskResult
+from backend.predict.late_queue import Deliveries, Pending
+from backend.predict.service import Service
+from backend.queueing.dispatcher import Dispatcher
+from backend.queueing.queues import BATCH
+from backend.settings import Settings
+
+_LEASE = "pallas:late:courier"
+_LEASE_S = 60.0
+_TRIES = 4
+_DEATHS = 2
+"""A task that was in hand when so many workers died is given up: it may be what kills them."""
+
+log = logging.getLogger(__name__)
+
+
+class Courier:
+    """Works on what is due from a thread, and stores it; of several in a fleet one is at work at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._dispatcher = Dispatcher(settings)
+        self._redis = self._dispatcher.redis
+        self._service = Service(settings, self._dispatcher, Metrics(self._dispatcher))
+        self._deliveries = Deliveries(settings, self._redis)
+        self._me = uuid.uuid4().hex
+        self._flights = InFlight(self._service, self._dispatcher, BATCH)
+        self._in_hand: dict[str, Pending] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+
+    def start(self) -> None:
+        if self._deliveries.possible:
+            self._uploader = Uploader(self._redis, LabelStudioApi(self._settings, self._stop), self._stop)
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def round(self) -> bool:
+        """Launch what is due, deliver what has landed; False where there is nothing to do."""
+        if not self._is_mine():
+            self._in_hand.clear()
+            self._flights = InFlight(self._service, self._dispatcher, BATCH)
+            return False
+        room = self._service.window() - len(self._flights)
+        for pending in self._deliveries.due(room + len(self._flights)) if room > 0 else []:
+            if pending.key not in self._flights and room > 0:
+                room -= 1
+                with logs.of_request(pending.request_id):
+                    self._launch(pending)
+        for landing in self._flights.land(self._settings.heartbeat_s):
+            pending = self._in_hand.pop(landing.key)
+            with logs.of_request(pending.request_id):
+                self._deliver(pending, landing)
+        return len(self._flights) > 0
+
+    def _is_mine(self) -> bool:
+        lease_ms = round(1000 * _LEASE_S)
+        if self._redis.set(_LEASE, self._me, nx=True, px=lease_ms):
+            return True
+        if self._redis.get(_LEASE) != self._me.encode():
+            return False
+        self._redis.pexpire(_LEASE, lease_ms)
+        return True
+
+    def _launch(self, pending: Pending) -> None:
+        try:
+            config = self._deliveries.label_config(pending.config)
+            if config is None:
+                raise TaskGone("its labelling config is gone from Redis")
+            roles = read_roles(config, self._settings.language)
+            plans = self._service.plans(pending.task, roles)
+            self._flights.launch(pending.key, pending.task, plans, pending.request_id, alone=pending.deaths > 0)
+            self._in_hand[pending.key] = pending
+        except (NoWorker, QueueFull):
+            self._deliveries.later(pending, self._settings.heartbeat_s)
+        except BackendError as error:
+            self._give_up(pending, error)
+
+    def _deliver(self, pending: Pending, landing: TaskResult) -> None:
+        if not self._deliveries.is_due(pending.key):
+            return  # asked for anew: the front that was asked answers
+        if landing.errors:
+            self._failed(pending, landing.errors[0])
+            return
+        prediction = self._service.predicted(pending.project, landing)
+        task = pending.task.id
+        try:
+            if prediction is not None and task is not None:
+                stored = self._uploader.upload(task, prediction)
+                if any(reply.clip is not None for _, reply in landing.replies):
+                    self._uploader.drop_unfinished(task, prediction.model_version)
+                log.info("task %s: %s", task, "delivered late" if stored else "had this prediction already")
+            self._deliveries.settle([pending.key])
+        except LabelStudioAway:
+            log.info("task %s is delivered when Label Studio is back", task)
+        except BackendError as error:
+            self._give_up(pending, error)
+
+    def _failed(self, pending: Pending, error: BackendError) -> None:
+        died = isinstance(error, WorkerDied)
+        again = pending.model_copy(update={"tries": pending.tries + 1, "deaths": pending.deaths + died})
+        if error.status < 500 or again.tries >= _TRIES or again.deaths >= _DEATHS:
+            self._give_up(pending, error)
+        else:
+            self._deliveries.later(again, 2.0**again.tries)
+
+    def _give_up(self, pending: Pending, error: BackendError) -> None:
+        log.warning("task %s gets no prediction: %s: %s", pending.task.id, error.type, ascii(str(error)))
+        self._deliveries.settle([pending.key])
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            busy = False
+            try:
+                busy = self.round()
+            except redis.RedisError as error:
+                log.debug("courier: Redis does not answer (%s)", type(error).__name__)
+            except Exception:
+                log.exception("courier failed")
+            if not busy:
+                self._stop.wait(self._settings.heartbeat_s)

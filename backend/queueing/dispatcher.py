@@ -1,0 +1,248 @@
+"""The asking side of the queues: putting jobs in, waiting for their results without polling, and noticing lost ones."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+from pydantic import ValidationError
+from rq import Queue
+from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.results import Result
+from rq.serializers import JSONSerializer
+
+from backend import logs
+from backend.errors import (
+    BackendError,
+    JobTimeout,
+    ModelLoading,
+    NoWorker,
+    QueueFull,
+    WorkerDied,
+    WorkerError,
+    from_wire,
+)
+from backend.job import FUNCTION, VERSION, JobReply, JobRequest
+from backend.queueing import heartbeat
+from backend.queueing.affinity import Affinity, patience_s
+from backend.queueing.connection import connect
+from backend.queueing.queues import INTERACTIVE, JOBS, STRICT_ORDER, clips_key, make_queue, private_key
+from backend.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_RESULT_TTL_S = 300
+
+
+_SHARED_RESULT_TTL_S = 3600
+
+
+_FAILURE_TTL_S = 3600
+
+
+class _Private(Queue):
+    """One of the queues, but a job that is put in waits under a key that one worker alone looks at."""
+
+    def __init__(self, name: str, key: str, client: redis.Redis) -> None:
+        super().__init__(name, connection=client, serializer=JSONSerializer)
+        self._private = key
+
+    def push_job_id(self, job_id: str, pipeline: redis.client.Pipeline | None = None, at_front: bool = False) -> None:
+        target = pipeline if pipeline is not None else self.connection
+        target.rpush(self._private, job_id)
+
+
+class Dispatcher:
+    """The front's side of the queues; safe to use from many threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.redis = connect(settings)
+        self._waiting = connect(settings, patience_s=None)
+        self._affinity = Affinity(self.redis)
+
+    def run(self, request: JobRequest) -> JobReply:
+        """Enqueue a click and wait for its reply; raises what `submit` and `collect` raise.
+
+        The worker that holds the picture is asked first, but not waited for longer than encoding it anew would take.
+        """
+        signs = self._room(INTERACTIVE)
+        warm = self._affinity.choose(request.picture, signs)
+        if warm is None:
+            return self.collect(self._enqueue(make_queue(INTERACTIVE, self.redis), request), request)
+        job = self._enqueue(_Private(INTERACTIVE, private_key(warm.name), self.redis), request)
+        if not self.results([job.id], patience_s(warm)) and self.redis.lrem(private_key(warm.name), 1, job.id):
+            make_queue(INTERACTIVE, self.redis).push_job_id(job.id, at_front=True)
+        return self.collect(job, request)
+
+    def submit(self, request: JobRequest, queue: str = INTERACTIVE) -> Job:
+        """Enqueue a job.
+
+        Raises:
+            QueueFull, NoWorker; redis.RedisError where Redis is away.
+        """
+        self._room(queue)
+        return self._enqueue(make_queue(queue, self.redis), request)
+
+    def submit_once(self, request: JobRequest, queue: str, worker: str = "") -> str:
+        """Enqueue a job, unless the same question is in work or was answered not long ago; the job's id.
+
+        With a worker, that one alone takes it, as long as it is alive. Whoever asks gets the result by that id, and it
+        stays for an hour. Raises what `submit` raises.
+        """
+        job_id = _digest(request, self.model_version())
+        with contextlib.suppress(NoSuchJobError):
+            job = Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer)
+            if job.get_status(refresh=False) in ("queued", "started", "finished"):
+                return job_id
+            job.delete()
+        known = any(sign.name == worker for sign in self._room(queue))
+        waiting = _Private(queue, clips_key(worker), self.redis) if known else make_queue(queue, self.redis)
+        try:
+            self._enqueue(waiting, request, job_id)
+        except DuplicateJobError:
+            log.debug("job %s was asked for twice at once", job_id)
+        return job_id
+
+    def withdraw(self, job_id: str) -> None:
+        """Forget a job of `submit_once` and its result: nobody wants it any longer."""
+        with contextlib.suppress(NoSuchJobError):
+            Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer).delete()
+
+    def missing(self, job_ids: Iterable[str]) -> list[str]:
+        """Those of the jobs that Redis has nothing of."""
+        ids = list(job_ids)
+        pipe = self.redis.pipeline(transaction=False)
+        for job_id in ids:
+            pipe.exists(Job.key_for(job_id))
+        return [job_id for job_id, there in zip(ids, pipe.execute(), strict=True) if not there]
+
+    def _room(self, queue: str) -> list[heartbeat.WorkerStatus]:
+        signs = self.workers()
+        if not signs:
+            raise NoWorker(
+                "no worker is running: start one with `python -m backend worker` (or `serve`), then try again"
+            )
+        signs = [sign for sign in signs if sign.payload == VERSION]
+        if not signs:
+            raise NoWorker(
+                "the workers that run are of another version of Pallas than the front: run the same one everywhere"
+            )
+        waiting = make_queue(queue, self.redis).count
+        if waiting >= self._settings.max_waiting:
+            raise QueueFull(f"{waiting} requests are waiting: try again in a moment, or start more workers")
+        return signs
+
+    def _enqueue(self, queue: Queue, request: JobRequest, job_id: str | None = None) -> Job:
+        shared = job_id is not None
+        job = queue.create_job(
+            FUNCTION,
+            args=(request.model_dump(mode="json"),),
+            timeout=self._settings.job_timeout_s,
+            result_ttl=_SHARED_RESULT_TTL_S if shared else _RESULT_TTL_S,
+            failure_ttl=_FAILURE_TTL_S,
+            # nobody waits for it any longer then
+            ttl=None if shared else self._settings.wait_s,
+            # rq would describe the job by its arguments, and those may hold private addresses
+            description=f"perceive {request.request_id}",
+            job_id=job_id,
+            status=JobStatus.QUEUED,
+        )
+        # first, so that a job which is put in is known whatever happens then
+        self.redis.sadd(JOBS, job.id)
+        return queue.enqueue_job(job, unique=shared)
+
+    def collect(self, job: Job, request: JobRequest, wait_s: float | None = None) -> JobReply:
+        """Wait for a job's reply, at most wait_s seconds (the settings' own by default).
+
+        Raises:
+            NoWorker, ModelLoading, WorkerDied, WorkerError, JobTimeout, or what the job itself found wrong with the
+            picture or the prompts; redis.RedisError where Redis is away.
+        """
+        return self.unpack(self._wait(job, self._settings.wait_s if wait_s is None else wait_s), request)
+
+    def depth(self) -> dict[str, int]:
+        """Jobs waiting by queue."""
+        return {name: make_queue(name, self.redis).count for name in STRICT_ORDER}
+
+    def workers(self) -> list[heartbeat.WorkerStatus]:
+        """The workers that are alive."""
+        return heartbeat.everybody(self.redis)
+
+    def model_version(self) -> str:
+        """Of the model that the workers have loaded; before any ever did, the bare name of the settings."""
+        try:
+            return heartbeat.published_version(self.redis) or self._settings.model
+        except redis.RedisError:
+            return self._settings.model
+
+    def results(self, job_ids: Iterable[str], seconds: float) -> dict[str, Result]:
+        """Wait until one of the jobs has a result; those that are there by then, none after so many seconds."""
+        ids = list(job_ids)
+        if not ids:
+            return {}
+        # on a connection that may block, since the enqueuing one gives up after two seconds; 0 would wait for ever
+        streams: dict[Any, Any] = {Result.get_key(job_id): "0-0" for job_id in ids}
+        found: Any = self._waiting.xread(streams, block=max(1, round(1000 * seconds))) or []
+        results = {}
+        for key, entries in found:
+            job_id = key.decode().removeprefix(Result.get_key(""))
+            name, payload = entries[-1]
+            results[job_id] = Result.restore(job_id, name.decode(), payload, self._waiting, JSONSerializer)
+        return results
+
+    def _wait(self, job: Job, seconds: float) -> Result:
+        result = self.results([job.id], seconds).get(job.id)
+        if result is not None:
+            return result
+        signs = self.workers()
+        still_queued = job.get_status() == "queued"
+        if still_queued:
+            job.cancel()
+        if not signs:
+            raise NoWorker("the last worker went away: start one with `python -m backend worker`, then try again")
+        if all(sign.state == "loading" for sign in signs):
+            raise ModelLoading("the model is still loading: try again in a moment")
+        if still_queued:
+            raise JobTimeout(f"its turn did not come within {seconds:.0f} s: try again later, or start more workers")
+        raise JobTimeout(f"the job took longer than {seconds:.0f} s: try again, or use a faster device or model")
+
+    def unpack(self, result: Result, request: JobRequest) -> JobReply:
+        """The reply in a result; raises what `collect` raises but NoWorker and ModelLoading."""
+        if result.type is Result.Type.SUCCESSFUL:
+            value = result.return_value
+            if isinstance(value, dict) and "error" in value:
+                raise from_wire(value["error"])
+            try:
+                return JobReply.model_validate(value)
+            except ValidationError:
+                with logs.of_request(request.request_id):
+                    log.error("a reply that this front does not understand")
+                raise WorkerError("the worker answers in another format: run the same version everywhere") from None
+        raise self._failure(result, request)
+
+    def _failure(self, result: Result, request: JobRequest) -> BackendError:
+        trace = result.exc_string or ""
+        if "AbandonedJobError" in trace or "Work-horse terminated" in trace:
+            return WorkerDied("the worker went away during the job: it is restarted, send the request again")
+        if "JobTimeoutException" in trace:
+            return JobTimeout(
+                f"the job took longer than {self._settings.job_timeout_s} s: use a smaller picture, a faster device or "
+                "model, or raise PALLAS_JOB_TIMEOUT_S"
+            )
+        with logs.of_request(request.request_id):
+            log.error("failed in the worker:\n%s", trace)
+        return WorkerError(f"the worker failed on this request; its log says why under request {request.request_id}")
+
+
+def _digest(request: JobRequest, model_version: str) -> str:
+    """Of what is asked and of whom; who asks and when does not matter."""
+    asked = request.model_dump(mode="json", exclude={"request_id", "sent_at"})
+    text = json.dumps([asked, model_version], sort_keys=True)
+    return f"once-{hashlib.sha256(text.encode()).hexdigest()[:40]}"

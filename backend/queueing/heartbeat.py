@@ -1,0 +1,141 @@
+"""Who is there: each worker's sign of life in Redis, which expires by Redis' own clock."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+
+import redis
+
+_KEY = "pallas:worker:"
+_NAMES = "pallas:workers"
+_VERSION_KEY = "pallas:model_version"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """What a worker says of itself.
+
+    Attributes:
+        name: the rq worker's name.
+        state: "loading" or "ready".
+        model: as in the settings.
+        model_version: empty until the model is loaded.
+        device: e.g. "cuda:0".
+        pid: process id, on its host.
+        host: its machine's name.
+        stats: numbers of the moment, for /metrics.
+        payload: the version of jobs that it understands.
+    """
+
+    name: str
+    state: str
+    model: str
+    model_version: str = ""
+    device: str = ""
+    pid: int = 0
+    host: str = ""
+    stats: dict[str, float] = field(default_factory=dict)
+    payload: int = 0
+
+
+def everybody(client: redis.Redis) -> list[WorkerStatus]:
+    """The workers that are alive."""
+    # by a set of names: a scan would walk through every job in Redis at each click
+    names = sorted(members(client, _NAMES))
+    values = client.mget([_KEY + name for name in names]) if names else []
+    gone = [name for name, value in zip(names, values, strict=True) if value is None]
+    if gone:
+        client.srem(_NAMES, *gone)
+    return [_read(value) for value in values if value is not None]
+
+
+def members(client: redis.Redis, key: str) -> set[str]:
+    """Of a set of names in Redis."""
+    return {name.decode() if isinstance(name, bytes) else name for name in client.smembers(key)}
+
+
+def _read(value: bytes | str) -> WorkerStatus:
+    # a worker of another version may say more
+    known = {name: part for name, part in json.loads(value).items() if name in WorkerStatus.__dataclass_fields__}
+    return WorkerStatus(**known)
+
+
+def published_version(client: redis.Redis) -> str | None:
+    """The version of the model that the last worker to become ready has loaded, also after that worker has gone."""
+    value = client.get(_VERSION_KEY)
+    return value.decode() if isinstance(value, bytes) else None
+
+
+def forget(client: redis.Redis, name: str) -> None:
+    """Remove a worker's sign at once, where its end is known."""
+    client.delete(_KEY + name)
+    client.srem(_NAMES, name)
+
+
+class Heartbeat:
+    """Renews a worker's sign from a thread, so that a long job does not look like a death.
+
+    Args:
+        client: Redis.
+        every_s: between two beats.
+        ttl_s: how long a sign lasts.
+        on_beat: called at each beat, for what else must be kept alive; its errors are logged.
+        stats: called at each beat, for the sign.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        every_s: float,
+        ttl_s: int,
+        on_beat: Callable[[], None],
+        stats: Callable[[], dict[str, float]] = dict,
+    ) -> None:
+        self._client = client
+        self._every_s = every_s
+        self._ttl_s = ttl_s
+        self._on_beat = on_beat
+        self._stats = stats
+        self._stop = threading.Event()
+        self._sign: WorkerStatus | None = None
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def start(self, sign: WorkerStatus) -> None:
+        self.say(sign)
+        self._thread.start()
+
+    def say(self, sign: WorkerStatus) -> None:
+        """Publish a new sign now, and from now on."""
+        self._sign = sign
+        if sign.model_version:
+            self._client.set(_VERSION_KEY, sign.model_version)
+        self._beat(sign)
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._sign is not None:
+            try:
+                forget(self._client, self._sign.name)
+            except redis.RedisError:
+                log.warning("could not take back the worker's sign: it expires in %d s", self._ttl_s)
+
+    def _beat(self, sign: WorkerStatus) -> None:
+        self._client.set(_KEY + sign.name, json.dumps(asdict(replace(sign, stats=self._stats()))), ex=self._ttl_s)
+        self._client.sadd(_NAMES, sign.name)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            try:
+                assert self._sign is not None
+                self._beat(self._sign)
+                self._on_beat()
+            except redis.RedisError as error:
+                log.warning("heartbeat: Redis does not answer (%s)", type(error).__name__)
+            except Exception:
+                log.exception("heartbeat failed")

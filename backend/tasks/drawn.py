@@ -1,0 +1,181 @@
+"""What somebody has drawn in a task already, and what of it lacks a mask, a class or a text."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from backend.errors import PromptError
+from backend.job import PointPrompt, RegionPrompt
+from backend.label_studio.geometry import BOXES, KINDS, MASKS, kind_of
+from backend.label_studio.protocol import LabelStudioTask, ResultItem, Work, items_of
+from backend.labeling.roles import ImageRoles
+from backend.labeling.video_roles import VideoRoles
+from backend.tasks.answers import Answers, Remembered, words_of
+from backend.tasks.wanted import WantedRegion, drawn_wish, is_leftover, label_of, points_wish, rle_of
+
+log = logging.getLogger(__name__)
+
+_AFFORDABLE = 20
+"""So many times the largest picture's pixels are decoded for one request."""
+
+
+def newest(task: LabelStudioTask) -> list[dict[str, Any]]:
+    """The result of the newest draft, else of the newest annotation that was not skipped; empty where is none."""
+    work = _newest(task)
+    return work.result if work is not None else []
+
+
+def _newest(task: LabelStudioTask) -> Work | None:
+    works: Sequence[Work] = task.drafts or [work for work in task.annotations if not work.was_cancelled]
+    return max(works, key=lambda work: work.updated_at) if works else None
+
+
+def _saved_at(task: LabelStudioTask) -> float:
+    """Seconds since the epoch; 0 where nothing is saved or the time cannot be read."""
+    work = _newest(task)
+    try:
+        return datetime.fromisoformat(work.updated_at).timestamp() if work is not None else 0.0
+    except ValueError:
+        return 0.0
+
+
+def by_region(items: Iterable[ResultItem]) -> list[list[ResultItem]]:
+    """The items of each region, in the order in which they come; an item without an id is left out."""
+    found: dict[str, list[ResultItem]] = {}
+    for item in items:
+        if item.id:
+            found.setdefault(item.id, []).append(item)
+    return list(found.values())
+
+
+def regions_of(result: Sequence[dict[str, Any]], image: str) -> list[list[ResultItem]]:
+    """The regions of one <Image>, each as its items with the geometry first; what has no geometry is left out."""
+    regions = []
+    for items in by_region(item for item in items_of(result) if item.to_name == image and not is_leftover(item)):
+        shapes = [item for item in items if kind_of(item.type) in KINDS]
+        if shapes:
+            regions.append([shapes[0], *(item for item in items if item is not shapes[0])])
+    return regions
+
+
+def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels: int) -> list[WantedRegion]:
+    """Wishes for the regions that lack something.
+
+    Boxes and points without a mask get one (points with a negative one among them, and of one label, are one region);
+    masks, and boxes where boxes are what the project is about, keep their shape and get the words that they lack.
+    """
+    outputs = {control.name for control in image.geometry}
+    words = {control.name for control in image.words}
+    wishes = []
+    points: dict[str | None, list[ResultItem]] = {}
+    for items in _affordable(regions_of(result, image.name), most_pixels):
+        shape = items[0]
+        kind = kind_of(shape.type)
+        try:
+            if kind in MASKS or shape.from_name in outputs:
+                if not words <= {item.from_name for item in items}:
+                    wishes.append(drawn_wish(items, most_pixels))
+            elif kind in BOXES:
+                wishes.append(points_wish([], shape))
+            else:
+                points.setdefault(label_of(shape), []).append(shape)
+        except PromptError as error:
+            # one region that cannot be read must not cost the others
+            log.info("region %s is left out: %s", ascii(shape.id), error)
+    for group in points.values():
+        together = any(point.is_positive is False for point in group)
+        parts = [group] if together else [[point] for point in group]
+        wishes += [points_wish(part) for part in parts if any(point.is_positive is not False for point in part)]
+    return wishes
+
+
+def _affordable(regions: Iterable[list[ResultItem]], most_pixels: int) -> Iterator[list[ResultItem]]:
+    """The regions; only the newest of them where there are so many large ones that they would keep the front busy."""
+    regions = list(regions)
+    spent, first = 0, len(regions)
+    while first and spent <= _AFFORDABLE * most_pixels:
+        first -= 1
+        shape = regions[first][0]
+        spent += max(0, shape.original_width) * max(0, shape.original_height) if kind_of(shape.type) in MASKS else 0
+    yield from regions[first:]
+
+
+def has_whole(result: Sequence[dict[str, Any]], image: ImageRoles | VideoRoles) -> bool:
+    """Whether somebody has filled one of the controls of the whole picture or video."""
+    names = {control.name for control in image.whole}
+    return any(item.from_name in names for item in items_of(result))
+
+
+def correction(
+    negatives: Sequence[ResultItem], task: LabelStudioTask, project: str, image: str, answers: Answers, most_pixels: int
+) -> WantedRegion:
+    """A lone "not this" click is meant for the region that it falls on: take what is under it out of that region.
+
+    The regions are those of the draft or annotation, and our own answers that no draft holds yet; of several under the
+    click the smallest is meant.
+
+    Raises:
+        PromptError: there is no region under the click.
+    """
+    clicks = tuple(point for wish in [points_wish(negatives)] for point in wish.prompt.points)
+    regions: dict[str, RegionPrompt] = {}
+    saved, saved_at = newest(task), _saved_at(task)
+    drawn = {str(item.get("id")) for item in saved}
+    for region in answers.of_task(project, task.id):
+        # a region that is older than the draft and not in it was rejected or deleted
+        if region.image == image and region.mask is not None and (region.id in drawn or region.at > saved_at):
+            label = next(iter(region.labels.values()), None)
+            before = region.prompt or RegionPrompt()
+            regions[region.id] = before.model_copy(update={"mask": region.mask, "label": before.label or label})
+    for items in _affordable(regions_of(saved, image), most_pixels):
+        shape = items[0]
+        # the answer that we remember is as new as the draft or newer
+        if shape.id is None or shape.id in regions or kind_of(shape.type) not in MASKS:
+            continue
+        try:
+            regions[shape.id] = RegionPrompt(mask=rle_of(shape, most_pixels), label=label_of(shape))
+        except PromptError:
+            continue
+    from model.values.mask import rle_area
+
+    under = [(p, name) for name, p in regions.items() if p.mask is not None and _covers(p.mask, clicks[-1])]
+    if not under:
+        raise PromptError('a "not this" click alone: click on a thing first, or on a region that is to be corrected')
+    prompt, name = min(under, key=lambda found: rle_area(found[0].mask or {}))
+    ours = answers.get([name]).get(name)
+    words = tuple(_changed(ours, items[1:])) if (items := _region(saved, image, name)) and ours is not None else ()
+    return WantedRegion(prompt.model_copy(update={"points": (*prompt.points, *clicks)}), words=words, id=name)
+
+
+def _region(result: Sequence[dict[str, Any]], image: str, name: str) -> list[ResultItem]:
+    return next((items for items in regions_of(result, image) if items[0].id == name), [])
+
+
+def _changed(ours: Remembered, items: Sequence[ResultItem]) -> Iterator[dict[str, Any]]:
+    """The words that are not as we set them, without the geometry that Label Studio copies into each item."""
+    said = ours.labels | ours.texts
+    for item in items:
+        raw = item.model_dump(exclude_unset=True)
+        labels, texts = words_of([raw])
+        now = (labels | texts).get(item.from_name)
+        if now is not None and now != said.get(item.from_name):
+            key = "text" if item.type == "textarea" else item.type
+            yield raw | {"value": {key: raw["value"][key]}}
+
+
+def _decode(rle: dict[str, Any]) -> np.ndarray:
+    from model.values.mask import from_rle
+
+    return from_rle(rle)
+
+
+def _covers(rle: dict[str, Any], click: PointPrompt) -> bool:
+    height, width = rle["size"]
+    row = min(int(click.y / 100 * height), height - 1)
+    column = min(int(click.x / 100 * width), width - 1)
+    return bool(_decode(rle)[row, column])

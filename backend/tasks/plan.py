@@ -1,0 +1,88 @@
+"""What is asked about one picture or video of a task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backend.job import Group, JobReply, RegionPrompt
+from backend.labeling.roles import ImageRoles
+from backend.tasks.results import Shaper
+from backend.tasks.wanted import WantedRegion
+
+_WHOLE = RegionPrompt(box=(0, 0, 100, 100))
+
+
+class Plan(ABC):
+    """One job of a task.
+
+    Attributes:
+        picture: address of the picture or video.
+        wishes: regions of a picture that are asked for.
+        regions: the questions about them.
+    """
+
+    picture: str
+    wishes: tuple[WantedRegion, ...] = ()
+    regions: Group | None = None
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """Of the picture or video in the task's data."""
+
+    @abstractmethod
+    def moved(self, picture: str) -> Plan:
+        """The same with another address."""
+
+    @abstractmethod
+    def groups(self) -> tuple[object, ...]:
+        """What is asked; empty where there is nothing to do."""
+
+    @abstractmethod
+    def asked(self) -> dict[str, Any]:
+        """The fields of the job's request that say it."""
+
+    @abstractmethod
+    def shape(self, reply: JobReply, shaper: Shaper) -> None:
+        """Add a reply's regions and words to the answer."""
+
+
+@dataclass(frozen=True)
+class PicturePlan(Plan):
+    """What is asked about one picture of a task; without groups it is only encoded."""
+
+    image: ImageRoles
+    picture: str
+    wishes: tuple[WantedRegion, ...] = ()
+    regions: Group | None = None
+    whole: Group | None = None
+
+    @property
+    def key(self) -> str:
+        return self.image.key
+
+    def moved(self, picture: str) -> PicturePlan:
+        return replace(self, picture=picture)
+
+    def groups(self) -> tuple[Group, ...]:
+        return tuple(group for group in (self.regions, self.whole) if group is not None)
+
+    def asked(self) -> dict[str, Any]:
+        groups = []
+        if self.regions is not None:
+            prompts = tuple(wish.prompt for wish in self.wishes)
+            groups.append(self.regions.model_copy(update={"prompts": prompts}))
+        if self.whole is not None:
+            groups.append(self.whole.model_copy(update={"prompts": (_WHOLE,)}))
+        return {"groups": tuple(groups)}
+
+    def shape(self, reply: JobReply, shaper: Shaper) -> None:
+        found = list(reply.groups)
+        if self.regions is not None:
+            regions = found.pop(0)
+            wishes = self.wishes or tuple(WantedRegion(RegionPrompt()) for _ in regions)
+            shaper.regions(reply, self.image, self.regions, wishes, regions)
+        if self.whole is not None:
+            shaper.whole(reply, self.image, self.whole, found.pop(0)[0])

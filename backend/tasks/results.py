@@ -1,0 +1,77 @@
+"""From a job's reply to a prediction in Label Studio's result format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from backend.job import Group, JobReply, RegionReply
+from backend.label_studio.protocol import Prediction
+from backend.labeling.controls import RegionContext, ShapingOptions
+from backend.labeling.roles import ImageRoles
+from backend.tasks.answers import Remembered
+from backend.tasks.wanted import WantedRegion, new_id
+
+
+class Shaper:
+    """Collects the items of one task's answer, and what is to be remembered of them.
+
+    Its score is the least certain region's mask IoU as SAM 2 estimates it, 0..1.
+    """
+
+    def __init__(self, taste: ShapingOptions) -> None:
+        self.taste = taste
+        self._items: list[dict[str, Any]] = []
+        self._scores: list[float] = []
+        self.remembered: list[Remembered] = []
+
+    def regions(
+        self,
+        reply: JobReply,
+        image: ImageRoles,
+        group: Group,
+        wishes: Sequence[WantedRegion],
+        found: Sequence[RegionReply],
+    ) -> None:
+        """For each wish the items of all controls under one id, geometry first.
+
+        A region whose mask is empty (the model sees no object at the prompt) is left out: text without geometry is not
+        shown.
+        """
+        for wish, region in zip(wishes, found, strict=True):
+            context = RegionContext(wish.id, reply, group, region, wish.prompt.label, self.taste)
+            if wish.own:
+                items = [item | {"id": wish.id} for item in wish.own]
+            else:
+                geometry = image.geometry_for(wish.prompt.label)
+                if group.propose and geometry.labels and context.choose(geometry.labels) is None:
+                    continue  # nobody asked for this one: the config's labels say what is wanted
+                item = geometry.item(context)
+                items = [item, *(word | {"id": wish.id} for word in wish.words)] if item is not None else []
+            if not items:
+                continue
+            there = {item["from_name"] for item in items}
+            words = [control.item(context) for control in image.words if control.name not in there]
+            items += [word for word in words if word is not None]
+            self._items += items
+            self._scores.append(region.iou)
+            mask = None if wish.own else region.mask
+            self.remembered.append(Remembered.of(items, mask, wish.prompt))
+
+    def whole(self, reply: JobReply, image: ImageRoles, group: Group, found: RegionReply) -> None:
+        """The items about the whole picture, each with an id of its own."""
+        for control in image.whole:
+            item = control.item(RegionContext(new_id(), reply, group, found, None, self.taste))
+            if item is not None:
+                self._items.append(item)
+                self._scores.append(float(item["score"]))
+
+    def add(self, items: Sequence[dict[str, Any]], score: float) -> None:
+        """The items of one region, geometry first, that were made elsewhere; score in 0..1."""
+        self._items += items
+        self._scores.append(score)
+        self.remembered.append(Remembered.of(items, None))
+
+    def prediction(self, model_version: str) -> Prediction:
+        score = round(min(self._scores), 4) if self._scores else None
+        return Prediction(result=self._items, score=score, model_version=model_version)

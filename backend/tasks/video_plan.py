@@ -1,0 +1,132 @@
+"""What is asked about one video of a task, and the prediction that is made of the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backend.job import ClipAsk, ClipReply, EventReply, Group, JobReply, ObjectReply, RegionReply
+from backend.label_studio.video_clock import Clock
+from backend.labeling.controls import RegionContext
+from backend.labeling.controls.textarea import TextArea
+from backend.labeling.video_roles import VideoRoles
+from backend.tasks.plan import Plan
+from backend.tasks.results import Shaper
+from backend.tasks.video_drawn import RECTANGLE
+from backend.tasks.video_keyframes import keyframes
+from backend.tasks.wanted import new_id
+from model.values.task import Task
+
+_OF_PICTURES = ("original_width", "original_height", "image_rotation")
+
+
+@dataclass(frozen=True)
+class ClipPlan(Plan):
+    """Attributes: video: the roles; picture: the video's address; rate: Label Studio's frames per second."""
+
+    video: VideoRoles
+    picture: str
+    rate: float
+    ask: ClipAsk
+
+    @property
+    def key(self) -> str:
+        return self.video.key
+
+    def moved(self, picture: str) -> ClipPlan:
+        return replace(self, picture=picture)
+
+    def groups(self) -> tuple[object, ...]:
+        return (*self.ask.objects, *self.ask.whole, *self.ask.whole_sets)
+
+    def asked(self) -> dict[str, Any]:
+        return {"clip": self.ask, "alone": True}
+
+    def shape(self, reply: JobReply, shaper: Shaper) -> None:
+        """Add a reply's sequences, words and events to the answer, as far as it has them."""
+        clip = reply.clip
+        if clip is None:
+            return
+        clock = Clock(self.rate, clip.duration_s)
+        for asked, found in zip(self.ask.objects, clip.objects, strict=False):
+            self._object(reply, found, asked.label, clock, shaper)
+            self._events(reply, found, clock, shaper)
+        self._whole(reply, clip, shaper)
+
+    def _object(self, reply: JobReply, found: ObjectReply, label: str | None, clock: Clock, shaper: Shaper) -> None:
+        sequence = keyframes(found.sightings, clock, shaper.taste.video_tolerance)
+        if not sequence or self.video.rectangle is None:
+            return
+        context = self._context(reply, found, self.ask.label_sets, shaper, label)
+        chosen = context.choose(self.video.labels)
+        value = {
+            "framesCount": clock.count,
+            "duration": clock.duration_s,
+            "sequence": sequence,
+            "labels": [chosen.label] if chosen else [],
+        }
+        item = self._item(context.id, self.video.rectangle, RECTANGLE, value, found.iou)
+        if context.class_text:
+            item["meta"] = {"text": [context.class_text]}
+        shaper.add([item, *_items(self.video.words, context)], found.iou)
+
+    def _events(self, reply: JobReply, found: ObjectReply, clock: Clock, shaper: Shaper) -> None:
+        timeline = self.video.timeline
+        if timeline is None:
+            return
+        captions = [c for c in self.video.words if isinstance(c, TextArea) and c.ask.task is Task.BRIEF]
+        for event in _merged(found.events):
+            start, end = clock.frame(event.start_s), clock.frame_before(event.end_s)
+            value = {
+                "ranges": [{"start": start, "end": max(start, end)}],
+                "timelinelabels": [event.label.label] if event.label is not None else [],
+            }
+            score = event.label.probability if event.label is not None else event.caption.score
+            name = new_id()
+            items = [self._item(name, timeline.name, "timelinelabels", value, score)]
+            if event.caption.string:
+                text = {"text": [event.caption.string]}
+                items += [self._item(name, c.name, "textarea", text, event.caption.score) for c in captions]
+            shaper.add(items, score)
+
+    def _whole(self, reply: JobReply, clip: ClipReply, shaper: Shaper) -> None:
+        found = ObjectReply(sightings=(), iou=1.0, texts=clip.texts, labels=clip.labels)
+        for control in self.video.whole:
+            for item in _items([control], self._context(reply, found, self.ask.whole_sets, shaper)):
+                shaper.add([item], float(item["score"]))
+
+    def _context(
+        self,
+        reply: JobReply,
+        found: ObjectReply,
+        sets: tuple[Any, ...],
+        shaper: Shaper,
+        label: str | None = None,
+    ) -> RegionContext:
+        """For the controls that know regions of pictures: a tracked object has its words, but no mask."""
+        region = RegionReply(mask={}, area=1, iou=found.iou, object_score=1.0, texts=found.texts, labels=found.labels)
+        # before tracking is over no label was chosen yet
+        group = Group(label_sets=sets if len(sets) == len(found.labels) else ())
+        return RegionContext(new_id(), reply, group, region, label, shaper.taste)
+
+    def _item(self, name: str, control: str, kind: str, value: dict[str, Any], score: float) -> dict[str, Any]:
+        return {
+            **{"id": name, "from_name": control, "to_name": self.video.name, "type": kind, "value": value},
+            **{"score": round(score, 4), "origin": "prediction"},
+        }
+
+
+def _items(controls: Any, context: RegionContext) -> list[dict[str, Any]]:
+    items = [item for control in controls if (item := control.item(context)) is not None]
+    return [{name: value for name, value in item.items() if name not in _OF_PICTURES} for item in items]
+
+
+def _merged(events: tuple[EventReply, ...]) -> list[EventReply]:
+    """Neighbours that say the same are one event: a long one is told in clips of a limited length."""
+    merged: list[EventReply] = []
+    for event in events:
+        if merged and event.caption.string and event.caption.string == merged[-1].caption.string:
+            merged[-1] = merged[-1].model_copy(update={"end_s": event.end_s})
+        else:
+            merged.append(event)
+    return merged

@@ -1,0 +1,104 @@
+"""A region that is wanted, from whatever the annotator or an earlier annotation says of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.errors import PromptError
+from backend.job import PointPrompt, RegionPrompt
+from backend.label_studio.geometry import BOXES, MASKS, POINTS, hull, kind_of, mask_of
+from backend.label_studio.protocol import ResultItem
+
+_SLACK = 0.01  # per cent; what rounding in the browser may add at the picture's edge
+
+
+def new_id() -> str:
+    """For a region; full-length, since shorter ones collide in projects with many regions."""
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True)
+class WantedRegion:
+    """One region to answer.
+
+    Attributes:
+        prompt: what the model is asked.
+        own: items that a person made, geometry first; they are answered as they are, and only what is missing is
+            filled in. Empty where the geometry is to be the model's.
+        words: items of labels and texts that a person has changed; they are answered as they are.
+        id: of the answered region; another region's own id replaces that one in Label Studio.
+    """
+
+    prompt: RegionPrompt
+    own: tuple[dict[str, Any], ...] = ()
+    words: tuple[dict[str, Any], ...] = ()
+    id: str = field(default_factory=new_id)
+
+
+def is_leftover(item: ResultItem) -> bool:
+    """Whether an item only looks like a prompt.
+
+    Label Studio files a mask's RLE under a prompt's type when a prompt label is selected at accept time.
+    """
+    kind = kind_of(item.type)
+    if kind in (*POINTS, *BOXES):
+        return item.value.x is None and item.value.y is None and item.is_positive is None
+    return False
+
+
+def points_wish(points: Sequence[ResultItem], box: ResultItem | None = None) -> WantedRegion:
+    """Clicks, a box with or without clicks: the model makes the mask."""
+    kind = kind_of(box.type) if box is not None else None
+    return WantedRegion(
+        RegionPrompt(
+            points=tuple(point_of(p) for p in points),
+            box=hull(kind, box.value) if box is not None and kind is not None else None,
+            label=label_of(box if box is not None else points[-1]),
+        )
+    )
+
+
+def drawn_wish(items: Sequence[ResultItem], most_pixels: int) -> WantedRegion:
+    """A region whose geometry (the first item) a person drew: it stays, and the model says what it is."""
+    geometry = items[0]
+    kind = kind_of(geometry.type)
+    label = next((label for item in items if (label := label_of(item))), None)
+    own = tuple(item.model_dump(exclude_unset=True) for item in items)
+    if kind in MASKS:
+        return WantedRegion(RegionPrompt(mask=rle_of(geometry, most_pixels), label=label), own)
+    assert kind is not None
+    return WantedRegion(RegionPrompt(box=hull(kind, geometry.value), label=label), own)
+
+
+def rle_of(item: ResultItem, most_pixels: int) -> dict[str, Any]:
+    """The mask of a brush, bitmask, polygon or vector item as COCO RLE. Raises PromptError where it cannot be read."""
+    from model.values.mask import to_rle
+
+    kind = kind_of(item.type)
+    assert kind in MASKS
+    value = item.value.model_extra or {}
+    return to_rle(mask_of(kind, value, item.original_width, item.original_height, most_pixels))
+
+
+def point_of(item: ResultItem) -> PointPrompt:
+    return PointPrompt(
+        x=_inside(item.value.x, "x of the point"),
+        y=_inside(item.value.y, "y of the point"),
+        positive=item.is_positive is not False,
+    )
+
+
+def label_of(item: ResultItem) -> str | None:
+    labels = item.labels()
+    return labels[0] if labels else None
+
+
+def _inside(value: float | None, name: str) -> float:
+    if value is None:
+        raise PromptError(f"{name} is missing: send percentages of the picture")
+    if not -_SLACK <= value <= 100 + _SLACK:
+        raise PromptError(f"{name} is {value:g} %: the prompt lies outside the picture (0 to 100 %)")
+    return min(max(value, 0.0), 100.0)

@@ -1,1 +1,0 @@
-"""Videos: what a person marked on some frames becomes tracked sequences, classes, captions and events."""

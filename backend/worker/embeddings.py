@@ -1,0 +1,159 @@
+"""The pictures a worker works on: fetched, and their embeddings remembered, waited for, or made."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from backend.fetching.pictures import PictureStore
+from backend.settings import Settings
+from backend.worker.embedding_cache import Addresses, EmbeddingCache
+from backend.worker.embedding_locks import EmbeddingLocks
+
+if TYPE_CHECKING:
+    from model import Embedding, PerceiveAnything
+
+_PATIENCE = 2.0
+"""An embedding is waited for as long as making it so many times takes, by this worker's own measure."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A picture's embedding, whether it was there already, and what it took, in seconds."""
+
+    embedding: Embedding
+    cached: bool
+    fetch_s: float
+    encode_s: float
+
+
+@dataclass(eq=False)
+class _Missing:
+    """A picture that is not remembered: its bytes, the places of the addresses that show it, seconds to open it."""
+
+    data: bytes
+    places: list[int]
+    open_s: float = 0.0
+
+
+class Embeddings:
+    """Embeddings by address, each encoded once however many jobs and workers want it."""
+
+    def __init__(
+        self, settings: Settings, pam: PerceiveAnything, pictures: PictureStore, claims: EmbeddingLocks
+    ) -> None:
+        self._pam = pam
+        self._pictures = pictures
+        self._claims = claims
+        self._most_pixels = settings.max_picture_pixels
+        self._addresses = Addresses(settings.picture_memory_s)
+        on_host = pam.device.type == "cpu"
+        self._shelf = EmbeddingCache(
+            settings.embedding_cache_bytes, 0 if on_host else settings.embedding_host_bytes, str(pam.device)
+        )
+        self._encoded = 0
+        self._received = 0
+        self._encode_s = 0.0
+
+    def stats(self) -> dict[str, float]:
+        """For /metrics."""
+        shelf = self._shelf
+        return {
+            "embedding_hits": shelf.stats.hits,
+            "embedding_misses": shelf.stats.misses,
+            "embedding_evictions": shelf.stats.evictions,
+            "embedding_bytes": shelf.nbytes,
+            "embedding_host_bytes": shelf.host_nbytes,
+            "embeddings_encoded": self._encoded,
+            "embeddings_received": self._received,
+        }
+
+    def look(self, addresses: Sequence[str]) -> list[Seen | Exception]:
+        """Of each address its picture, or what is wrong with it; those that are missing are encoded together."""
+        found: list[Seen | Exception | None] = [None] * len(addresses)
+        fetch_s = [0.0] * len(addresses)
+        missing: dict[str, _Missing] = {}
+        for i, address in enumerate(addresses):
+            begin = time.perf_counter()
+            try:
+                there = self._remembered(address, missing, i)
+            except Exception as error:  # one picture's fault must not be another's
+                found[i] = error
+                continue
+            fetch_s[i] = time.perf_counter() - begin
+            if there is not None:
+                found[i] = Seen(there, True, fetch_s[i], 0.0)
+        begin = time.perf_counter()
+        made = self._make(missing)
+        opening_s = sum(picture.open_s for picture in missing.values())
+        encode_s = (time.perf_counter() - begin - opening_s) / max(1, len(missing))
+        for content, result in made.items():
+            picture = missing[content]
+            for i in picture.places:
+                found[i] = (
+                    result
+                    if isinstance(result, Exception)
+                    else Seen(result, False, fetch_s[i] + picture.open_s, encode_s)
+                )
+        return [seen for seen in found if seen is not None]
+
+    def _remembered(self, address: str, missing: dict[str, _Missing], place: int) -> Embedding | None:
+        """The embedding, or None with the picture's bytes among the missing ones."""
+        known = self._addresses.get(address)
+        embedding = self._shelf.get(known) if known is not None else None
+        if embedding is not None:
+            return embedding
+        data = self._pictures.read(address)
+        content = hashlib.sha256(data).hexdigest()
+        self._addresses.put(address, content)
+        # the same picture under another address is the same picture
+        embedding = self._shelf.get(content) if content != known else None
+        if embedding is None:
+            missing.setdefault(content, _Missing(data, [])).places.append(place)
+        return embedding
+
+    def _make(self, missing: dict[str, _Missing]) -> dict[str, Embedding | Exception]:
+        """Encode what is ours to encode, then wait for what other workers are encoding."""
+        tickets = {content: self._claims.take(content) for content in missing}
+        made = self._encode({c: missing[c] for c, ticket in tickets.items() if ticket is None}, claimed=True)
+        for content, ticket in tickets.items():
+            if ticket is None:
+                continue
+            handed = self._claims.wait(content, ticket, _PATIENCE * self._encode_s)
+            if handed is None:
+                made |= self._encode({content: missing[content]}, claimed=False)
+            else:
+                self._received += 1
+                made[content] = handed.to(self._pam.device)
+        for content, result in made.items():
+            if not isinstance(result, Exception):
+                self._shelf.put(content, result)
+        return made
+
+    def _encode(self, pictures: dict[str, _Missing], claimed: bool) -> dict[str, Embedding | Exception]:
+        from model import open_picture
+
+        made: dict[str, Embedding | Exception] = {}
+        images = {}
+        try:
+            for content, picture in pictures.items():
+                begin = time.perf_counter()
+                try:
+                    images[content] = open_picture(picture.data, self._most_pixels)
+                except Exception as error:
+                    made[content] = error
+                picture.open_s = time.perf_counter() - begin
+            if images:
+                begin = time.perf_counter()
+                made |= zip(images, self._pam.encode_all(list(images.values())), strict=True)
+                self._encode_s = (time.perf_counter() - begin) / len(images)
+                self._encoded += len(images)
+        finally:
+            if claimed:
+                for content in pictures:
+                    result = made.get(content)
+                    self._claims.done(content, None if isinstance(result, Exception) else result)
+        return made

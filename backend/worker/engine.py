@@ -1,0 +1,157 @@
+"""The engine of a worker: a job's request in, its reply out; and several jobs' at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from backend import logs
+from backend.errors import BackendError, BadRequest, from_model
+from backend.job import VERSION, JobReply, JobRequest
+from backend.settings import Settings
+from backend.worker.embeddings import Embeddings
+from backend.worker.inference import Step
+from backend.worker.video_sessions import Clips
+
+if TYPE_CHECKING:
+    from model import PerceiveAnything
+
+log = logging.getLogger(__name__)
+
+_resident: Engine | None = None
+"""The engine of this process: rq calls `perform` by name, so the function must find it here."""
+
+
+def perform(payload: dict[str, Any]) -> dict[str, Any]:
+    """The job function: a JobRequest as JSON in, a JobReply or {"error": ...} as JSON out."""
+    assert _resident is not None, "this function runs inside a Pallas worker only"
+    logs.begin_request(logs.sane_id(str(payload.get("request_id"))) or "")
+    begin = time.perf_counter()
+    reply = _resident.answer(payload)
+    _log(reply, time.perf_counter() - begin)
+    return reply
+
+
+def _log(reply: dict[str, Any], seconds: float) -> None:
+    """The one line of a job."""
+    fields: dict[str, Any] = {"seconds": round(seconds, 4)}
+    words = [f"job {seconds:.3f}s"]
+    if "error" in reply:
+        fields["error"] = reply["error"]
+        words.append(f"{reply['error']['type']}: {reply['error']['message']}")
+    else:
+        fields["stages"] = stages = {name: round(value, 4) for name, value in reply["seconds"].items()}
+        words += [f"{name}={value:.3f}" for name, value in stages.items()]
+    log.info("%s", " ".join(words), extra={"fields": fields})
+
+
+def make_resident(engine: Engine) -> None:
+    """Let `perform` answer with this engine from now on."""
+    global _resident
+    _resident = engine
+
+
+def expect(payloads: Sequence[dict[str, Any]]) -> None:
+    """Tell this process's engine what it will be asked next; see `Engine.expect`."""
+    if _resident is not None:
+        _resident.expect(payloads)
+
+
+def resident_stats() -> dict[str, float]:
+    """Of this process's engine; empty while it is loading."""
+    return _resident.stats() if _resident is not None else {}
+
+
+class Engine:
+    """Answers jobs with a loaded model."""
+
+    def __init__(
+        self, settings: Settings, pam: PerceiveAnything, gallery: Embeddings, clips: Clips | None = None
+    ) -> None:
+        self._pam = pam
+        self._clips = clips
+        self._gallery = gallery
+        self._step = Step(settings, pam, gallery)
+        self._expected: list[dict[str, Any]] = []
+        self._ready: dict[str, JobReply | Exception] = {}
+
+    @property
+    def model_version(self) -> str:
+        return self._pam.version
+
+    def stats(self) -> dict[str, float]:
+        """For /metrics: what the worker remembers of pictures, and its GPU's memory in bytes."""
+        found = self._gallery.stats()
+        if self._pam.device.type == "cuda":
+            import torch
+
+            found["gpu_memory_bytes"] = torch.cuda.memory_reserved(self._pam.device)
+            found["gpu_memory_peak_bytes"] = torch.cuda.max_memory_allocated(self._pam.device)
+        return found
+
+    def warm_up(self) -> None:
+        """Run the whole path once, so that the first click does not pay for lazy initialisation."""
+        from PIL import Image
+
+        from model import Prompt, Task
+
+        found = self._pam.perceive(
+            Image.new("RGB", (64, 64), "gray"), [Prompt(points=[(32, 32, 1)])], [Task.BRIEF], "en", 0.0, 2
+        )
+        self._pam.score(found.regions, ["a", "b"])
+
+    def expect(self, payloads: Sequence[dict[str, Any]]) -> None:
+        """These will be given to `answer` one after the other: the first call computes all of them together."""
+        self._expected = list(payloads) if len(payloads) > 1 else []
+        self._ready = {}
+
+    def answer(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """The reply, or the error that the request caused; other faults are raised and rq records them."""
+        if payload in self._expected:
+            self._answer_expected()
+        result = self._ready.pop(_key(payload), None)
+        try:
+            if result is None:
+                request = _request(payload)
+                (result,) = self._step.answer([request]) if request.clip is None else [self._clip(request)]
+            if isinstance(result, Exception):
+                raise result
+            return result.model_dump(mode="json")
+        except BackendError as error:
+            return {"error": error.to_wire()}
+        except Exception as error:
+            known = from_model(error)
+            if known is None:
+                raise
+            return {"error": known.to_wire()}
+
+    def _clip(self, request: JobRequest) -> JobReply:
+        assert self._clips is not None, "a worker without videos"
+        return self._clips.answer(request)
+
+    def _answer_expected(self) -> None:
+        payloads, self._expected = self._expected, []
+        requests = {}
+        for payload in payloads:
+            try:
+                requests[_key(payload)] = _request(payload)
+            except Exception as error:
+                self._ready[_key(payload)] = error
+        try:
+            self._ready |= zip(requests, self._step.answer(list(requests.values())), strict=True)
+        except Exception:
+            # no single request's fault, or one that was not caught: each of them is tried alone when its turn comes
+            log.exception("%d jobs failed together", len(requests))
+
+
+def _request(payload: dict[str, Any]) -> JobRequest:
+    if payload.get("version") != VERSION:
+        raise BadRequest("a job of another version of Pallas: run the same version everywhere")
+    return JobRequest.model_validate(payload)
+
+
+def _key(payload: dict[str, Any]) -> str:
+    return json.dumps(payload, sort_keys=True)

@@ -1,0 +1,121 @@
+"""The videos that a worker has in hand, so that the next job goes on where the one before was put down."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from backend.fetching.pictures import PictureStore
+from backend.job import JobReply, JobRequest
+from backend.settings import Settings
+from backend.worker.video_checkpoint import Checkpoints
+from backend.worker.video_work import ClipWork
+
+if TYPE_CHECKING:
+    from model import PerceiveAnything
+
+IN_HAND = 3
+"""Videos that a worker keeps the state of; the one that was longest not asked for is put away into its checkpoint."""
+
+_STEADY_S = 0.3  # so long a job goes on at least, however many wait: or nothing would ever be done
+
+log = logging.getLogger(__name__)
+
+
+class Clips:
+    """Answers jobs about videos, in slices.
+
+    Args:
+        settings, pam, pictures: as the engine has them.
+        wanted: whether somebody with a click waits for this worker.
+        checkpoints: what is known of videos under way.
+        worker: its name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pam: PerceiveAnything,
+        pictures: PictureStore,
+        wanted: Callable[[], bool],
+        checkpoints: Checkpoints,
+        worker: str = "",
+    ) -> None:
+        self._settings = settings
+        self._pam = pam
+        self._pictures = pictures
+        self._wanted = wanted
+        self._checkpoints = checkpoints
+        self._worker = worker
+        self._in_hand: OrderedDict[str, ClipWork] = OrderedDict()
+
+    def answer(self, request: JobRequest) -> JobReply:
+        """Work on a video for a while; the reply says whether it is done."""
+        begin = time.monotonic()
+        key = _key(request)
+        work = self._in_hand.pop(key, None) or self._begin(key, request)
+        going = True
+        try:
+            while going and not self._put_down(time.monotonic() - begin):
+                going = work.run()
+                if going and time.monotonic() - work.kept_at > self._settings.video_checkpoint_s:
+                    self._keep(key, work)
+        except BaseException as error:
+            work.close()
+            if isinstance(error, Exception):
+                # an error of the video's comes again; one that came of the checkpoint must not
+                self._checkpoints.drop(key)
+            raise
+        reply = work.reply()
+        if going:
+            self._in_hand[key] = work
+            reply = reply.model_copy(update={"worker": self._worker})
+        else:
+            work.close()
+            self._checkpoints.drop(key)
+        seconds = {"queue": max(0.0, time.time() - request.sent_at), "video": time.monotonic() - begin}
+        return JobReply(
+            width=work.width,
+            height=work.height,
+            groups=(),
+            seconds=seconds,
+            model_version=self._pam.version,
+            cached=False,
+            clip=reply,
+        )
+
+    def _begin(self, key: str, request: JobRequest) -> ClipWork:
+        assert request.clip is not None
+        checkpoint = self._checkpoints.get(key)
+        if request.clip.part and checkpoint is None:
+            log.info("a video's work was not in hand any more: it is begun anew")
+        while len(self._in_hand) >= IN_HAND:
+            other, work = self._in_hand.popitem(last=False)
+            self._keep(other, work)
+            work.close()
+        return ClipWork(
+            self._settings, self._pam, self._pictures, request.picture, request.clip, request.max_new_tokens, checkpoint
+        )
+
+    def _keep(self, key: str, work: ClipWork) -> None:
+        work.kept_at = time.monotonic()
+        checkpoint = work.checkpoint()
+        if checkpoint is not None:
+            self._checkpoints.keep(key, checkpoint)
+
+    def _put_down(self, seconds: float) -> bool:
+        if seconds > self._settings.video_slice_s:
+            return True
+        return seconds > _STEADY_S and self._wanted()
+
+
+def _key(request: JobRequest) -> str:
+    """The same for all parts of the work on one video."""
+    assert request.clip is not None
+    clip = request.clip.model_copy(update={"part": 0})
+    text = f"{request.picture}\0{request.max_new_tokens}\0{clip.model_dump_json()}"
+    return hashlib.sha256(text.encode()).hexdigest()

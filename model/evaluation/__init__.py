@@ -1,1 +1,0 @@
-"""How good a checkpoint is on generated pictures and clips it never saw: `python -m model.evaluation`."""

@@ -1,0 +1,97 @@
+"""Building SAM 2 from a Hydra config and a weight file of the published layout."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
+from sam2.modeling.sam2_base import SAM2Base
+
+from model.errors import CheckpointError
+from model.loading.weights import load_into, read_tensors
+
+_BY_FILE_NAME = {
+    Path(weights).stem: config for config, weights in HF_MODEL_ID_TO_FILENAMES.values()
+}  # sam2.1_hiera_large → configs/sam2.1/sam2.1_hiera_l.yaml
+
+_PACKAGED = ", ".join(sorted(Path(config).name for config in _BY_FILE_NAME.values()))
+
+
+def find_config(weights: Path) -> Path:
+    """The config that belongs to a weight file: the one .yaml beside it, else the `sam2` package's by file name.
+
+    Raises:
+        CheckpointError: neither is there.
+    """
+    for beside in (weights.with_suffix(".yaml"), weights.parent / "sam2.yaml"):
+        if beside.is_file():
+            return beside
+    if weights.stem in _BY_FILE_NAME:
+        return packaged_config(_BY_FILE_NAME[weights.stem])
+    alone = sorted(weights.parent.glob("*.yaml"))
+    if len(alone) == 1:
+        return alone[0]
+    raise CheckpointError(
+        f"no SAM 2 config for {weights}: give sam2_config (--sam2-config), a YAML file or one of {_PACKAGED}"
+    )
+
+
+def packaged_config(name: str) -> Path:
+    """A config of the `sam2` package by its path or bare file name, e.g. sam2.1_hiera_l.yaml.
+
+    Raises:
+        CheckpointError: the package has no such config.
+    """
+    root = Path(str(resources.files("sam2"))) / "configs"
+    for candidate in _BY_FILE_NAME.values():
+        if name in (candidate, Path(candidate).name):
+            return root.parent / candidate
+    raise CheckpointError(f"no SAM 2 config {name!r}: give a YAML file or one of {_PACKAGED}")
+
+
+def build_sam2(config: Path, weights: Path, device: torch.device) -> SAM2Base:
+    """SAM 2 with its weights in float32, in eval mode on the device.
+
+    Raises:
+        CheckpointError: an unreadable config, one that would build anything but SAM 2, or weights that do not fit it.
+    """
+    tensors = {name: tensor.float() for name, tensor in read_tensors(weights).items()}
+    sam = empty_sam2(config)
+    load_into(sam, tensors, weights, f"Its SAM 2 config is {config}: give the one it was trained with (--sam2-config)")
+    return sam.to(device).eval()
+
+
+def empty_sam2(config: Path) -> SAM2Base:
+    """SAM 2 as a config says, with fresh random weights; raises CheckpointError as `build_sam2` does."""
+    try:
+        tree = OmegaConf.load(config)
+        model: Any = OmegaConf.to_container(tree, resolve=True)["model"]  # type: ignore[index,call-overload]
+    except FileNotFoundError:
+        raise CheckpointError(f"{config} is missing: give a SAM 2 config, a YAML file or one of {_PACKAGED}") from None
+    except Exception as error:
+        raise CheckpointError(f"{config} is not a SAM 2 config ({str(error).splitlines()[0]})") from None
+    for target in _targets(model):
+        # instantiate() calls whatever a config names, so a config may name SAM 2's own classes only
+        if not target.startswith("sam2.modeling."):
+            raise CheckpointError(f"{config} would build {target}, which is no part of SAM 2: it is not loaded")
+    try:
+        sam = instantiate(model, _recursive_=True)
+    except Exception as error:
+        raise CheckpointError(f"{config} does not build a SAM 2 model: {str(error).splitlines()[0]}") from None
+    if not isinstance(sam, SAM2Base):
+        raise CheckpointError(f"{config} builds {type(sam).__name__} instead of SAM2Base: give a SAM 2 config")
+    return sam
+
+
+def _targets(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [str(node["_target_"])] if "_target_" in node else []
+        return own + [target for value in node.values() for target in _targets(value)]
+    if isinstance(node, list):
+        return [target for value in node for target in _targets(value)]
+    return []

@@ -1,0 +1,108 @@
+"""Regions without a prompt: a grid of clicks, of which the good and different answers stay.
+
+As SAM's automatic mask generator (arXiv 2304.02643, section 5 and appendix B) does it: keep masks that the model itself
+believes in and that hardly move with their threshold, then drop those that another one covers. All of that happens on
+low-res masks; only the survivors are made at the picture's size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model.sam.tower import PROMPTS_PER_BATCH, Tower
+from model.values.embedding import Embedding
+from model.values.prompt import Prompt
+from model.values.region import Region
+
+STABILITY_OFFSET = 1.0
+"""Logits by which the threshold is moved up and down, SAM's own; the tower's 0.05 only chooses a mask token."""
+CONTAINED = 0.9
+"""Share of the smaller mask that must lie in the larger one for the two to be one thing seen twice …"""
+SIMILAR = 0.5
+"""… if the smaller one has at least this share of the larger one's area."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a proposal must be; see `PerceiveAnything.propose`."""
+
+    points_per_side: int
+    min_iou: float
+    min_stability: float
+    max_overlap: float
+    min_area_share: float
+    limit: int
+
+    def __post_init__(self) -> None:
+        for name in ("points_per_side", "limit"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: give at least 1")
+        for name in ("min_iou", "min_stability", "max_overlap", "min_area_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)}: give a number from 0 to 1")
+
+
+def propose(tower: Tower, embedding: Embedding, wanted: Wanted) -> list[Region]:
+    """Regions of a picture, by predicted IoU, the best first; `embedding` is on the tower's device."""
+    places, masks = _candidates(tower, embedding, wanted)
+    kept = distinct(masks, wanted.max_overlap, wanted.limit)
+    size = (embedding.width, embedding.height)
+    prompts = [Prompt(points=[(places[i][0] * size[0], places[i][1] * size[1], 1)]) for i in kept]
+    return sorted(tower.segment([embedding] * len(prompts), prompts), key=lambda region: -region.iou)
+
+
+def _candidates(tower: Tower, embedding: Embedding, wanted: Wanted) -> tuple[list[list[float]], torch.Tensor]:
+    """Places (N, 2) as shares of width and height, and low-res masks (N, 4n, 4n) bool, the best first."""
+    axis = (np.arange(wanted.points_per_side) + 0.5) / wanted.points_per_side
+    grid = torch.from_numpy(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)).float()
+    places, masks, ious = [], [], []
+    for part in grid.split(PROMPTS_PER_BATCH):
+        coords = (part * tower.image_size)[:, None].to(tower.device)
+        labels = torch.ones(len(part), 1, dtype=torch.int32, device=tower.device)
+        decoded = tower.decode(embedding, coords, labels, None)
+        low_res = decoded.mask_logits > 0
+        share = low_res.flatten(1).float().mean(1)
+        good = (
+            (decoded.object_scores > 0)
+            & (decoded.ious[:, 0] >= wanted.min_iou)
+            & (stability(decoded.mask_logits) >= wanted.min_stability)
+            & (share >= wanted.min_area_share)
+            & (share > 0)
+        )
+        places.append(part[good.cpu()])
+        masks.append(low_res[good])
+        ious.append(decoded.ious[good, 0])
+    order = torch.cat(ious).argsort(descending=True)
+    return torch.cat(places)[order.cpu()].tolist(), torch.cat(masks)[order]
+
+
+def stability(logits: torch.Tensor) -> torch.Tensor:
+    """IoU of the masks at the threshold moved up and down, (B,) in 0..1, of logits (B, H, W); 0 for empty masks."""
+    inner = (logits > STABILITY_OFFSET).flatten(1).sum(1)
+    outer = (logits > -STABILITY_OFFSET).flatten(1).sum(1)
+    return inner / outer.clamp(min=1)
+
+
+def distinct(masks: torch.Tensor, max_overlap: float, limit: int) -> list[int]:
+    """Greedy choice of at most `limit` masks, the first of (N, H, W) bool first.
+
+    One that a chosen mask meets with an IoU above `max_overlap` is dropped, and so is one that nearly contains a chosen
+    mask, or nearly lies in it, and has about its area.
+    """
+    flat = masks.flatten(1)
+    areas = flat.sum(1)
+    left = torch.arange(len(flat), device=flat.device)
+    chosen: list[int] = []
+    while len(left) and len(chosen) < limit:
+        best = left[0]
+        chosen.append(int(best))
+        left = left[1:]
+        common = (flat[left] & flat[best]).sum(1)
+        smaller, larger = areas[left].minimum(areas[best]), areas[left].maximum(areas[best])
+        overlap = common / (smaller + larger - common)
+        same = (common >= CONTAINED * smaller) & (smaller >= SIMILAR * larger)
+        left = left[~same & (overlap <= max_overlap)]
+    return chosen

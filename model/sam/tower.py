@@ -1,0 +1,280 @@
+"""SAM 2 as PAM uses it: the unmodified `sam2` package, with PAM's intermediate tensors taken from outside.
+
+PAM (arXiv 2506.05302, section 3.1) runs SAM 2.1 as its video predictor runs one prompted frame: mask token 0 is always
+the mask, no multimask output, no hole filling; and it reads two intermediate tensors of the mask decoder.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+from torch import nn
+from torch.nn import functional
+
+from model.compute.batches import in_batches
+from model.values.embedding import Embedding
+from model.values.image import to_input
+from model.values.prompt import Prompt
+from model.values.region import Region, RegionFeatures
+
+PROMPTS_ON_CPU, PROMPTS_PER_BATCH = 4, 32
+"""Prompts that go through the mask decoder together; bounds the memory of one step (about 20 MB a prompt at n = 64)."""
+
+_STABILITY_DELTA = 0.05
+_STABILITY_THRESHOLD = 0.98
+_DENSE_SCALE, _DENSE_BIAS = 20.0, -10.0  # a mask as logits of ±10, as SAM 2 itself turns masks into logits
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """The mask decoder's answer to a batch of B prompts of equal length, on the model's device.
+
+    Attributes:
+        mask_logits: (B, 4n, 4n) of mask token 0, -1024 where the object score is <= 0.
+        ious: (B, 4), predicted, of the four mask tokens.
+        object_scores: (B,), raw logits.
+        stability: (B,), 0..1, of mask token 0.
+        mask_tokens: (B, 2, 256), PAM's two mask tokens.
+        image: (B, 256, n, n), the image side of the decoder's transformer.
+    """
+
+    mask_logits: torch.Tensor
+    ious: torch.Tensor
+    object_scores: torch.Tensor
+    stability: torch.Tensor
+    mask_tokens: torch.Tensor
+    image: torch.Tensor
+
+
+class _TopPositions(nn.Module):
+    """The neck's position encoding, of its top level only: nobody reads those of the finer levels, and at 1024 pixels
+    they take 200 MB to make and 80 MB to keep."""
+
+    def __init__(self, whole: nn.Module, sam: SAM2Base) -> None:
+        super().__init__()
+        self.whole = whole
+        self._stride = sam.backbone_stride
+        self._side = lambda: sam.image_size  # training changes it; no submodule, which would be a circle
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if features.shape[-1] > self._side() // self._stride:
+            return features.new_zeros(()).expand(features.shape)
+        positions: torch.Tensor = self.whole(features)
+        return positions
+
+
+class Tower:
+    """SAM 2's encoder and mask decoder around one loaded `SAM2Base`.
+
+    The weights stay in float32; a lower `dtype` runs the image encoder (nearly all of the arithmetic) under autocast,
+    because the unmodified decoder cannot be cast, and coordinates in bfloat16 would move clicks by whole pixels.
+    """
+
+    def __init__(self, sam: SAM2Base, dtype: torch.dtype = torch.float32) -> None:
+        self.sam = sam.eval().requires_grad_(False)
+        # as SAM 2's own builder of video predictors does, and PAM's with it: a person's mask is remembered as 0 and 1
+        self.sam.binarize_mask_from_pts_for_mem_enc = True
+        neck = self.sam.image_encoder.neck
+        if not isinstance(neck.position_encoding, _TopPositions):
+            neck.position_encoding = _TopPositions(neck.position_encoding, self.sam)
+        self.dtype = dtype
+        self._decoding = threading.Lock()
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square that pictures are resized to, pixels."""
+        return int(self.sam.image_size)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.sam.parameters()).device
+
+    @property
+    def bytes_to_encode(self) -> int:
+        """Memory that encoding one picture takes, nearly: the widest layer of SAM 2's large encoder."""
+        return 256 * self.image_size**2 * self.dtype.itemsize
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[Image.Image]) -> list[Embedding]:
+        """Encode upright RGB pictures together."""
+        levels = self._levels(torch.stack([to_input(image, self.image_size) for image in images]).to(self.device))
+        rows = [[level[i : i + 1].float() for level in levels[-3:]] for i in range(len(images))]
+        if len(images) > 1:
+            # copies, so that a kept embedding does not keep the whole batch's alive
+            rows = [[level.clone() for level in row] for row in rows]
+        return [
+            Embedding(image.width, image.height, top, (finest, finer))
+            for image, (finest, finer, top) in zip(images, rows, strict=True)
+        ]
+
+    @torch.no_grad()
+    def try_encoder(self) -> None:
+        """Run the encoder on a picture of zeros."""
+        self._levels(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
+
+    def _levels(self, pixels: torch.Tensor) -> Sequence[torch.Tensor]:
+        lower = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype) if lower else nullcontext():
+            levels: Sequence[torch.Tensor] = self.sam.forward_image(pixels)["backbone_fpn"]
+        return levels
+
+    @torch.no_grad()
+    def decode(
+        self,
+        embedding: Embedding | Sequence[Embedding],
+        coords: torch.Tensor,
+        labels: torch.Tensor,
+        dense: torch.Tensor | None,
+    ) -> Decoded:
+        """Decode B prompts of N points each.
+
+        Args:
+            embedding: of the picture, on the model's device; or one for each prompt.
+            coords: (B, N, 2) float32, in pixels of the image_size square.
+            labels: (B, N) int32: 1 / 0 points, 2 / 3 box corners.
+            dense: (B, 1, 4n, 4n) float32 mask logits as dense prompt, or None.
+        """
+        features, *high_resolution = _levels(embedding)
+        features = features + self.sam.no_mem_embed.reshape(1, -1, 1, 1)
+        return self.decode_features(features, high_resolution, coords, labels, dense)
+
+    @torch.no_grad()
+    def decode_features(
+        self,
+        features: torch.Tensor,
+        high_resolution: Sequence[torch.Tensor],
+        coords: torch.Tensor,
+        labels: torch.Tensor,
+        dense: torch.Tensor | None = None,
+    ) -> Decoded:
+        """As `decode`, from the top level as the decoder is to see it: (1 or B, 256, n, n) float32.
+
+        In a video, memory is in it instead of SAM 2's `no_mem_embed`.
+        """
+        encoder, decoder = self.sam.sam_prompt_encoder, self.sam.sam_mask_decoder
+        sparse, dense_embedding = encoder(points=(coords, labels), boxes=None, masks=dense)
+        batch = len(coords)
+        captured: list[torch.Tensor] = []
+        # the hook sees every call of the transformer, so only one thread may decode at a time
+        with self._decoding:
+            hook = decoder.transformer.register_forward_hook(lambda _module, _args, out: captured.append(out[1]))
+            try:
+                raw, ious, tokens, scores = decoder.predict_masks(
+                    image_embeddings=features.expand(batch, -1, -1, -1),
+                    image_pe=encoder.get_dense_pe(),
+                    sparse_prompt_embeddings=sparse,
+                    dense_prompt_embeddings=dense_embedding,
+                    repeat_image=False,
+                    high_res_features=[level.expand(batch, -1, -1, -1) for level in high_resolution],
+                )
+            finally:
+                hook.remove()
+        scores = scores[:, 0]
+        stability = _stability(raw[:, 0])
+        best = 1 + ious[:, 1:].argmax(dim=1)
+        chosen = torch.where(stability >= _STABILITY_THRESHOLD, torch.zeros_like(best), best)
+        rows = torch.arange(batch, device=raw.device)
+        return Decoded(
+            mask_logits=torch.where((scores > 0)[:, None, None], raw[:, 0], NO_OBJ_SCORE),
+            ious=ious,
+            object_scores=scores,
+            stability=stability,
+            mask_tokens=torch.stack([tokens[rows, chosen], tokens[:, 0]], dim=1),
+            image=captured[0].transpose(1, 2).reshape(features.expand(batch, -1, -1, -1).shape),
+        )
+
+    def segment(
+        self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt], refine_masks: bool = False
+    ) -> list[Region]:
+        """One region for each prompt on its picture; prompts with as many points go through the decoder together.
+
+        Padding would change the result (the decoder's attention has no mask), hence the grouping.
+        """
+        groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        for i, prompt in enumerate(prompts):
+            groups[len(prompt.sparse()[1]), prompt.mask is not None].append(i)
+        regions: dict[int, Region] = {}
+
+        def decode(members: Sequence[int]) -> list[None]:
+            pictures, asked = [embeddings[i] for i in members], [prompts[i] for i in members]
+            decoded = self.decode(pictures, *self.tensors(pictures, asked))
+            for row, i in enumerate(members):
+                regions[i] = self._region(embeddings[i], prompts[i], decoded, row, refine_masks)
+            return [None] * len(members)
+
+        for members in groups.values():
+            in_batches(members, decode, PROMPTS_ON_CPU if self.device.type == "cpu" else PROMPTS_PER_BATCH)
+        return [regions[i] for i in range(len(prompts))]
+
+    def tensors(
+        self, embedding: Embedding | Sequence[Embedding], prompts: Sequence[Prompt]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Coordinates, labels and dense prompts for `decode`; the prompts must have equally many points."""
+        pairs = [prompt.sparse() for prompt in prompts]
+        pictures = [embedding] if isinstance(embedding, Embedding) else embedding
+        size = torch.tensor([[[e.width, e.height]] for e in pictures], dtype=torch.float32)
+        coords = torch.from_numpy(np.stack([c for c, _ in pairs])).to(torch.float32) / size * self.image_size
+        labels = torch.from_numpy(np.stack([label for _, label in pairs]))
+        masks = [prompt.mask for prompt in prompts if prompt.mask is not None]
+        dense = None
+        if masks:
+            # one after the other: pictures differ in size
+            dense = torch.cat([self._dense(mask) for mask in masks]).to(self.device)
+        return coords.to(self.device), labels.to(self.device), dense
+
+    def _dense(self, mask: np.ndarray) -> torch.Tensor:
+        logits = torch.from_numpy(mask)[None, None].float() * _DENSE_SCALE + _DENSE_BIAS
+        side = self.image_size // 4
+        scaled: torch.Tensor = functional.interpolate(
+            logits, (side, side), mode="bilinear", align_corners=False, antialias=True
+        )
+        return scaled
+
+    def _region(self, embedding: Embedding, prompt: Prompt, decoded: Decoded, row: int, refine: bool) -> Region:
+        logits = decoded.mask_logits[row]
+        if prompt.mask is not None and not refine:
+            mask = prompt.mask
+        else:
+            mask = (full_size(logits, embedding.height, embedding.width) > 0).cpu().numpy()
+        return Region(
+            prompt=prompt,
+            mask=mask,
+            mask_logits=logits.float().cpu().numpy(),
+            iou=float(decoded.ious[row, 0]),
+            object_score=float(decoded.object_scores[row]),
+            # clones, so that a kept region does not keep the whole batch's tensors alive
+            features=RegionFeatures(decoded.image[row].clone(), decoded.mask_tokens[row].clone()),
+        )
+
+
+def _levels(embedding: Embedding | Sequence[Embedding]) -> list[torch.Tensor]:
+    """Features and both finer levels: (1, ...) of one picture, (B, ...) of several."""
+    pictures = [embedding] if isinstance(embedding, Embedding) else embedding
+    if all(picture is pictures[0] for picture in pictures):
+        return [pictures[0].features, *pictures[0].high_resolution]
+    each = [(picture.features, *picture.high_resolution) for picture in pictures]
+    return [torch.cat(level) for level in zip(*each, strict=True)]
+
+
+def full_size(mask_logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Low-res mask logits (4n, 4n) → (height, width), bilinear straight to the picture's size, as PAM does."""
+    scaled: Any = functional.interpolate(
+        mask_logits[None, None].float(), (height, width), mode="bilinear", align_corners=False
+    )
+    return scaled[0, 0]
+
+
+def _stability(logits: torch.Tensor) -> torch.Tensor:
+    """Share of the pixels above -0.05 that are also above 0.05, (B,); 1 where there are none."""
+    inner = (logits > _STABILITY_DELTA).flatten(1).sum(1).float()
+    outer = (logits > -_STABILITY_DELTA).flatten(1).sum(1).float()
+    return torch.where(outer > 0, inner / outer.clamp(min=1), torch.ones_like(outer))

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import redis
+
+from backend.predict.dedup import Once
+
+
+def test_who_asks_the_same_meanwhile_waits_for_the_answer(client: redis.Redis) -> None:
+    client.flushall()
+    once = Once(client, 10)
+    first = once.begin("question")
+    assert first is not None
+    finished: list[float] = []
+
+    def second() -> None:
+        assert once.begin("question") is None
+        finished.append(time.monotonic())
+
+    asker = threading.Thread(target=second)
+    with first:
+        asker.start()
+        other = once.begin("another question")
+        assert other is not None
+        time.sleep(0.3)
+        assert not finished
+        done = time.monotonic()
+    asker.join(5)
+    assert finished and finished[0] > done
+
+
+def test_after_a_failure_the_next_one_tries_again(client: redis.Redis) -> None:
+    client.flushall()
+    once = Once(client, 10)
+    first = once.begin("question")
+    assert first is not None
+    with pytest.raises(RuntimeError), first:
+        raise RuntimeError
+    assert once.begin("question") is not None

@@ -1,0 +1,192 @@
+"""What is in a task already: filled in where something is missing, corrected where a lone "not this" click falls."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from label_studio_sdk.converter import brush
+
+from backend.errors import PromptError
+from backend.job import PointPrompt, RegionPrompt
+from backend.label_studio.protocol import LabelStudioTask, ResultItem
+from backend.labeling.roles import read_roles
+from backend.tasks.answers import Answers, Remembered
+from backend.tasks.drawn import correction, has_whole, newest, unfinished
+from backend.tasks.wanted import WantedRegion
+from model.values.mask import from_rle, to_rle
+from tests.http.stack import CONFIG, box, point
+
+IMAGE = read_roles(CONFIG).images["image"]
+
+
+def rectangle(x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
+    mask = np.zeros((400, 600), bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+def item(kind: str, name: str, value: dict[str, Any], region: str = "r") -> dict[str, Any]:
+    size = {"original_width": 600, "original_height": 400, "image_rotation": 0}
+    return size | {"id": region, "from_name": name, "to_name": "image", "type": kind, "value": value}
+
+
+def mask_item(mask: np.ndarray, region: str = "r", label: str = "food") -> dict[str, Any]:
+    rle = brush.mask2rle(mask.astype("uint8") * 255)
+    return item("brushlabels", "mask", {"format": "rle", "rle": rle, "brushlabels": [label]}, region)
+
+
+def task(*result: dict[str, Any], drafts: list[dict[str, Any]] | None = None) -> LabelStudioTask:
+    annotations = [{"id": 1, "result": list(result), "updated_at": "2026-11-23T10:00:00Z"}] if result else []
+    return LabelStudioTask.model_validate(
+        {"id": 7, "data": {"image": "x"}, "annotations": annotations, "drafts": drafts or []}
+    )
+
+
+def wishes(*result: dict[str, Any]) -> list[WantedRegion]:
+    return unfinished(list(result), IMAGE, 10**6)
+
+
+CLASS = item("choices", "class", {"choices": ["food"]})
+CAPTION = item("textarea", "caption", {"text": ["a cup"]})
+
+
+def test_boxes_get_a_mask_and_words_each() -> None:
+    first, second = wishes(box(5, 5, 30, 40) | {"id": "a"}, box(50, 30, 40, 60, label="object") | {"id": "b"})
+    assert first.prompt.box == (5, 5, 35, 45) and second.prompt.label == "object"
+    assert not first.own
+
+
+def test_points_are_regions_of_their_own_unless_one_says_not_this() -> None:
+    plain = [point(x, 50, positive=None, id=str(x)) for x in (10, 40)]
+    assert [len(wish.prompt.points) for wish in wishes(*plain)] == [1, 1]
+    (together,) = wishes(*plain, point(70, 70, positive=False, id="no"))
+    assert [p.positive for p in together.prompt.points] == [True, True, False]
+    assert wishes(point(70, 70, positive=False)) == []
+
+
+def test_a_mask_gets_the_words_that_it_lacks_and_keeps_its_own() -> None:
+    mask = rectangle(60, 40, 180, 200)
+    (wish,) = wishes(mask_item(mask), CLASS)
+    assert wish.prompt.mask is not None and (from_rle(wish.prompt.mask) == mask).all()
+    assert [own["from_name"] for own in wish.own] == ["mask", "class"] and wish.prompt.label == "food"
+    assert wishes(mask_item(mask), CLASS, CAPTION) == []
+
+
+def test_words_before_the_geometry_are_understood() -> None:
+    (wish,) = wishes(CAPTION, mask_item(rectangle(60, 40, 180, 200)))
+    assert [own["from_name"] for own in wish.own] == ["mask", "caption"]
+
+
+def test_leftovers_under_a_masks_id_are_no_prompts() -> None:
+    mask = mask_item(rectangle(60, 40, 180, 200))
+    bogus = item("keypointlabels", "point", {**mask["value"], "keypointlabels": ["food"]})
+    assert wishes(mask, bogus, CLASS, CAPTION) == []
+
+
+def test_where_boxes_are_the_answer_they_keep_their_shape() -> None:
+    image = read_roles(
+        """<View><Image name="image" value="$image"/><RectangleLabels name="box" toName="image"><Label value="food"/>
+        </RectangleLabels><TextArea name="caption" toName="image" perRegion="true"/></View>"""
+    ).images["image"]
+    drawn = box(5, 5, 30, 40) | {"id": "r"}
+    (wish,) = unfinished([drawn], image, 10**6)
+    assert wish.prompt.box == (5, 5, 35, 45) and wish.own[0]["value"]["width"] == 30
+    assert unfinished([drawn, CAPTION], image, 10**6) == []
+
+
+def test_one_broken_region_does_not_cost_the_others() -> None:
+    broken = item("brushlabels", "mask", {"rle": [1, 2, 3]}, "broken")
+    assert len(wishes(broken, box(5, 5, 30, 40) | {"id": "b"})) == 1
+
+
+def test_the_draft_is_newer_than_the_annotation_and_skipped_work_does_not_count() -> None:
+    draft = {"id": 2, "result": [CAPTION], "updated_at": "2026-11-23T09:00:00Z"}
+    assert newest(task(CLASS, drafts=[draft])) == [CAPTION]
+    skipped = LabelStudioTask.model_validate(
+        {"id": 1, "data": {}, "annotations": [{"result": [CLASS], "was_cancelled": True}]}
+    )
+    assert newest(skipped) == []
+
+
+def test_nulls_in_other_peoples_work_are_no_error() -> None:
+    work = {"id": None, "result": None, "was_cancelled": None, "updated_at": None}
+    given = LabelStudioTask.model_validate({"id": 1, "data": {}, "annotations": [work], "drafts": [work]})
+    assert newest(given) == []
+
+
+def test_words_about_the_whole_picture_that_are_there() -> None:
+    image = read_roles(
+        '<View><Image name="image" value="$image"/><TextArea name="caption" toName="image"/></View>'
+    ).images["image"]
+    assert has_whole([CAPTION], image) and not has_whole([CLASS], image)
+
+
+def correct(given: LabelStudioTask, answers: Answers, x: float, y: float) -> WantedRegion:
+    click = ResultItem.model_validate(point(x, y, positive=False))
+    return correction([click], given, "1.1", "image", answers, 10**6)
+
+
+@pytest.fixture
+def answers(client: redis.Redis) -> Answers:
+    client.flushall()
+    return Answers(client, 60)
+
+
+def remember(answers: Answers, mask: np.ndarray, region: str | None = None) -> str:
+    name = region or uuid.uuid4().hex
+    kept = Remembered.of([mask_item(mask, name)], to_rle(mask))
+    answers.keep("1.1", 7, [kept])
+    return name
+
+
+def test_a_lone_negative_click_takes_the_smallest_region_under_it(answers: Answers) -> None:
+    large, small = rectangle(0, 0, 500, 390), rectangle(60, 40, 180, 200)
+    given = task(mask_item(large, "large"), mask_item(small, "small"))
+    wish = correct(given, answers, 20, 30)
+    assert wish.id == "small" and [p.positive for p in wish.prompt.points] == [False]
+    assert wish.prompt.mask is not None and (from_rle(wish.prompt.mask) == small).all()
+    assert correct(given, answers, 50, 80).id == "large"
+    with pytest.raises(PromptError, match="click on a thing first"):
+        correct(given, answers, 99, 99)
+
+
+def test_our_own_last_answer_counts_before_a_draft_has_it(answers: Answers) -> None:
+    name = remember(answers, rectangle(60, 40, 180, 200))
+    assert correct(task(), answers, 20, 30).id == name
+    # a newer answer for the same region replaces what the draft still holds
+    remember(answers, rectangle(300, 200, 400, 300), "both")
+    given = task(mask_item(rectangle(0, 0, 50, 50), "both"))
+    assert correct(given, answers, 58, 60).id == "both"
+    with pytest.raises(PromptError):
+        correct(given, answers, 2, 2)
+
+
+def test_a_region_that_was_deleted_is_not_corrected(answers: Answers) -> None:
+    remember(answers, rectangle(60, 40, 180, 200))
+    draft = {"id": 2, "result": [CAPTION], "updated_at": "2099-01-01T00:00:00Z"}
+    with pytest.raises(PromptError):
+        correct(task(drafts=[draft]), answers, 20, 30)
+
+
+def test_a_corrected_region_keeps_the_clicks_that_made_it(answers: Answers) -> None:
+    mask = rectangle(60, 40, 180, 200)
+    made = RegionPrompt(points=(PointPrompt(x=15, y=25),), label="food")
+    answers.keep("1.1", 7, [Remembered.of([mask_item(mask, "r")], to_rle(mask), made)])
+    wish = correct(task(), answers, 20, 30)
+    assert [(p.x, p.positive) for p in wish.prompt.points] == [(15, True), (20, False)]
+    assert wish.prompt.label == "food" and wish.prompt.mask is not None
+
+
+def test_a_correction_keeps_the_words_that_a_person_has_changed(answers: Answers) -> None:
+    mask = rectangle(60, 40, 180, 200)
+    ours = [mask_item(mask, "r"), CLASS, CAPTION]
+    answers.keep("1.1", 7, [Remembered.of(ours, to_rle(mask))])
+    edited = item("textarea", "caption", {"text": ["my own words"], "format": "rle", "rle": [1, 2, 3]})
+    draft = {"id": 2, "result": [mask_item(mask, "r"), CLASS, edited], "updated_at": "2026-11-23T09:00:00Z"}
+    wish = correct(task(drafts=[draft]), answers, 20, 30)
+    (word,) = wish.words
+    assert word["from_name"] == "caption" and word["value"] == {"text": ["my own words"]}

@@ -1,0 +1,77 @@
+"""The figures of the evaluation, on clips whose answers are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from model.evaluation.__main__ import main
+
+from tiny.art import Catalog
+from tiny.clips import Clip, Director
+from tiny.evaluation import clips
+from tiny.scenes import Painter
+
+
+@pytest.fixture(scope="module")
+def clip(catalog: Catalog) -> Clip:
+    return Director(Painter(catalog, "train", 2)).clip(0, 24)
+
+
+def case(clip: Clip, *, shift: int = 0, captions: list[str] | None = None, empty: bool = False) -> clips.Case:
+    truth = np.stack([actor.masks for actor in clip.actors[:1]])
+    events = tuple(zip((0, clip.boundaries[0] + shift), captions or clip.captions(), strict=True))
+    found = np.zeros_like(truth) if empty else truth
+    return clips.Case(clip, (0,), found, (clip.actors[0].truth.kind,), events)
+
+
+def test_a_perfect_answer(clip: Clip) -> None:
+    figures = clips.figures([case(clip)])
+    assert figures == {
+        "clip_j": 1.0,
+        "clip_j_subject": 1.0,
+        "clip_class_top1": 1.0,
+        "event_within_3": 1.0,
+        "events_too_many": 0.0,
+        "event_act": 1.0,
+    }
+
+
+@pytest.mark.parametrize(("shift", "near"), [(-3, 1.0), (3, 1.0), (4, 0.0), (-4, 0.0)])
+def test_events_may_be_three_frames_off(clip: Clip, shift: int, near: float) -> None:
+    assert clips.figures([case(clip, shift=shift)])["event_within_3"] == near
+
+
+def test_nothing_found_and_the_wrong_thing_said(clip: Clip) -> None:
+    figures = clips.figures([case(clip, captions=["A red fish swims.", "It sinks."], empty=True)])
+    gone = (~clip.actors[0].masks[1:].any((1, 2))).mean()
+    assert figures["clip_j"] == pytest.approx(gone), "only where it is gone is nothing right"
+    assert figures["event_act"] == 0
+
+
+def test_no_event_found_is_none_near(clip: Clip) -> None:
+    lost = clips.Case(clip, (0,), np.stack([clip.actors[0].masks]), ("object",), ((0, clip.captions()[0]),))
+    assert lost.boundary_error == float("inf")
+
+
+def test_the_command_measures_the_bundled_checkpoint(
+    catalog: Catalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--art", str(catalog.root), "--count", "1", "--clips", "1", "--out", str(tmp_path), "--json"]
+    assert main(options) == 0
+    report = json.loads(capsys.readouterr().out)
+    promised = (
+        "iou_1_click iou_3_clicks iou_box class_top1 colour place definition transfer_class_top1 "
+        "clip_j clip_class_top1 event_within_3"
+    )
+    assert set(promised.split()) <= set(report)
+    assert all(0 <= report[key] <= 1 for key in promised.split())
+    assert (tmp_path / "contact-sheet.png").is_file() and (tmp_path / "filmstrips.png").is_file()
+    assert json.loads((tmp_path / "figures.json").read_text()) == report
+
+
+def test_without_the_drawings_it_says_how_to_get_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--art", str(tmp_path)]) == 2
+    assert "python -m tiny art" in capsys.readouterr().err
