@@ -24,10 +24,9 @@ except ImportError as error:
         "a file model.py hides Pallas's own package `model`: give yours another name (see docs/operating.md)"
     ) from error
 
-from backend.front.metrics import Metrics
 from backend.front.review import Reviews
 from backend.label_studio.protocol import PredictRequest, WebhookRequest, parse
-from backend.predict.late_courier import Courier
+from backend.predict.late_courier import LateCourier
 from backend.predict.service import Service
 from backend.queueing.dispatcher import Dispatcher
 from backend.settings import Settings
@@ -38,8 +37,8 @@ def _service() -> tuple[Service, Dispatcher]:
     # made at the first request, not at import: gunicorn forks in between, and connections must not be shared
     settings = Settings()
     dispatcher = Dispatcher(settings)
-    Courier(settings).start()
-    return Service(settings, dispatcher, Metrics(dispatcher)), dispatcher
+    LateCourier(settings, dispatcher).start()
+    return Service(settings, dispatcher), dispatcher
 
 
 class Pallas(LabelStudioMLBase):  # the package is no dependency of ours
@@ -63,7 +62,7 @@ class Pallas(LabelStudioMLBase):  # the package is no dependency of ours
             "params": {"context": context or None},
         }
         outcome = _service()[0].predict(parse(PredictRequest, body), uuid.uuid4().hex)
-        return [[] if answer is None else answer.to_wire() for answer in outcome.answers]
+        return [[] if prediction is None else prediction.to_wire() for prediction in outcome.predictions]
 
     def fit(self, *arguments: Any, **named: Any) -> dict[str, Any]:
         """Webhook events: what people kept of the answers is counted. Nothing is trained.

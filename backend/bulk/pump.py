@@ -33,11 +33,12 @@ from backend.errors import (
     WorkerDied,
 )
 from backend.labeling.roles import read_roles
-from backend.predict.in_flight import InFlight, TaskResult
-from backend.predict.service import Service
+from backend.predict.in_flight import InFlight
 from backend.queueing.dispatcher import Dispatcher
 from backend.queueing.queues import BULK
 from backend.settings import Settings
+from backend.tasks.answers import Answers
+from backend.tasks.planner import Planner, TaskResult
 
 DEATHS = 2
 """A task that was in hand when so many workers died is given up: it may be what kills them."""
@@ -57,14 +58,14 @@ class _Storing:
     """A task whose answer is being stored."""
 
     item: Item
-    landing: TaskResult
+    result: TaskResult
 
 
 class Pump:
     """Works on one job until it is finished, paused, cancelled or stopped.
 
     Args:
-        settings, dispatcher, service: as everywhere.
+        settings, dispatcher: as everywhere.
         ledger: the books.
         source: where tasks come from.
         sink: where predictions go.
@@ -76,7 +77,6 @@ class Pump:
         self,
         settings: Settings,
         dispatcher: Dispatcher,
-        service: Service,
         ledger: Ledger,
         source: Source,
         sink: Sink,
@@ -84,7 +84,6 @@ class Pump:
         tell: Callable[[], None],
     ) -> None:
         self._settings = settings
-        self._service = service
         self._ledger = ledger
         self._spec = ledger.spec()
         self._roles = wanted_roles(read_roles(self._spec.label_config, settings.language), self._spec)
@@ -92,8 +91,9 @@ class Pump:
         self._sink = sink
         self._stop = stop
         self._tell = tell
-        self._redis = dispatcher.redis
-        self._flights = InFlight(service, dispatcher, BULK)
+        self._dispatcher = dispatcher
+        self._planner = Planner(settings, Answers.of(settings, dispatcher.redis))
+        self._in_flight = InFlight(settings, dispatcher, BULK)
         self._local = LocalPictures(settings, dispatcher.redis, source.folder) if source.folder is not None else None
         self._items: dict[str, Item] = {}
         self._troubles: dict[str, Trouble] = {}
@@ -148,7 +148,7 @@ class Pump:
     def _second_pass(self) -> None:
         """What was put down for later: again when it is due, and what was in hand at a death alone."""
         while self._goes_on() and (self._ledger.waiting() or self._items):
-            due = [t for t in self._ledger.troubles_due(self._service.window() * 4) if t.key not in self._items]
+            due = [t for t in self._ledger.troubles_due(self._dispatcher.window() * 4) if t.key not in self._items]
             calm = [trouble for trouble in due if not trouble.deaths]
             chosen = calm or ([] if self._items else due[:1])
             missing = {trouble.key: trouble for trouble in chosen}
@@ -164,7 +164,7 @@ class Pump:
         """Wait for room and put the task into the queue; False where the job does not go on."""
         while self._goes_on():
             try:
-                if len(self._items) < self._service.window() and self._launch(item):
+                if len(self._items) < self._dispatcher.window() and self._submit(item):
                     return True
             except redis.RedisError as error:
                 self._outage(error)
@@ -172,7 +172,7 @@ class Pump:
             self._turn()
         return False
 
-    def _launch(self, item: Item) -> bool:
+    def _submit(self, item: Item) -> bool:
         """False where there is no room, or nobody to work."""
         key = item.key
         if item.task is None or self._spec.model_version in item.versions:
@@ -184,14 +184,14 @@ class Pump:
         try:
             predictions = item.raw.get("predictions") or []
             task = wanted_task(item.task, predictions, self._roles, self._spec)
-            plans = [plan for plan in self._service.plans(task, self._roles) if plan.groups()]
+            plans = [plan for plan in self._planner.plans(task, self._roles) if plan.groups()]
             if not plans:
                 self._settle(key, Done(skipped="nothing to predict"))
                 return True
             if self._local is not None:
                 plans = [self._local.park(plan) for plan in plans]
             died = key in self._troubles and self._troubles[key].deaths > 0
-            self._flights.launch(key, task, plans, f"bulk-{self._ledger.job}-{key}", alone=died)
+            self._in_flight.submit(key, task, plans, f"bulk-{self._ledger.job}-{key}", alone=died)
         except (NoWorker, QueueFull, ModelLoading) as error:
             self._ledger.note(note=str(error))
             return False
@@ -202,17 +202,17 @@ class Pump:
         return True
 
     def _turn(self) -> None:
-        """Take what has landed and what is stored; renew the lease, tell."""
+        """Take what is completed and what is stored; renew the lease, tell."""
         try:
-            if len(self._flights):
-                self._arrived += self._flights.land(_LOOK_S if not self._storing else 0.05)
+            if len(self._in_flight):
+                self._arrived += self._in_flight.completed(_LOOK_S if not self._storing else 0.05)
             elif self._storing:
                 wait(self._storing, _LOOK_S, FIRST_COMPLETED)
             else:
                 self._stop.wait(0.2)
             # what Redis goes away in the middle of is done once more
             while self._arrived:
-                self._landed(self._arrived[0])
+                self._completed(self._arrived[0])
                 self._arrived.popleft()
             for future in [future for future in self._storing if future.done()]:
                 self._stored(future)
@@ -220,20 +220,20 @@ class Pump:
             if time.monotonic() - self._looked > _LOOK_S:
                 self._looked = time.monotonic()
                 self._rate.write()
-                self._ledger.note(under_way=sum(self._flights.share(key) for key in self._flights))
+                self._ledger.note(under_way=sum(self._in_flight.share(key) for key in self._in_flight))
                 self._tell()
         except redis.RedisError as error:
             self._outage(error)
 
-    def _landed(self, landing: TaskResult) -> None:
+    def _completed(self, result: TaskResult) -> None:
         if self._local is not None:
-            for plan, _ in landing.replies:
+            for plan, _ in result.replies:
                 self._local.release(plan)
-        if landing.errors:
-            self._fail(landing.key, landing.errors[0])
-            self._items.pop(landing.key)
+        if result.errors:
+            self._fail(result.key, result.errors[0])
+            self._items.pop(result.key)
         else:
-            self._store(_Storing(self._items[landing.key], landing))
+            self._store(_Storing(self._items[result.key], result))
 
     def _store(self, storing: _Storing) -> None:
         self._storing[self._pool.submit(self._finish, storing)] = storing
@@ -241,12 +241,13 @@ class Pump:
     def _finish(self, storing: _Storing) -> Done:
         """In a thread of the pool: shape the prediction and store it."""
         begin = time.perf_counter()
-        prediction = self._service.predicted(self._spec.project_key, storing.landing, remember=False)
+        # not remembered for corrections and review: there are too many
+        prediction = self._planner.shape(storing.result.replies).stored
         shaped = time.perf_counter()
         if prediction is None:
             return Done(skipped="nothing found")
         self._sink.store(storing.item, prediction)
-        done = tally(storing.landing, prediction, shaped - begin, time.perf_counter() - shaped)
+        done = tally(storing.result, prediction, shaped - begin, time.perf_counter() - shaped)
         if done.score is not None and self._ledger.would_show(done.score):
             shown = json.dumps({"picture": _picture(storing), "result": prediction.result, "score": done.score})
             self._ledger.show(storing.item.key, done.score, zlib.compress(shown.encode(), 1))
@@ -342,12 +343,12 @@ class Pump:
         until = time.monotonic() + _DRAIN_S
         try:
             if self._ledger.state() == CANCELLED:
-                self._flights.withdraw()
+                self._in_flight.withdraw()
                 self._items = {storing.item.key: storing.item for storing in self._storing.values()}
             while self._items and time.monotonic() < until:
                 self._turn()
                 self._ledger.lease()
-            self._flights.withdraw()
+            self._in_flight.withdraw()
             if self._stop.is_set() and not self._ousted and self._ledger.state() == RUNNING:
                 self._ledger.set_state(PAUSED, "stopped")
             if not self._ousted:
@@ -363,5 +364,5 @@ class Pump:
 
 def _picture(storing: _Storing) -> str:
     """Where the picture of a task is, also when its job read it from Redis."""
-    plan, _ = storing.landing.replies[0]
-    return str(storing.landing.task.data.get(plan.key, "")) if plan.picture.startswith("blob:") else plan.picture
+    plan, _ = storing.result.replies[0]
+    return str(storing.result.task.data.get(plan.key, "")) if plan.picture.startswith("blob:") else plan.picture

@@ -7,14 +7,14 @@ from collections import Counter, defaultdict
 from backend.bulk.ledger import Done
 from backend.label_studio.geometry import kind_of
 from backend.label_studio.protocol import Prediction
-from backend.predict.in_flight import TaskResult
+from backend.tasks.planner import TaskResult
 from backend.tasks.video_drawn import RECTANGLE
 
 NO_LABEL = "(no label)"
 STAGES = ("queue", "fetch", "encode", "decode", "prefill", "generate", "shape", "store")
 
 
-def tally(landing: TaskResult, prediction: Prediction, shape_s: float, store_s: float) -> Done:
+def tally(result: TaskResult, prediction: Prediction, shape_s: float, store_s: float) -> Done:
     """Regions, labels, score and seconds of a prediction."""
     labels: defaultdict[str, set[str]] = defaultdict(set)
     for item in prediction.result:
@@ -25,7 +25,7 @@ def tally(landing: TaskResult, prediction: Prediction, shape_s: float, store_s: 
             mine.add(" / ".join(map(str, label)) if isinstance(label, list) else str(label))
     shapes = {item["id"] for item in prediction.result if kind_of(item["type"]) or item["type"] == RECTANGLE}
     seconds: Counter[str] = Counter()
-    for _, reply in landing.replies:
+    for _, reply in result.replies:
         seconds.update(reply.seconds)
     seconds.update({"shape": shape_s, "store": store_s})
     return Done(

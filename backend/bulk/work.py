@@ -17,15 +17,15 @@ from backend.bulk.sources import PICTURES, VIDEOS, FolderSource, Item, JsonSourc
 from backend.bulk.spec import Spec
 from backend.bulk.wanted import wanted_roles, wanted_task
 from backend.errors import BackendError, ConfigError
-from backend.front.metrics import Metrics
 from backend.label_studio.api import LabelStudioApi
 from backend.label_studio.uploads import Uploader
 from backend.labeling.roles import read_roles
-from backend.predict.service import Service
 from backend.queueing import heartbeat
 from backend.queueing.connection import connect
 from backend.queueing.dispatcher import Dispatcher
 from backend.settings import Settings
+from backend.tasks.answers import Answers
+from backend.tasks.planner import Planner
 
 _EXAMPLES = 5
 _LOADING = "the model is loading"
@@ -117,8 +117,7 @@ def _work(settings: Settings, ledger: Ledger, stop: threading.Event, tell: Calla
         sink = FileSink(spec.output, ledger.job)
     else:
         sink = LabelStudioSink(Uploader(client, LabelStudioApi(settings, ending), ending))
-    service = Service(settings, dispatcher, Metrics(dispatcher))
-    state = Pump(settings, dispatcher, service, ledger, source, sink, ending, tell).run()
+    state = Pump(settings, dispatcher, ledger, source, sink, ending, tell).run()
     if state == FINISHED:
         try:
             sink.finish(source, spec.limit, complete=not ledger.failures())
@@ -151,8 +150,7 @@ class Counts:
 
 def plan_only(settings: Settings, spec: Spec, items: Iterable[Item]) -> Counts:
     """Plan every task as a run would, and ask nobody anything."""
-    dispatcher = Dispatcher(settings)
-    service = Service(settings, dispatcher, Metrics(dispatcher))
+    planner = Planner(settings, Answers.of(settings, connect(settings)))
     roles = wanted_roles(read_roles(spec.label_config, settings.language), spec)
     counts = Counts()
     for item in items:
@@ -165,7 +163,7 @@ def plan_only(settings: Settings, spec: Spec, items: Iterable[Item]) -> Counts:
                 counts.predicted += 1
                 continue
             task = wanted_task(item.task, item.raw.get("predictions") or [], roles, spec)
-            plans = [plan for plan in service.plans(task, roles) if plan.groups()]
+            plans = [plan for plan in planner.plans(task, roles) if plan.groups()]
         except BackendError as error:
             counts.broken += 1
             if len(counts.examples) < _EXAMPLES:

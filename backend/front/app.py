@@ -50,13 +50,12 @@ def preload() -> None:
     )
 
 
-def create_app(settings: Settings) -> Flask:
+def create_app(settings: Settings, dispatcher: Dispatcher) -> Flask:
     """The WSGI app."""
     app = Flask("pallas")
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    dispatcher = Dispatcher(settings)
     metrics = Metrics(dispatcher)
-    service = Service(settings, dispatcher, metrics)
+    service = Service(settings, dispatcher)
     troubles = ErrorLog()
     _add_pages(app, service, dispatcher, metrics, Reviews(dispatcher.redis, service.answers), troubles)
     _add_bookkeeping(app, BasicAuth(settings), metrics, troubles)
@@ -91,10 +90,12 @@ def _add_pages(
     @app.post("/predict")
     def predict() -> Response:
         outcome = service.predict(parse(PredictRequest, _json()), g.request_id)
+        if outcome.reply is not None:
+            metrics.observe(outcome.reply, outcome.seconds, outcome.whole_s)
         g.seconds = outcome.seconds
         g.error = outcome.shown
         # an empty list is how Label Studio stores no prediction; it would keep an empty one and never ask again
-        results = [[] if answer is None else answer.to_wire() for answer in outcome.answers]
+        results = [[] if prediction is None else prediction.to_wire() for prediction in outcome.predictions]
         if not outcome.late:
             return jsonify(results=results)
         response = jsonify(results=results, late=outcome.late)

@@ -37,10 +37,10 @@ class Metrics:
             buckets=_SECONDS,
         )
 
-    def observe(self, reply: JobReply, shape_s: float, whole_s: float) -> None:
-        """Count one answered job."""
-        for stage, seconds in {**reply.seconds, "shape": shape_s, "whole": whole_s}.items():
-            self._stage.labels(stage).observe(seconds)
+    def observe(self, reply: JobReply, seconds: dict[str, float], whole_s: float) -> None:
+        """Count one click's job; its seconds by stage, and from its plan to its prediction."""
+        for stage, taken in {**seconds, "whole": whole_s}.items():
+            self._stage.labels(stage).observe(taken)
         self.regions.inc(sum(len(group) for group in reply.groups))
         if reply.cached:
             self.cached.inc()

@@ -1,28 +1,33 @@
-"""Many tasks in one request, without a prompt: what is ready in time is answered, the rest is delivered later."""
+"""Requests without a prompt: one task that was opened, or many; what is not ready in time is delivered later."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from backend.errors import BackendError, NoWorker, QueueFull
 from backend.label_studio.protocol import Prediction, PredictRequest
-from backend.label_studio.uploads import claim_key
+from backend.label_studio.uploads import claim_key, unfinished_version
 from backend.labeling.roles import Roles
 from backend.predict import notice
-from backend.predict.in_flight import InFlight, TaskResult
-from backend.predict.late_queue import Deliveries, grace_s
+from backend.predict.dedup import Dedup
+from backend.predict.in_flight import InFlight
+from backend.predict.late_queue import LateQueue, grace_s
+from backend.predict.outcome import Outcome
+from backend.predict.sending import request_of
 from backend.queueing.dispatcher import Dispatcher
 from backend.queueing.queues import BATCH
 from backend.settings import Settings
-
-if TYPE_CHECKING:
-    from backend.predict.service import Service
-    from backend.tasks.plan import Plan
+from backend.tasks import drawn
+from backend.tasks.answers import Answers
+from backend.tasks.plan import PicturePlan, Plan
+from backend.tasks.planner import Planner, TaskResult
 
 _LOOK_S = 1.0
 
@@ -30,11 +35,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class _Work:
+class _Batch:
     """The state of one request.
 
     Attributes:
-        answers: by the task's place in the request; None where nothing is to be predicted.
+        plans: of each task; a task is known by its place in the request.
+        predictions: by place; None where nothing is to be predicted.
         waiting: places of tasks that are not in the queue yet.
         errors: by place.
     """
@@ -42,27 +48,66 @@ class _Work:
     asked: PredictRequest
     plans: Sequence[list[Plan]]
     request_id: str
-    answers: list[Prediction | None]
+    predictions: list[Prediction | None]
     waiting: deque[int]
     errors: dict[int, BackendError] = field(default_factory=dict)
 
     def key(self, place: int) -> str:
         return f"{self.asked.project}:{self.asked.tasks[place].id}"
 
+    def fail(self, place: int, error: BackendError) -> None:
+        self.errors[place] = error
+        log.warning("task %s: %s: %s", self.asked.tasks[place].id, error.type, ascii(str(error)))
+
 
 class Batches:
     """Answers such requests; safe to use from many threads."""
 
-    def __init__(self, settings: Settings, service: Service, dispatcher: Dispatcher, deliveries: Deliveries) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        dispatcher: Dispatcher,
+        planner: Planner,
+        answers: Answers,
+        board: notice.Board,
+        late: LateQueue,
+    ) -> None:
         self._settings = settings
-        self._service = service
         self._dispatcher = dispatcher
-        self._deliveries = deliveries
+        self._planner = planner
+        self._answers = answers
+        self._board = board
+        self._late = late
+        self._dedup = Dedup(dispatcher.redis, settings.wait_s)
 
-    def answer(
-        self, asked: PredictRequest, plans: Sequence[list[Plan]], roles: Roles, request_id: str
-    ) -> tuple[list[Prediction | None], list[int]]:
-        """One answer for each task, in their order, and the places of those that are not ready in time.
+    def predict(self, asked: PredictRequest, roles: Roles, request_id: str) -> Outcome:
+        """What is ready in time, for each task in its order. Raises every BackendError there is."""
+        plans = [self._planner.plans(task, roles) for task in asked.tasks]
+        if not any(plan.groups() for mine in plans for plan in mine):
+            if len(plans) == 1:
+                self._encode_ahead(plans[0], request_id)
+            return Outcome([None] * len(plans))
+        if len(plans) > 1:
+            return self._collect(asked, plans, roles, request_id)
+        # Label Studio asks twice at once when a task is opened, and would store both answers
+        first = self._dedup.begin(_digest(asked, self._dispatcher.model_version()))
+        if first is None:
+            return Outcome([None])
+        with first:
+            return self._collect(asked, plans, roles, request_id)
+
+    def _encode_ahead(self, plans: Sequence[Plan], request_id: str) -> None:
+        """Have the pictures of an opened task encoded, so that the first click need not wait for it."""
+        for plan in plans:
+            if not isinstance(plan, PicturePlan):
+                continue
+            try:
+                self._dispatcher.submit(request_of(plan, request_id, self._settings, self._dispatcher.redis), BATCH)
+            except BackendError as error:
+                log.info("not encoded ahead: %s", error.type)
+
+    def _collect(self, asked: PredictRequest, plans: Sequence[list[Plan]], roles: Roles, request_id: str) -> Outcome:
+        """Send what is to be done and wait for it.
 
         A task that fails is left out, and the log says why.
 
@@ -71,94 +116,104 @@ class Batches:
         """
         begin = time.monotonic()
         todo = [place for place, mine in enumerate(plans) if any(plan.groups() for plan in mine)]
-        work = _Work(asked, plans, request_id, [None] * len(plans), deque(todo))
-        late_possible = self._deliveries.possible and all(asked.tasks[place].id is not None for place in todo)
+        batch = _Batch(asked, plans, request_id, [None] * len(plans), deque(todo))
+        late_possible = self._late.possible and all(asked.tasks[place].id is not None for place in todo)
         if late_possible:
             # before anything is begun: whatever becomes of this front, somebody delivers them
             tasks = [asked.tasks[place] for place in todo]
-            self._deliveries.expect(asked.project, tasks, asked.label_config, request_id, grace_s(self._settings))
-        flights = self._work(work, begin + self._settings.batch_patience_s)
-        late = sorted([*work.waiting, *map(int, flights)])
+            self._late.expect(asked.project, tasks, asked.label_config, request_id, grace_s(self._settings))
+        in_flight = self._send_and_wait(batch, begin + self._settings.batch_patience_s)
+        late = sorted([*batch.waiting, *map(int, in_flight)])
         if late_possible:
-            again = {place for place, error in work.errors.items() if error.status >= 500}
-            taken = {place for place in todo if self._is_being_stored(work, place)}
+            again = {place for place, error in batch.errors.items() if error.status >= 500}
+            taken = {place for place in todo if self._is_being_stored(batch, place)}
             for place in taken:
-                work.answers[place] = None
-            self._deliveries.settle(work.key(place) for place in set(todo) - set(late) - again - taken)
-            self._deliveries.hand_over(work.key(place) for place in {*late, *again} - taken)
+                batch.predictions[place] = None
+            self._late.settle(batch.key(place) for place in set(todo) - set(late) - again - taken)
+            self._late.hand_over(batch.key(place) for place in {*late, *again} - taken)
             late = sorted({*late, *again})
         if late:
-            self._say(work, late, roles, late_possible)
+            self._say(batch, late, roles, late_possible)
             for place in late:
-                if str(place) in flights and work.answers[place] is None:
-                    landing, share = flights.so_far(str(place)), flights.share(str(place))
-                    work.answers[place] = self._service.so_far(asked.project, landing, share)
-        if work.errors and not any(work.answers) and not late:
-            raise work.errors[min(work.errors)]
-        return work.answers, late
+                if str(place) in in_flight and batch.predictions[place] is None:
+                    batch.predictions[place] = self._so_far(asked.project, in_flight, str(place))
+        if batch.errors and not any(batch.predictions) and not late:
+            raise batch.errors[min(batch.errors)]
+        return Outcome(batch.predictions, late=tuple(asked.tasks[place].id for place in late))
 
-    def _work(self, work: _Work, deadline: float) -> InFlight:
-        """Launch and land until all is done or the time is over; what is still in the queue then."""
-        flights = InFlight(self._service, self._dispatcher, BATCH, keep=True)
-        window = self._service.window()
-        while (work.waiting or len(flights)) and time.monotonic() < deadline:
+    def _send_and_wait(self, batch: _Batch, deadline: float) -> InFlight:
+        """Submit and take in until all is done or the time is over; what is still in the queue then."""
+        in_flight = InFlight(self._settings, self._dispatcher, BATCH, keep=True)
+        window = self._dispatcher.window()
+        while (batch.waiting or len(in_flight)) and time.monotonic() < deadline:
             full = False
-            while work.waiting and len(flights) < window and not full:
-                place = work.waiting.popleft()
+            while batch.waiting and len(in_flight) < window and not full:
+                place = batch.waiting.popleft()
                 try:
-                    flights.launch(str(place), work.asked.tasks[place], work.plans[place], work.request_id)
+                    in_flight.submit(str(place), batch.asked.tasks[place], batch.plans[place], batch.request_id)
                 except QueueFull:
-                    work.waiting.appendleft(place)
+                    batch.waiting.appendleft(place)
                     full = True
                 except NoWorker as error:
                     # nobody is there: to wait would only keep Label Studio waiting too
-                    self._fail(work, place, error)
-                    for other in work.waiting:
-                        work.errors[other] = error
-                    work.waiting.clear()
+                    batch.fail(place, error)
+                    for other in batch.waiting:
+                        batch.errors[other] = error
+                    batch.waiting.clear()
                 except BackendError as error:
-                    self._fail(work, place, error)
-            if not len(flights):
-                time.sleep(_LOOK_S if work.waiting else 0)
-            for landing in flights.land(max(0.0, min(_LOOK_S, deadline - time.monotonic()))):
-                self._land(work, landing)
-        return flights
+                    batch.fail(place, error)
+            if not len(in_flight):
+                time.sleep(_LOOK_S if batch.waiting else 0)
+            for result in in_flight.completed(max(0.0, min(_LOOK_S, deadline - time.monotonic()))):
+                for fault in result.errors:
+                    batch.fail(int(result.key), fault)
+                batch.predictions[int(result.key)] = self._shaped(batch.asked.project, result)
+        return in_flight
 
-    def _land(self, work: _Work, landing: TaskResult) -> None:
-        place = int(landing.key)
-        for error in landing.errors:
-            self._fail(work, place, error)
-        work.answers[place] = self._service.predicted(work.asked.project, landing)
+    def _shaped(self, project: str, result: TaskResult) -> Prediction | None:
+        shaped = self._planner.shape(result.replies)
+        self._answers.keep(project, result.task.id, shaped.remembered)
+        return shaped.stored
 
-    def _fail(self, work: _Work, place: int, error: BackendError) -> None:
-        work.errors[place] = error
-        task = work.asked.tasks[place].id
-        log.warning("task %s: %s: %s", task, error.type, ascii(str(error)))
+    def _so_far(self, project: str, in_flight: InFlight, key: str) -> Prediction | None:
+        """Of a video that is still in work; its version says so, the whole one is delivered later."""
+        prediction = self._shaped(project, in_flight.so_far(key))
+        if prediction is None:
+            return None
+        version = unfinished_version(prediction.model_version, in_flight.share(key))
+        return prediction.model_copy(update={"model_version": version})
 
-    def _is_being_stored(self, work: _Work, place: int) -> bool:
-        """Whether the same answer is on its way into Label Studio already, from an earlier request."""
-        answer, task = work.answers[place], work.asked.tasks[place].id
-        if answer is None or task is None:
+    def _is_being_stored(self, batch: _Batch, place: int) -> bool:
+        """Whether the same prediction is on its way into Label Studio already, from an earlier request."""
+        prediction, task = batch.predictions[place], batch.asked.tasks[place].id
+        if prediction is None or task is None:
             return False
-        return bool(self._dispatcher.redis.exists(claim_key(task, answer.model_version)))
+        return bool(self._dispatcher.redis.exists(claim_key(task, prediction.model_version)))
 
-    def _say(self, work: _Work, late: Sequence[int], roles: Roles, possible: bool) -> None:
-        numbers = [work.asked.tasks[place].id for place in late]
+    def _say(self, batch: _Batch, late: Sequence[int], roles: Roles, possible: bool) -> None:
+        numbers = [batch.asked.tasks[place].id for place in late]
         shown = ", ".join(map(str, numbers[:10])) + (", …" if len(numbers) > 10 else "")
         patience_s = self._settings.batch_patience_s
         if possible:
             log.info(
                 "%d of %d tasks are not ready in %g s and are delivered when they are: %s",
-                *(len(late), len(work.plans), patience_s, shown),
+                *(len(late), len(batch.plans), patience_s, shown),
             )
             return
         reason = (
             f"not ready within {patience_s:g} s, and without LABEL_STUDIO_API_KEY it cannot be delivered later: "
             "set it (and LABEL_STUDIO_URL), or retrieve predictions again"
         )
-        log.warning("%d of %d tasks: %s: %s", len(late), len(work.plans), reason, shown)
+        log.warning("%d of %d tasks: %s: %s", len(late), len(batch.plans), reason, shown)
         if self._settings.show_errors:
             for place in late:
-                work.answers[place] = notice.unready(reason, roles, self._dispatcher.model_version())
-                if work.answers[place] is not None:
-                    self._service.board.pinned(work.asked.project, work.asked.tasks[place].id)
+                batch.predictions[place] = notice.unready(reason, roles, self._dispatcher.model_version())
+                if batch.predictions[place] is not None:
+                    self._board.pinned(batch.asked.project, batch.asked.tasks[place].id)
+
+
+def _digest(asked: PredictRequest, model_version: str) -> str:
+    """Of one task's question."""
+    (task,) = asked.tasks
+    parts: list[Any] = [asked.project, task.id, task.data, drawn.newest(task), asked.label_config, model_version]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

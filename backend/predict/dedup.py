@@ -15,7 +15,7 @@ _STORED_S = 0.3  # what Label Studio needs to store the first answer before the 
 _LOOK_S = 0.05
 
 
-class Once:
+class Dedup:
     """Who asks first works; who asks the same meanwhile waits until the answer is out."""
 
     def __init__(self, client: redis.Redis, longest_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Tasks on their way through the queue: each with its jobs, and landing when all of them are answered."""
+"""Tasks on their way through the queue: each with its jobs, and completed when all of them are over."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import redis
 from rq.results import Result
@@ -16,43 +15,26 @@ from backend import logs
 from backend.errors import BackendError, NoWorker, QueueFull
 from backend.job import JobReply, JobRequest
 from backend.label_studio.protocol import LabelStudioTask
+from backend.predict.sending import request_of
 from backend.queueing.dispatcher import Dispatcher
-
-if TYPE_CHECKING:
-    from backend.predict.service import Service
-    from backend.tasks.plan import Plan
+from backend.settings import Settings
+from backend.tasks.plan import Plan
+from backend.tasks.planner import TaskResult
 
 _LOOK_EVERY_S = 5.0
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TaskResult:
-    """A task whose jobs are all over.
-
-    Attributes:
-        key: as it was launched under.
-        task: as it was planned.
-        replies: of each job that succeeded the plan and its reply.
-        errors: of each job that did not.
-    """
-
-    key: str
-    task: LabelStudioTask
-    replies: tuple[tuple[Plan, JobReply], ...]
-    errors: tuple[BackendError, ...] = ()
-
-
 @dataclass
-class _Flight:
+class _Task:
     task: LabelStudioTask
     jobs: dict[str, tuple[Plan, JobRequest]]
     replies: dict[str, JobReply] = field(default_factory=dict)
     parts: dict[str, JobReply] = field(default_factory=dict)  # of videos that are in work: what is known so far
     errors: list[BackendError] = field(default_factory=list)
 
-    def landing(self, key: str) -> TaskResult:
+    def result(self, key: str) -> TaskResult:
         replies = tuple((plan, self.replies[job]) for job, (plan, _) in self.jobs.items() if job in self.replies)
         return TaskResult(key, self.task, replies, tuple(self.errors))
 
@@ -61,32 +43,32 @@ class InFlight:
     """What is in the queue of one program's tasks; not for several threads.
 
     Args:
-        service: makes the jobs.
+        settings: of the jobs.
         dispatcher: carries them.
         queue: that they wait in.
         keep: leave results in Redis for others who ask the same; else they go when they are collected.
     """
 
-    def __init__(self, service: Service, dispatcher: Dispatcher, queue: str, keep: bool = False) -> None:
-        self._service = service
+    def __init__(self, settings: Settings, dispatcher: Dispatcher, queue: str, keep: bool = False) -> None:
+        self._settings = settings
         self._dispatcher = dispatcher
         self._queue = queue
         self._keep = keep
-        self._flights: dict[str, _Flight] = {}
+        self._tasks: dict[str, _Task] = {}
         self._open: dict[str, set[str]] = {}  # job → the tasks that wait for it: two may ask the same
         self._looked = time.monotonic()
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._tasks)
 
     def __iter__(self) -> Iterator[str]:
         """The keys of what is under way."""
-        return iter(self._flights)
+        return iter(self._tasks)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._flights
+        return key in self._tasks
 
-    def launch(self, key: str, task: LabelStudioTask, plans: list[Plan], request_id: str, alone: bool = False) -> None:
+    def submit(self, key: str, task: LabelStudioTask, plans: list[Plan], request_id: str, alone: bool = False) -> None:
         """Put a task's jobs into the queue; those without anything to do are left out.
 
         `alone`: a worker died with it in hand, so that no other task may be in its hand beside it.
@@ -97,22 +79,20 @@ class InFlight:
         jobs = {}
         for plan in plans:
             if plan.groups():
-                request = self._service.request(plan, request_id)
-                if alone:
-                    request = request.model_copy(update={"alone": True})
+                request = request_of(plan, request_id, self._settings, self._dispatcher.redis, alone)
                 jobs[self._dispatcher.submit_once(request, self._queue)] = (plan, request)
-        self._flights[key] = _Flight(task, jobs)
+        self._tasks[key] = _Task(task, jobs)
         for job in jobs:
             self._open.setdefault(job, set()).add(key)
 
-    def land(self, seconds: float) -> list[TaskResult]:
+    def completed(self, seconds: float) -> list[TaskResult]:
         """Wait until a task is over; those that are by then, none after so many seconds."""
         until = time.monotonic() + seconds
         # of the others, what turned out to have nothing to do
-        landed = [flight.landing(key) for key, flight in self._flights.items() if not flight.jobs]
-        for idle in landed:
-            del self._flights[idle.key]
-        while self._open and not landed:
+        over = [entry.result(key) for key, entry in self._tasks.items() if not entry.jobs]
+        for idle in over:
+            del self._tasks[idle.key]
+        while self._open and not over:
             left = until - time.monotonic()
             if left <= 0:
                 break
@@ -120,68 +100,68 @@ class InFlight:
             for job, result in self._dispatcher.results(self._open, min(left, _LOOK_EVERY_S)).items():
                 try:
                     for key in sorted(self._open[job]):
-                        landing = self._take(key, job, result)
+                        whole = self._take(key, job, result)
                         self._open[job].discard(key)
-                        landed += [landing] if landing is not None else []
+                        over += [whole] if whole is not None else []
                 except redis.RedisError:
-                    # the rest is read again; what has landed must not be lost
-                    if landed:
-                        return landed
+                    # the rest is read again; what is completed must not be lost
+                    if over:
+                        return over
                     raise
                 del self._open[job]
                 if not self._keep:
-                    # in an outage of Redis it stays until it expires; the landing must not be lost
+                    # in an outage of Redis it stays until it expires; what is completed must not be lost
                     with contextlib.suppress(redis.RedisError):
                         self._dispatcher.withdraw(job)
-        return landed
+        return over
 
     def withdraw(self) -> None:
         """Take everything out of the queue again; what a worker has in hand is finished for nobody."""
         for job in self._open:
             self._dispatcher.withdraw(job)
         self._open.clear()
-        self._flights.clear()
+        self._tasks.clear()
 
     def so_far(self, key: str) -> TaskResult:
         """What is known of a task that is under way: answered jobs, and videos as far as they are tracked."""
-        flight = self._flights[key]
-        known = flight.replies | flight.parts
-        return TaskResult(key, flight.task, tuple((flight.jobs[job][0], reply) for job, reply in known.items()))
+        entry = self._tasks[key]
+        known = entry.replies | entry.parts
+        return TaskResult(key, entry.task, tuple((entry.jobs[job][0], reply) for job, reply in known.items()))
 
     def share(self, key: str) -> float:
         """How much of a task that is under way is done, 0..1."""
-        flight = self._flights[key]
-        done = float(len(flight.replies) + len(flight.errors))
-        done += sum(reply.clip.share for reply in flight.parts.values() if reply.clip is not None)
-        return done / max(1, len(flight.jobs))
+        entry = self._tasks[key]
+        done = float(len(entry.replies) + len(entry.errors))
+        done += sum(reply.clip.share for reply in entry.parts.values() if reply.clip is not None)
+        return done / max(1, len(entry.jobs))
 
     def _take(self, key: str, job: str, result: Result) -> TaskResult | None:
-        flight = self._flights[key]
+        entry = self._tasks[key]
         try:
-            reply = self._dispatcher.unpack(result, flight.jobs[job][1])
+            reply = self._dispatcher.unpack(result, entry.jobs[job][1])
             if reply.clip is not None and not reply.clip.done:
                 self._go_on(key, job, reply)
                 return None
-            flight.replies[job] = reply
+            entry.replies[job] = reply
         except BackendError as error:
-            flight.errors.append(error)
-        if len(flight.replies) + len(flight.errors) < len(flight.jobs):
+            entry.errors.append(error)
+        if len(entry.replies) + len(entry.errors) < len(entry.jobs):
             return None
-        del self._flights[key]
-        return flight.landing(key)
+        del self._tasks[key]
+        return entry.result(key)
 
     def _go_on(self, key: str, job: str, reply: JobReply) -> None:
         """The next part of a video's work. Raises what `submit_once` raises."""
-        flight = self._flights[key]
-        plan, request = flight.jobs[job]
+        entry = self._tasks[key]
+        plan, request = entry.jobs[job]
         assert reply.clip is not None and request.clip is not None
         clip = request.clip.model_copy(update={"part": request.clip.part + 1})
         following = request.model_copy(update={"clip": clip, "sent_at": time.time()})
         again = self._dispatcher.submit_once(following, self._queue, reply.clip.worker)
-        del flight.jobs[job]
-        flight.parts.pop(job, None)
-        flight.jobs[again] = (plan, following)
-        flight.parts[again] = reply
+        del entry.jobs[job]
+        entry.parts.pop(job, None)
+        entry.jobs[again] = (plan, following)
+        entry.parts[again] = reply
         self._open.setdefault(again, set()).add(key)
 
     def _look_for_missing(self) -> None:
@@ -191,7 +171,7 @@ class InFlight:
         self._looked = time.monotonic()
         for job in self._dispatcher.missing(self._open):
             for key in set(self._open[job]):
-                plan, request = self._flights[key].jobs[job]
+                plan, request = self._tasks[key].jobs[job]
                 with logs.of_request(request.request_id):
                     log.warning("a job is gone from the queue: it is put in again")
                 try:
@@ -199,8 +179,8 @@ class InFlight:
                 except (NoWorker, QueueFull):
                     return  # looked for again in a while
                 self._open[job].discard(key)
-                del self._flights[key].jobs[job]
-                self._flights[key].jobs[again] = (plan, request)
+                del self._tasks[key].jobs[job]
+                self._tasks[key].jobs[again] = (plan, request)
                 self._open.setdefault(again, set()).add(key)
             if not self._open[job]:
                 del self._open[job]

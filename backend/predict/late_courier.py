@@ -10,16 +10,16 @@ import redis
 
 from backend import logs
 from backend.errors import BackendError, LabelStudioAway, NoWorker, QueueFull, TaskGone, WorkerDied
-from backend.front.metrics import Metrics
 from backend.label_studio.api import LabelStudioApi
 from backend.label_studio.uploads import Uploader
 from backend.labeling.roles import read_roles
-from backend.predict.in_flight import InFlight, TaskResult
-from backend.predict.late_queue import Deliveries, Pending
-from backend.predict.service import Service
+from backend.predict.in_flight import InFlight
+from backend.predict.late_queue import LateQueue, Pending
 from backend.queueing.dispatcher import Dispatcher
 from backend.queueing.queues import BATCH
 from backend.settings import Settings
+from backend.tasks.answers import Answers
+from backend.tasks.planner import Planner, TaskResult
 
 _LEASE = "pallas:late:courier"
 _LEASE_S = 60.0
@@ -30,23 +30,24 @@ _DEATHS = 2
 log = logging.getLogger(__name__)
 
 
-class Courier:
+class LateCourier:
     """Works on what is due from a thread, and stores it; of several in a fleet one is at work at a time."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, dispatcher: Dispatcher) -> None:
         self._settings = settings
-        self._dispatcher = Dispatcher(settings)
-        self._redis = self._dispatcher.redis
-        self._service = Service(settings, self._dispatcher, Metrics(self._dispatcher))
-        self._deliveries = Deliveries(settings, self._redis)
+        self._dispatcher = dispatcher
+        self._redis = dispatcher.redis
+        self._answers = Answers.of(settings, dispatcher.redis)
+        self._planner = Planner(settings, self._answers)
+        self._late = LateQueue(settings, self._redis)
         self._me = uuid.uuid4().hex
-        self._flights = InFlight(self._service, self._dispatcher, BATCH)
+        self._in_flight = InFlight(settings, dispatcher, BATCH)
         self._in_hand: dict[str, Pending] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
     def start(self) -> None:
-        if self._deliveries.possible:
+        if self._late.possible:
             self._uploader = Uploader(self._redis, LabelStudioApi(self._settings, self._stop), self._stop)
             self._thread.start()
 
@@ -54,22 +55,22 @@ class Courier:
         self._stop.set()
 
     def round(self) -> bool:
-        """Launch what is due, deliver what has landed; False where there is nothing to do."""
+        """Submit what is due, deliver what is completed; False where there is nothing to do."""
         if not self._is_mine():
             self._in_hand.clear()
-            self._flights = InFlight(self._service, self._dispatcher, BATCH)
+            self._in_flight = InFlight(self._settings, self._dispatcher, BATCH)
             return False
-        room = self._service.window() - len(self._flights)
-        for pending in self._deliveries.due(room + len(self._flights)) if room > 0 else []:
-            if pending.key not in self._flights and room > 0:
+        room = self._dispatcher.window() - len(self._in_flight)
+        for pending in self._late.due(room + len(self._in_flight)) if room > 0 else []:
+            if pending.key not in self._in_flight and room > 0:
                 room -= 1
                 with logs.of_request(pending.request_id):
-                    self._launch(pending)
-        for landing in self._flights.land(self._settings.heartbeat_s):
-            pending = self._in_hand.pop(landing.key)
+                    self._submit(pending)
+        for result in self._in_flight.completed(self._settings.heartbeat_s):
+            pending = self._in_hand.pop(result.key)
             with logs.of_request(pending.request_id):
-                self._deliver(pending, landing)
-        return len(self._flights) > 0
+                self._deliver(pending, result)
+        return len(self._in_flight) > 0
 
     def _is_mine(self) -> bool:
         lease_ms = round(1000 * _LEASE_S)
@@ -80,35 +81,36 @@ class Courier:
         self._redis.pexpire(_LEASE, lease_ms)
         return True
 
-    def _launch(self, pending: Pending) -> None:
+    def _submit(self, pending: Pending) -> None:
         try:
-            config = self._deliveries.label_config(pending.config)
+            config = self._late.label_config(pending.config)
             if config is None:
                 raise TaskGone("its labelling config is gone from Redis")
             roles = read_roles(config, self._settings.language)
-            plans = self._service.plans(pending.task, roles)
-            self._flights.launch(pending.key, pending.task, plans, pending.request_id, alone=pending.deaths > 0)
+            plans = self._planner.plans(pending.task, roles)
+            self._in_flight.submit(pending.key, pending.task, plans, pending.request_id, alone=pending.deaths > 0)
             self._in_hand[pending.key] = pending
         except (NoWorker, QueueFull):
-            self._deliveries.later(pending, self._settings.heartbeat_s)
+            self._late.later(pending, self._settings.heartbeat_s)
         except BackendError as error:
             self._give_up(pending, error)
 
-    def _deliver(self, pending: Pending, landing: TaskResult) -> None:
-        if not self._deliveries.is_due(pending.key):
+    def _deliver(self, pending: Pending, result: TaskResult) -> None:
+        if not self._late.is_due(pending.key):
             return  # asked for anew: the front that was asked answers
-        if landing.errors:
-            self._failed(pending, landing.errors[0])
+        if result.errors:
+            self._failed(pending, result.errors[0])
             return
-        prediction = self._service.predicted(pending.project, landing)
-        task = pending.task.id
+        shaped = self._planner.shape(result.replies)
+        self._answers.keep(pending.project, pending.task.id, shaped.remembered)
+        prediction, task = shaped.stored, pending.task.id
         try:
             if prediction is not None and task is not None:
                 stored = self._uploader.upload(task, prediction)
-                if any(reply.clip is not None for _, reply in landing.replies):
+                if any(reply.clip is not None for _, reply in result.replies):
                     self._uploader.drop_unfinished(task, prediction.model_version)
                 log.info("task %s: %s", task, "delivered late" if stored else "had this prediction already")
-            self._deliveries.settle([pending.key])
+            self._late.settle([pending.key])
         except LabelStudioAway:
             log.info("task %s is delivered when Label Studio is back", task)
         except BackendError as error:
@@ -120,11 +122,11 @@ class Courier:
         if error.status < 500 or again.tries >= _TRIES or again.deaths >= _DEATHS:
             self._give_up(pending, error)
         else:
-            self._deliveries.later(again, 2.0**again.tries)
+            self._late.later(again, 2.0**again.tries)
 
     def _give_up(self, pending: Pending, error: BackendError) -> None:
         log.warning("task %s gets no prediction: %s: %s", pending.task.id, error.type, ascii(str(error)))
-        self._deliveries.settle([pending.key])
+        self._late.settle([pending.key])
 
     def _run(self) -> None:
         while not self._stop.is_set():

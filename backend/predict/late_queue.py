@@ -37,7 +37,7 @@ class Pending(BaseModel):
         return f"{self.project}:{self.task.id}"
 
 
-class Deliveries:
+class LateQueue:
     """The list of such tasks, in Redis; times are by Redis' own clock."""
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:

@@ -38,12 +38,9 @@ from backend.settings import Settings
 log = logging.getLogger(__name__)
 
 _RESULT_TTL_S = 300
-
-
 _SHARED_RESULT_TTL_S = 3600
-
-
 _FAILURE_TTL_S = 3600
+_WINDOW = 8  # tasks in the queues for each worker
 
 
 class _Private(Queue):
@@ -170,6 +167,11 @@ class Dispatcher:
     def depth(self) -> dict[str, int]:
         """Jobs waiting by queue."""
         return {name: make_queue(name, self.redis).count for name in STRICT_ORDER}
+
+    def window(self) -> int:
+        """How many tasks one program may have in the queues: enough that no worker waits for the next."""
+        ready = sum(worker.state == "ready" for worker in self.workers())
+        return min(_WINDOW * max(1, ready), self._settings.max_waiting)
 
     def workers(self) -> list[heartbeat.WorkerStatus]:
         """The workers that are alive."""

@@ -63,22 +63,24 @@ def front_running(settings: Settings) -> Iterator[str]:
     with uncollected():
         # not at the top: `serve` starts its workers first, which take longest
         from backend.front.app import create_app, preload
-        from backend.predict.late_courier import Courier
+        from backend.predict.late_courier import LateCourier
+        from backend.queueing.dispatcher import Dispatcher
 
     if settings.password is None and not settings.allow_open and not is_loopback(settings.host):
         raise StartError(
             f"{settings.host} is reached from other machines: set PALLAS_PASSWORD (Label Studio sends it as Basic "
             "authentication), or listen without one by --allow-open (PALLAS_ALLOW_OPEN=true)"
         )
+    dispatcher = Dispatcher(settings)
     try:
-        server = make_server(create_app(settings), settings)
+        server = make_server(create_app(settings, dispatcher), settings)
     except (OSError, ValueError) as error:
         raise StartError(
             f"cannot listen on {settings.host}:{settings.port} ({error}): is another program there? give --port"
         ) from None
     janitor = Janitor(settings)
     janitor.start()
-    courier = Courier(settings)
+    courier = LateCourier(settings, dispatcher)
     courier.start()
     # beside the model's loading, which takes longer
     threading.Thread(target=preload, name="preload", daemon=True).start()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from backend.job import RegionPrompt
 from backend.label_studio.video_sequences import Keyframe, keyframes_of
+from backend.settings import Settings
 
 _KEY = "pallas:answer:"
 _TASK = "pallas:answers:"
 _MOST_OF_TASK = 200
+_DAY_S = 86_400
 
 
 class Remembered(BaseModel):
@@ -22,7 +24,7 @@ class Remembered(BaseModel):
 
     Attributes:
         id: of the region in Label Studio.
-        at: seconds since the epoch.
+        at: when it was answered, seconds since the epoch; `Answers.keep` says so.
         image: name of the <Image> or <Video>.
         mask: COCO RLE of our mask; None where a person's own geometry was described.
         prompt: the clicks and the box that made it, for corrections; Label Studio does not keep them.
@@ -35,8 +37,8 @@ class Remembered(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
-    at: float
     image: str
+    at: float = 0.0
     mask: dict[str, Any] | None = None
     prompt: RegionPrompt | None = None
     labels: dict[str, str] = {}
@@ -54,7 +56,7 @@ class Remembered(BaseModel):
         name, image = items[0]["id"], items[0]["to_name"]
         value = items[0]["value"]
         return cls(
-            **{"id": name, "at": time.time(), "image": image, "mask": mask, "prompt": kept},
+            **{"id": name, "image": image, "mask": mask, "prompt": kept},
             **{"labels": labels, "texts": texts},
             sequence=keyframes_of(value),
             frames=value.get("framesCount", 0),
@@ -79,6 +81,16 @@ def words_of(items: Iterable[dict[str, Any]]) -> tuple[dict[str, str], dict[str,
     return labels, texts
 
 
+class Memory(Protocol):
+    """What planning asks of it."""
+
+    def get(self, ids: Sequence[str]) -> dict[str, Remembered]:
+        """Those of the regions that we answered and remember."""
+
+    def of_task(self, project: str, task: int | None) -> list[Remembered]:
+        """Regions that we answered for a task, the newest first."""
+
+
 class Answers:
     """The memory; every entry is forgotten after its time."""
 
@@ -86,13 +98,19 @@ class Answers:
         self._redis = client
         self._keep_s = keep_s
 
+    @classmethod
+    def of(cls, settings: Settings, client: redis.Redis) -> Answers:
+        """The memory as it is set."""
+        return cls(client, round(settings.remember_days * _DAY_S))
+
     def keep(self, project: str, task: int | None, answered: Sequence[Remembered]) -> None:
         """Remember regions of a task (projects are `id.created_at`, as Label Studio sends them)."""
         if not answered:
             return
+        now = time.time()
         pipe = self._redis.pipeline(transaction=False)
         for region in answered:
-            pipe.set(_KEY + region.id, region.model_dump_json(), ex=self._keep_s)
+            pipe.set(_KEY + region.id, region.model_copy(update={"at": now}).model_dump_json(), ex=self._keep_s)
         if task is not None:
             index = _index(project, task)
             pipe.lpush(index, *(region.id for region in answered))

@@ -15,7 +15,7 @@ from backend.label_studio.geometry import BOXES, KINDS, MASKS, kind_of
 from backend.label_studio.protocol import LabelStudioTask, ResultItem, Work, items_of
 from backend.labeling.roles import ImageRoles
 from backend.labeling.video_roles import VideoRoles
-from backend.tasks.answers import Answers, Remembered, words_of
+from backend.tasks.answers import Memory, Remembered, words_of
 from backend.tasks.wanted import WantedRegion, drawn_wish, is_leftover, label_of, points_wish, rle_of
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def has_whole(result: Sequence[dict[str, Any]], image: ImageRoles | VideoRoles) 
 
 
 def correction(
-    negatives: Sequence[ResultItem], task: LabelStudioTask, project: str, image: str, answers: Answers, most_pixels: int
+    negatives: Sequence[ResultItem], task: LabelStudioTask, project: str, image: str, memory: Memory, most_pixels: int
 ) -> WantedRegion:
     """A lone "not this" click is meant for the region that it falls on: take what is under it out of that region.
 
@@ -126,7 +126,7 @@ def correction(
     regions: dict[str, RegionPrompt] = {}
     saved, saved_at = newest(task), _saved_at(task)
     drawn = {str(item.get("id")) for item in saved}
-    for region in answers.of_task(project, task.id):
+    for region in memory.of_task(project, task.id):
         # a region that is older than the draft and not in it was rejected or deleted
         if region.image == image and region.mask is not None and (region.id in drawn or region.at > saved_at):
             label = next(iter(region.labels.values()), None)
@@ -147,7 +147,7 @@ def correction(
     if not under:
         raise PromptError('a "not this" click alone: click on a thing first, or on a region that is to be corrected')
     prompt, name = min(under, key=lambda found: rle_area(found[0].mask or {}))
-    ours = answers.get([name]).get(name)
+    ours = memory.get([name]).get(name)
     words = tuple(_changed(ours, items[1:])) if (items := _region(saved, image, name)) and ours is not None else ()
     return WantedRegion(prompt.model_copy(update={"points": (*prompt.points, *clicks)}), words=words, id=name)
 

@@ -6,12 +6,12 @@ import time
 import pytest
 import redis
 
-from backend.predict.dedup import Once
+from backend.predict.dedup import Dedup
 
 
 def test_who_asks_the_same_meanwhile_waits_for_the_answer(client: redis.Redis) -> None:
     client.flushall()
-    once = Once(client, 10)
+    once = Dedup(client, 10)
     first = once.begin("question")
     assert first is not None
     finished: list[float] = []
@@ -34,7 +34,7 @@ def test_who_asks_the_same_meanwhile_waits_for_the_answer(client: redis.Redis) -
 
 def test_after_a_failure_the_next_one_tries_again(client: redis.Redis) -> None:
     client.flushall()
-    once = Once(client, 10)
+    once = Dedup(client, 10)
     first = once.begin("question")
     assert first is not None
     with pytest.raises(RuntimeError), first:

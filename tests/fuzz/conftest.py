@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 
 from backend import errors
 from backend.front.app import create_app
+from backend.queueing.dispatcher import Dispatcher
 from backend.settings import Settings
 from tests.http.stack import Stack, run_stack
 
@@ -66,7 +67,7 @@ def front(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> I
             show_errors=False,
             max_proposals=2,
         )
-        yield Front(create_app(settings), stack)
+        yield Front(create_app(settings, Dispatcher(settings)), stack)
         logging.getLogger("backend").setLevel(logging.NOTSET)
         assert [sign.name for sign in stack.workers()] == [before], "the worker did not live through this"
         assert "Traceback" not in stack.log.read_text(), stack.log.read_text()[-3000:]

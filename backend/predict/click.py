@@ -1,0 +1,93 @@
+"""An interactive request: one job for the click, sent and waited for."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from backend.errors import BackendError, BadRequest
+from backend.label_studio.protocol import Context, Prediction, PredictRequest
+from backend.labeling.roles import Roles
+from backend.predict import notice
+from backend.predict.late_queue import LateQueue
+from backend.predict.outcome import Outcome
+from backend.predict.sending import request_of
+from backend.queueing.dispatcher import Dispatcher
+from backend.settings import Settings
+from backend.tasks.answers import Answers
+from backend.tasks.planner import Planner
+
+log = logging.getLogger(__name__)
+
+_NO_WAY_BACK = "without LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY there is no way to deliver it"
+
+
+class Clicks:
+    """Answers clicks; safe to use from many threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        dispatcher: Dispatcher,
+        planner: Planner,
+        answers: Answers,
+        board: notice.Board,
+        late: LateQueue,
+    ) -> None:
+        self._settings = settings
+        self._dispatcher = dispatcher
+        self._planner = planner
+        self._answers = answers
+        self._board = board
+        self._late = late
+
+    def predict(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
+        """The prediction for a click, or the reason as a notice. Raises every BackendError there is."""
+        if not context.result:
+            # sent when a page is left: there is nothing to answer, and anything would be inserted
+            return self._nothing()
+        if len(asked.tasks) != 1:
+            raise BadRequest(f"tasks: an interactive request is about one task, this one has {len(asked.tasks)}")
+        if context.result[-1].to_name in roles.videos:
+            return self._marked(asked, context, roles, request_id)
+        try:
+            return self._click(asked, context, roles, request_id)
+        except BackendError as error:
+            shown = notice.shown(error, context.result, roles) if self._settings.show_errors else None
+            if shown is None:
+                raise
+            self._board.pinned(asked.project, asked.tasks[0].id)
+            return Outcome([Prediction(result=shown, model_version=self._dispatcher.model_version())], shown=error)
+
+    def _click(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
+        (task,) = asked.tasks
+        plan = self._planner.click(task, context, asked.project, roles)
+        if plan is None:
+            return self._nothing()
+        begin = time.perf_counter()
+        reply = self._dispatcher.run(request_of(plan, request_id, self._settings, self._dispatcher.redis))
+        arrived = time.perf_counter()
+        shaped = self._planner.shape([(plan, reply)])
+        self._answers.keep(asked.project, task.id, shaped.remembered)
+        end = time.perf_counter()
+        prediction = shaped.prediction
+        prediction.result += self._board.cleared(asked.project, task.id, plan.image)
+        return Outcome([prediction], reply, reply.seconds | {"shape": end - arrived}, end - begin)
+
+    def _marked(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
+        """A video's region was relabelled, or one of its texts edited: nothing, since it would be inserted unseen.
+
+        Boxes that are not tracked yet come later as a prediction, which somebody can look at.
+        """
+        task = self._planner.marked(asked.tasks[0], context, roles)
+        if task is None:
+            return self._nothing()
+        if task.id is None or not self._late.possible:
+            log.info("a marked video is not tracked: %s", _NO_WAY_BACK)
+            return self._nothing()
+        self._late.expect(asked.project, [task], asked.label_config, request_id, 0.0)
+        log.info("task %s: its video is tracked, and delivered as a prediction", task.id)
+        return self._nothing()
+
+    def _nothing(self) -> Outcome:
+        return Outcome([Prediction(model_version=self._dispatcher.model_version())])

@@ -1,0 +1,180 @@
+"""From a task and its labelling config to what is asked of a worker, and from the replies to a prediction.
+
+Pure but for what is remembered of earlier answers, which it is given: no queue, no clock, nothing is counted. A click,
+many tasks at once, late delivery, bulk jobs and the label-studio-ml runner share it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backend.errors import BackendError, BadRequest, ConfigError, PromptError
+from backend.job import JobReply
+from backend.label_studio.access import cloud_path
+from backend.label_studio.protocol import Context, LabelStudioTask, Prediction, Work
+from backend.labeling.controls import ShapingOptions
+from backend.labeling.roles import ImageRoles, Roles
+from backend.labeling.video_roles import VideoRoles
+from backend.settings import Settings
+from backend.tasks import drawn
+from backend.tasks.answers import Memory, Remembered
+from backend.tasks.plan import PicturePlan, Plan
+from backend.tasks.prompts import check_names, read_prompts
+from backend.tasks.results import Shaper
+from backend.tasks.video_drawn import boxes
+from backend.tasks.video_plan import ClipPlan
+from backend.tasks.wanted import WantedRegion
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A task whose jobs are all over, or what is known of one that is not.
+
+    Attributes:
+        key: as it was submitted under.
+        task: as it was planned.
+        replies: of each job that succeeded the plan and its reply.
+        errors: of each job that did not.
+    """
+
+    key: str
+    task: LabelStudioTask
+    replies: tuple[tuple[Plan, JobReply], ...]
+    errors: tuple[BackendError, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """What the replies say in Label Studio's format, and what is to be remembered of it for corrections and review."""
+
+    prediction: Prediction
+    remembered: tuple[Remembered, ...]
+
+    @property
+    def stored(self) -> Prediction | None:
+        """None where there is nothing: Label Studio would store even an empty prediction."""
+        return self.prediction if self.prediction.result else None
+
+
+class Planner:
+    """Plans tasks and shapes their results; safe to use from many threads.
+
+    Args:
+        settings: limits and options.
+        memory: of what we answered before.
+    """
+
+    def __init__(self, settings: Settings, memory: Memory) -> None:
+        self._max_picture_pixels = settings.max_picture_pixels
+        self._max_prompts = settings.max_prompts
+        self._max_video_objects = settings.max_video_objects
+        self._options = ShapingOptions(settings.label_threshold, settings.polygon_tolerance, settings.video_tolerance)
+        self._memory = memory
+
+    def click(self, task: LabelStudioTask, context: Context, project: str, roles: Roles) -> PicturePlan | None:
+        """What an interactive request asks about a picture; None where it asks nothing.
+
+        Raises:
+            BadRequest, ConfigError, PromptError: task, labelling config and prompts do not go together.
+        """
+        check_names(context.result, roles)
+        # a config may show several pictures: the newest prompt says which one is meant
+        image = roles.images[context.result[-1].to_name]
+        if not image.geometry:
+            raise ConfigError(
+                f"the picture {image.name!r} has no control for masks: add <BrushLabels toName={image.name!r}>"
+            )
+        here = [item for item in context.result if item.to_name == image.name]
+        # where boxes are the answer too, accepted ones of the same label come along
+        ours = self._memory.get([item.id for item in here if item.id])
+        here = [item for item in here if item.id not in ours]
+        wanted, negatives = read_prompts(here, self._max_picture_pixels)
+        if negatives:
+            wanted = [drawn.correction(negatives, task, project, image.name, self._memory, self._max_picture_pixels)]
+        if not wanted:
+            return None
+        if len(wanted) > self._max_prompts:
+            raise PromptError(f"{len(wanted)} regions in one request, the limit is {self._max_prompts}: accept some")
+        whole = bool(image.whole) and not drawn.has_whole(drawn.newest(task), image)
+        return _plan(image, _picture(task, image.key), wanted, whole=whole)
+
+    def plans(self, task: LabelStudioTask, roles: Roles) -> list[Plan]:
+        """What a task lacks, by its newest draft or annotation; a plan without groups has nothing to do.
+
+        More regions than one job may have become several jobs.
+        """
+        result = drawn.newest(task)
+        plans: list[Plan] = []
+        for image in roles.images.values():
+            picture = task.data.get(image.key)
+            if not isinstance(picture, str) or not picture.strip():
+                continue
+            wanted = drawn.unfinished(result, image, self._max_picture_pixels) if image.geometry else []
+            propose = image.propose and bool(image.geometry) and not drawn.regions_of(result, image.name)
+            whole = bool(image.whole) and not drawn.has_whole(result, image)
+            most = self._max_prompts
+            if len(wanted) > most:
+                log.info("task %s: %d regions lack something, more than %d: several jobs", task.id, len(wanted), most)
+            plans.append(_plan(image, _address(task, picture), wanted[:most], propose, whole))
+            rest = range(most, len(wanted), most)
+            plans += [_plan(image, _address(task, picture), wanted[first : first + most]) for first in rest]
+        clips = [self._clip_plan(task, video, result) for video in roles.videos.values()]
+        return [*plans, *(plan for plan in clips if plan is not None)]
+
+    def marked(self, task: LabelStudioTask, context: Context, roles: Roles) -> LabelStudioTask | None:
+        """The task with what was just marked in one of its videos; None where nothing of that is to be tracked."""
+        video = roles.videos[context.result[-1].to_name]
+        items = [item.model_dump(exclude_unset=True) for item in context.result]
+        task = task.model_copy(update={"drafts": [Work(result=items)]})
+        mine = [plan for plan in self.plans(task, roles) if isinstance(plan, ClipPlan) and plan.video == video]
+        return task if any(plan.ask.objects for plan in mine) else None
+
+    def _clip_plan(self, task: LabelStudioTask, video: VideoRoles, result: Sequence[dict[str, Any]]) -> ClipPlan | None:
+        address = task.data.get(video.key)
+        if not isinstance(address, str) or not address.strip():
+            return None
+        rate = video.rate(task.data)
+        ours = self._memory.get([str(item["id"]) for item in result if item.get("id")])
+        tracked = boxes(result, video, rate, ours) if video.rectangle is not None else []
+        most = self._max_video_objects
+        if len(tracked) > most:
+            log.warning("task %s: %d boxes in its video, only the first %d are tracked", task.id, len(tracked), most)
+        ask = video.ask().model_copy(update={"objects": tuple(box.asked for box in tracked[:most])})
+        if video.whole and not drawn.has_whole(result, video):
+            ask = video.ask_whole(ask)
+        return ClipPlan(video, _address(task, address), rate, ask)
+
+    def shape(self, replies: Iterable[tuple[Plan, JobReply]]) -> Shaped:
+        """The prediction that the replies to a task's plans make."""
+        shaper = Shaper(self._options)
+        version = ""
+        for plan, reply in replies:
+            plan.shape(reply, shaper)
+            version = reply.model_version
+        return Shaped(shaper.prediction(version), tuple(shaper.remembered))
+
+
+def _plan(
+    image: ImageRoles, picture: str, wanted: Sequence[WantedRegion], propose: bool = False, whole: bool = False
+) -> PicturePlan:
+    ask = image.ask([region.prompt.label for region in wanted], propose) if wanted or propose else None
+    return PicturePlan(image, picture, tuple(wanted), ask, image.ask_whole() if whole else None)
+
+
+def _picture(task: LabelStudioTask, key: str) -> str:
+    value = task.data.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise BadRequest(
+            f"tasks.0.data.{key}: the labelling config reads the picture from there, and the task has "
+            f"{', '.join(sorted(task.data)) or 'no data'}"
+        )
+    return _address(task, value)
+
+
+def _address(task: LabelStudioTask, value: str) -> str:
+    return cloud_path(value.strip(), task.id)
