@@ -1,55 +1,63 @@
 """Pictures on the disk of who runs the bulk job: put into Redis while their task is in the queue.
 
-So any worker on any machine can read them, and none needs to be allowed to read local files.
+So any worker on any machine can read them, and none needs to be allowed to read local files. Whoever wrote the tasks
+need not be who runs the job: no path of theirs leads out of the input's folder and PALLAS_LOCAL_ROOTS.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import urllib.parse
 from collections import Counter
 from pathlib import Path
 
 import redis
 
-from backend.errors import PictureNotFound, PictureTooLarge
+from backend.errors import BadRequest
+from backend.fetching import local
+from backend.fetching.download import Limits
 from backend.fetching.pictures import BLOB_KEY
 from backend.settings import Settings
 from backend.tasks.plan import Plan
 from backend.tasks.video_plan import ClipPlan
 
 _TTL_S = 86_400
+_ELSEWHERE = ("data:", "blob:")
 _MOST_IN_REDIS = 512 << 20  # one value of Redis
 
 
 class LocalPictures:
-    """Knows which pictures are here, and which of them lie in Redis."""
+    """Knows which pictures are here, and which of them lie in Redis.
+
+    Args:
+        settings: limits and roots.
+        client: Redis.
+        folder: of the input; relative paths are below it.
+    """
 
     def __init__(self, settings: Settings, client: redis.Redis, folder: Path) -> None:
-        self._most = settings.max_picture_bytes
-        self._most_of_video = min(settings.max_video_bytes, _MOST_IN_REDIS)
+        self._most = Limits(settings.max_picture_bytes, 0)
+        self._most_of_video = Limits(min(settings.max_video_bytes, _MOST_IN_REDIS), 0, "video")
         self._redis = client
-        self._folder = folder
+        self._folder = folder.resolve()
+        self.roots = (self._folder, *settings.local_roots)
         self._uses: Counter[str] = Counter()
 
     def park(self, plan: Plan) -> Plan:
         """The plan with the picture's place in Redis, if it is a file here; else as it is.
 
         Raises:
-            PictureTooLarge, PictureNotFound; redis.RedisError.
+            PictureForbidden, PictureTooLarge, PictureNotFound, BadRequest; redis.RedisError.
         """
-        path = self.path(plan.picture)
-        if path is None:
+        address = self.address(plan.picture)
+        if address is None:
             return plan
-        most = self._most_of_video if isinstance(plan, ClipPlan) else self._most
-        try:
-            if path.stat().st_size > most:
-                raise PictureTooLarge(f"{path.name} is larger than {most:,} bytes: make it smaller")
-            data = path.read_bytes()
-        except OSError as error:
-            raise PictureNotFound(f"{path} cannot be read ({error.strerror})") from None
-        digest = hashlib.sha256(data).hexdigest()
-        self._redis.set(BLOB_KEY + digest, data, ex=_TTL_S)
+        sink = io.BytesIO()
+        limits = self._most_of_video if isinstance(plan, ClipPlan) else self._most
+        local.copy(address, self.roots, sink, limits, "this machine")
+        digest = hashlib.sha256(sink.getbuffer()).hexdigest()
+        self._redis.set(BLOB_KEY + digest, sink.getbuffer(), ex=_TTL_S)
         self._uses[digest] += 1
         return plan.moved(f"blob:{digest}")
 
@@ -62,14 +70,25 @@ class LocalPictures:
                 del self._uses[digest]
                 self._redis.delete(BLOB_KEY + digest)
 
-    def path(self, reference: str) -> Path | None:
-        """The file that a reference means, if it is one here."""
-        if reference.lower().startswith("file:"):
-            reference = urllib.parse.unquote(urllib.parse.urlsplit(reference).path)
-        if "://" in reference or reference.startswith(("data:", "blob:")) or len(reference) > 4096:
+    def address(self, reference: str) -> str | None:
+        """The `file:` URL of what is to be read here, whether it may be or not; None for what workers fetch.
+
+        Of absolute paths those that are there and below a root are read here; the others may mean a worker's disk, or
+        a Label Studio's, and are theirs to judge.
+
+        Raises:
+            BadRequest: it is no address.
+        """
+        if ("://" in reference and not reference.lower().startswith("file:")) or reference.startswith(_ELSEWHERE):
             return None
-        path = self._folder / reference  # an absolute path stays one
         try:
-            return path if path.is_file() else None
-        except (OSError, ValueError):
-            return None
+            raw = Path(local.path_of(reference))
+            if raw.is_absolute() and not self._is_here(raw):
+                return None
+        except (OSError, ValueError) as error:
+            raise BadRequest(f"the picture's address cannot be read ({error}): correct the task's data") from None
+        return f"file:{urllib.parse.quote(str(self._folder / raw))}"
+
+    def _is_here(self, path: Path) -> bool:
+        there = path.resolve()
+        return there.is_file() and any(there.is_relative_to(root.resolve()) for root in self.roots)

@@ -91,28 +91,26 @@ def _cards(settings: Settings, client: redis.Redis, ledger: Ledger, folder: Path
     from backend.bulk.local import LocalPictures
     from model.errors import ModelError
 
-    store = PictureStore(settings, client)
     local = LocalPictures(settings, client, folder) if folder is not None else None
+    roots = settings.local_roots if local is None else local.roots
+    store = PictureStore(settings.model_copy(update={"local_roots": roots}), client)
     for key, score in ledger.least_certain():
         packed = ledger.shown(key)
         if packed is None:
             continue
         shown = json.loads(zlib.decompress(packed))
-        here = local.path(shown["picture"]) if local is not None else None
+        address = shown["picture"]
         try:
-            image, words = _drawn(settings, store, here, shown["picture"], shown["result"])
+            if local is not None:
+                address = local.address(address) or address
+            image, words = _drawn(settings, store, address, shown["result"])
             yield Card(key, score, image, "", words)
         except (BackendError, ModelError, OSError) as error:
             yield Card(key, score, "", str(error), ())
 
 
-def _drawn(
-    settings: Settings, store: PictureStore, here: Path | None, address: str, result: list[dict[str, Any]]
-) -> tuple[str, Words]:
+def _drawn(settings: Settings, store: PictureStore, address: str, result: list[dict[str, Any]]) -> tuple[str, Words]:
     if not is_video(result):
-        data = here.read_bytes() if here is not None else store.read(address)
-        return draw_picture(data, result, settings.max_picture_pixels)
-    if here is not None:
-        return draw_video(here, result, settings)
+        return draw_picture(store.read(address), result, settings.max_picture_pixels)
     with fetch(store, address, settings) as file:
         return draw_video(Path(file.name), result, settings)

@@ -16,7 +16,9 @@ from backend.net.address import shorten
 _CHUNK = 1 << 20
 
 
-def copy(reference: str, roots: Sequence[Path], sink: BinaryIO, limits: Limits) -> None:
+def copy(
+    reference: str, roots: Sequence[Path], sink: BinaryIO, limits: Limits, machine: str = "the worker's machine"
+) -> None:
     """Write a local file into `sink`.
 
     Args:
@@ -24,21 +26,21 @@ def copy(reference: str, roots: Sequence[Path], sink: BinaryIO, limits: Limits) 
         roots: folders below which a file may lie, after all links are resolved.
         sink: takes the bytes; after an error it may hold a part of them.
         limits: its seconds are not used.
+        machine: whose files these are, for messages.
 
     Raises:
         PictureForbidden: outside the roots.
         PictureNotFound, PictureTooLarge.
     """
-    raw = reference
-    if reference.lower().startswith("file:"):
-        raw = urllib.parse.unquote(urllib.parse.urlsplit(reference).path)
+    raw = path_of(reference)
     resolved = [root.resolve() for root in roots]
     try:
         path = Path(raw).resolve(strict=True)
     except (OSError, ValueError):
         # what lies outside is not even said to be missing
-        if any(Path(raw.replace("\0", "")).is_relative_to(root) for root in resolved):
-            raise PictureNotFound(f"there is no file {shorten(raw)!r} on the worker's machine") from None
+        meant = Path(os.path.realpath(raw.replace("\0", "")))
+        if any(meant.is_relative_to(root) for root in resolved):
+            raise PictureNotFound(f"there is no file {shorten(raw)!r} on {machine}") from None
         path = None
     root = next((root for root in resolved if path is not None and path.is_relative_to(root)), None)
     if path is None or root is None:
@@ -48,7 +50,7 @@ def copy(reference: str, roots: Sequence[Path], sink: BinaryIO, limits: Limits) 
     try:
         number = _open_below(root, path.relative_to(root).parts)
     except OSError:
-        raise PictureNotFound(f"{shorten(raw)!r} cannot be opened on the worker's machine") from None
+        raise PictureNotFound(f"{shorten(raw)!r} cannot be opened on {machine}") from None
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
         raise PictureNotFound(f"{shorten(raw)!r} is not a file")
@@ -59,6 +61,13 @@ def copy(reference: str, roots: Sequence[Path], sink: BinaryIO, limits: Limits) 
             if received > limits.max_bytes:
                 raise limits.too_large(repr(shorten(raw)))
             sink.write(chunk)
+
+
+def path_of(reference: str) -> str:
+    """The path in a `file:` URL; what is none stays as it is."""
+    if not reference.lower().startswith("file:"):
+        return reference
+    return urllib.parse.unquote(urllib.parse.urlsplit(reference).path)
 
 
 def _open_below(root: Path, parts: Sequence[str]) -> int:
