@@ -66,6 +66,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("PALLAS_LABEL_STUDIO_API_KEY", "LABEL_STUDIO_API_KEY"),
         description="a legacy token or a personal access token; sent to label_studio_url only",
     )
+    label_studio_proxy: SecretStr | None = Field(
+        None, description="a proxy for whatever is asked of label_studio_url; HTTP_PROXY and the like do not count"
+    )
     local_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="folders that local pictures may come from, separated by commas; none by default"
     )
@@ -137,6 +140,15 @@ class Settings(BaseSettings):
             return None
         if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("give redis://[:password@]host:port/0, rediss://… for TLS, or unix://path")
+        return value
+
+    @field_validator("label_studio_proxy")
+    @classmethod
+    def _a_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value().strip():
+            return None
+        if not value.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("give http://[user:password@]host:port")
         return value
 
     @field_validator("label_studio_api_key", "password")

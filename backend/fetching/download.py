@@ -56,7 +56,8 @@ class Downloads:
 
     The address that a host's name resolves to is checked against the allowed hosts, and that very address is
     connected to, anew for each redirect: a name that resolves to another one the next time (DNS rebinding) gains
-    nothing. Proxies of the environment are not used, since they would resolve names themselves.
+    nothing. Proxies of the environment are not used, since they would resolve names themselves, and read tokens; the
+    settings may name one for Label Studio itself.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -67,6 +68,13 @@ class Downloads:
         # the system's authorities (a company's own among them) and those of browsers
         self._tls = ssl.create_default_context()
         self._tls.load_verify_locations(os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
+        self._own = own
+        self._proxy: urllib3.ProxyManager | None = None
+        if settings.label_studio_proxy is not None:
+            proxy = settings.label_studio_proxy.get_secret_value()
+            auth = urllib3.util.parse_url(proxy).auth
+            headers = urllib3.make_headers(proxy_basic_auth=urllib.parse.unquote(auth)) if auth else None
+            self._proxy = urllib3.ProxyManager(proxy, proxy_headers=headers, ssl_context=self._tls)
 
     def fetch(self, address: str, sink: BinaryIO, limits: Limits) -> None:
         """Write what an address answers with into `sink`; after an error the sink may hold a part of it.
@@ -97,15 +105,11 @@ class Downloads:
         late = Unreachable(f"{where} did not send the {limits.noun} within {limits.seconds:g} s: is its host up?")
         headers = _headers(url, origin) | self._label_studio.headers_for(url.url)
         try:
-            with self._connected(url, origin, deadline) as connection:
-                connection.request(
-                    "GET", url.request_uri, headers=_headers(url, origin) | headers, preload_content=False
-                )
-                answer = connection.getresponse()
+            with self._asked(url, origin, headers, deadline) as answer:
                 if answer.status in _REDIRECTS and answer.headers.get("Location"):
                     return urllib.parse.urljoin(url.url, answer.headers["Location"])
                 _check_status(answer.status, where, limits.noun)
-                _receive(answer, sink, limits, where)
+                _receive(answer, sink, limits, where, deadline)
         except TimeoutError:
             raise late from None
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
@@ -120,7 +124,26 @@ class Downloads:
         return None
 
     @contextlib.contextmanager
-    def _connected(self, url: Url, origin: Origin, deadline: float) -> Iterator[HTTPConnection]:
+    def _asked(
+        self, url: Url, origin: Origin, headers: dict[str, str], deadline: float
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """The answer to a GET, its body unread."""
+        if self._proxy is None or origin not in self._own:
+            with self._connected(origin, deadline) as connection:
+                connection.request("GET", url.request_uri, headers=headers, preload_content=False)
+                yield connection.getresponse()
+            return
+        left = max(0.1, deadline - time.monotonic())
+        answer = self._proxy.request(
+            "GET", url.url, headers=headers, timeout=left, retries=False, redirect=False, preload_content=False
+        )
+        try:
+            yield answer
+        finally:
+            answer.close()
+
+    @contextlib.contextmanager
+    def _connected(self, origin: Origin, deadline: float) -> Iterator[HTTPConnection]:
         """A connection that is cut off at the deadline, whatever the host does: trickle headers, body, handshake."""
         raw = self._connect(origin, deadline)
         # the same connection under a number of its own, since TLS takes the first one over
@@ -222,7 +245,7 @@ def _check_status(code: int, where: str, noun: str) -> None:
         raise Unreachable(f"{where} answers {code}: try again later")
 
 
-def _receive(answer: urllib3.BaseHTTPResponse, sink: BinaryIO, limits: Limits, where: str) -> None:
+def _receive(answer: urllib3.BaseHTTPResponse, sink: BinaryIO, limits: Limits, where: str, deadline: float) -> None:
     if int(answer.headers.get("Content-Length") or 0) > limits.max_bytes:
         raise limits.too_large(where)
     received = 0
@@ -231,4 +254,6 @@ def _receive(answer: urllib3.BaseHTTPResponse, sink: BinaryIO, limits: Limits, w
         received += len(chunk)
         if received > limits.max_bytes:
             raise limits.too_large(where)
+        if time.monotonic() >= deadline:
+            raise TimeoutError("no time left")
         sink.write(chunk)

@@ -10,6 +10,7 @@ import requests
 
 from backend.errors import PictureForbidden, PictureUnreachable
 from backend.net.address import climbs, read
+from backend.net.direct import direct_session
 from backend.settings import Settings
 
 PATHS = ("/data/", "/tasks/")
@@ -42,9 +43,14 @@ class LabelStudio:
         self._url = settings.label_studio_url
         self._key = settings.label_studio_api_key.get_secret_value() if settings.label_studio_api_key else ""
         self._timeout_s = settings.fetch_timeout_s
+        self._proxy = settings.label_studio_proxy
         self._access = ""
         self._access_until = 0.0
         self._lock = threading.Lock()
+
+    def session(self) -> requests.Session:
+        """For requests to Label Studio; not for several threads at once."""
+        return direct_session(self._proxy.get_secret_value() if self._proxy is not None else None)
 
     def absolute(self, path: str) -> str:
         """The URL of a path that Label Studio gave, e.g. /data/upload/1/x.png.
@@ -92,12 +98,13 @@ class LabelStudio:
 
     def _exchange(self) -> str:
         try:
-            answer = requests.post(
-                f"{self._url}/api/token/refresh",
-                json={"refresh": self._key},
-                timeout=self._timeout_s,
-                allow_redirects=False,
-            )
+            with self.session() as session:
+                answer = session.post(
+                    f"{self._url}/api/token/refresh",
+                    json={"refresh": self._key},
+                    timeout=self._timeout_s,
+                    allow_redirects=False,
+                )
         except requests.RequestException as error:
             raise PictureUnreachable(
                 f"Label Studio at {self._url} does not answer ({type(error).__name__}): is LABEL_STUDIO_URL right?"

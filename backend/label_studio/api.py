@@ -205,7 +205,7 @@ class LabelStudioApi:
     def _session(self) -> requests.Session:
         # one for each thread: requests does not promise that a session may be shared
         if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
+            self._local.session = self._auth.session()
         session: requests.Session = self._local.session
         return session
 

@@ -143,8 +143,10 @@ def check_label_studio(settings: Settings) -> Finding:
         return Finding(False, "LABEL_STUDIO_API_KEY is not set: make a token under Account & Settings")
     url = f"{settings.label_studio_url}/api/current-user/whoami"
     try:
-        headers = {"Authorization": LabelStudio(settings).authorization()}
-        answer = requests.get(url, headers=headers, timeout=settings.fetch_timeout_s, allow_redirects=False)
+        label_studio = LabelStudio(settings)
+        headers = {"Authorization": label_studio.authorization()}
+        with label_studio.session() as session:
+            answer = session.get(url, headers=headers, timeout=settings.fetch_timeout_s, allow_redirects=False)
     except BackendError as error:
         return Finding(False, str(error))
     except (requests.RequestException, ValueError) as error:

@@ -9,6 +9,7 @@ import socket
 import redis
 import requests
 
+from backend.net.direct import direct_session
 from backend.queueing import heartbeat
 from backend.queueing.connection import connect
 from backend.settings import Settings
@@ -25,7 +26,8 @@ def front(settings: Settings) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if address.version == 6 else host)
     auth = (settings.user, settings.password.get_secret_value()) if settings.password is not None else None
     try:
-        answer = requests.get(f"http://{host}:{settings.port}/health", auth=auth, timeout=_PATIENCE_S)
+        with direct_session() as session:
+            answer = session.get(f"http://{host}:{settings.port}/health", auth=auth, timeout=_PATIENCE_S)
     except requests.RequestException as error:
         return f"the front does not answer ({type(error).__name__})"
     return "" if answer.ok else f"the front answers {answer.status_code}: {answer.text[:200].strip()}"
