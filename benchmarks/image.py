@@ -32,11 +32,10 @@ from rich.table import Table
 from backend.system.memory import peak_bytes
 from benchmarks.bounds import Machine, Work, operations
 from benchmarks.labels import labels
-from model import PerceiveAnything, Prompt, Task
-from model.compute.linear import stock_kernels
+from benchmarks.plain import blocks, embed, endless, generate, torchs_kernels
+from model import PerceiveAnything, Prompt, Sampling, Task
 from model.errors import ModelError
-from model.language.qwen import Sampling
-from model.pam import REGIONS_ON_CPU, REGIONS_ON_GPU
+from model.reading import REGIONS_ON_CPU, REGIONS_ON_GPU
 from model.values.task import instruction
 
 PICTURE = Path(__file__).parent.parent / "demo" / "pictures" / "coffee.jpg"
@@ -114,7 +113,7 @@ class Bench:
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(max_new_tokens=self.tokens, suppress_end=True, repetition_penalty=1.0)
+        return Sampling(max_new_tokens=self.tokens, repetition_penalty=1.0)
 
     def prompts(self, count: int) -> list[Prompt]:
         """Boxes from a fixed seed, in the middle half to the whole of the picture."""
@@ -131,22 +130,24 @@ class Bench:
         """Token ids, region by region and task by task."""
         kept = embedding if embedding is not None else self.pam.encode(self.picture)
         asked = [instruction(task) for task in tasks]
-        return [
-            list(answer.token_ids)
-            for reading in self.pam.readings(self.pam.segment(kept, prompts))  # type: ignore[arg-type]
-            for row in self.pam.language.answer(reading.prefix, asked, self.sampling)
-            for answer in row
-        ]
+        with endless(self.pam.language):
+            return [
+                list(answer.token_ids)
+                for reading in self.pam.readings(self.pam.segment(kept, prompts))  # type: ignore[arg-type]
+                for row in self.pam.language.answer(reading.prefix, asked, self.sampling)
+                for answer in row
+            ]
 
     def plain(self, prompts: Sequence[Prompt], tasks: Sequence[Task]) -> list[list[int]]:
         """The same tokens, the reference's way."""
         found = []
-        with stock_kernels() if self.stock else nullcontext():
+        language = self.pam.language
+        with endless(language), torchs_kernels(self.pam) if self.stock else nullcontext():
             for prompt in prompts:
                 for task in tasks:
                     (region,) = self.pam.segment(self.pam.encode(self.picture), [prompt])
-                    vectors = self.pam.language.embed(self.pam.image_blocks([region])[0], instruction(task))
-                    (answer,) = self.pam.language.generate([vectors], self.sampling)
+                    vectors = embed(language, blocks(self.pam, [region])[0], instruction(task))
+                    (answer,) = generate(language, [vectors], self.sampling)
                     found.append(list(answer.token_ids))
         return found
 

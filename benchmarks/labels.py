@@ -19,6 +19,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.plain import blocks, embed
 from model import PerceiveAnything, Prompt, Region, Task
 from model.values.task import instruction
 from tiny.art import kinds
@@ -37,7 +38,7 @@ def labels(count: int) -> list[str]:
 def one_at_a_time(pam: PerceiveAnything, region: Region, candidates: Sequence[str]) -> np.ndarray:
     """The plain way, float32 (N,): prompt and label in one sequence, once for each label."""
     language = pam.language
-    prompt = language.embed(pam.image_blocks([region])[0], instruction(Task.RECOGNIZE))
+    prompt = embed(language, blocks(pam, [region])[0], instruction(Task.RECOGNIZE))
     table = language.model.get_input_embeddings()
     scores = []
     for candidate in candidates:

@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.labels import PICTURE, labels
-from model import PerceiveAnything, Prompt, Task
+from benchmarks.plain import endless
+from model import PerceiveAnything, Prompt, Sampling, Task
 from model.compute.quantized import EightBitLinear
 from model.errors import ModelError
-from model.language.qwen import Sampling
 from model.values.task import instruction
 
 TASKS = (Task.RECOGNIZE, Task.BRIEF)
@@ -32,11 +32,16 @@ def steps(pam: PerceiveAnything, tokens: int) -> dict[str, Callable[[], object]]
     """What is timed, of one region."""
     (region,) = pam.segment(pam.encode(Image.open(PICTURE).convert("RGB")), [Prompt(box=(170, 10, 410, 310))])
     reading, names = pam.read([region]), labels(100)
-    sampling = Sampling(max_new_tokens=tokens, suppress_end=True, repetition_penalty=1.0)
+    sampling = Sampling(max_new_tokens=tokens, repetition_penalty=1.0)
     asked = [instruction(task) for task in TASKS]
+
+    def texts() -> None:
+        with endless(pam.language):
+            pam.language.answer(reading.prefix, asked, sampling)
+
     return {
         "prompt": lambda: pam.read([region]),
-        f"{tokens} tokens of {len(TASKS)} texts": lambda: pam.language.answer(reading.prefix, asked, sampling),
+        f"{tokens} tokens of {len(TASKS)} texts": texts,
         f"{len(names)} labels": lambda: pam.score(reading, names),
     }
 

@@ -29,7 +29,7 @@ from benchmarks.charts import panels
 from benchmarks.labels import PICTURE, labels
 from benchmarks.serve import ROOT, annotate
 from demo.__main__ import pictures_on_http, stack
-from model import Embedding, PerceiveAnything, Prompt, Task
+from model import Embedding, PerceiveAnything, Prompt, Sampling, Task
 
 
 def perceive(pam: PerceiveAnything, picture: Image.Image, regions: int, names: Sequence[str]) -> None:
@@ -38,7 +38,7 @@ def perceive(pam: PerceiveAnything, picture: Image.Image, regions: int, names: S
     spots = rng.uniform(0.1, 0.9, (regions, 2)) * picture.size
     found = pam.segment(pam.encode(picture), [Prompt(points=[(float(x), float(y), 1)]) for x, y in spots])
     reading = pam.read(found)
-    pam.describe(reading, [Task.RECOGNIZE, Task.BRIEF], max_new_tokens=24)
+    pam.describe(reading, [Task.RECOGNIZE, Task.BRIEF], sampling=Sampling(max_new_tokens=24))
     if names:
         pam.score(reading, names)
 

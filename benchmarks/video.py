@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import Progress
 
-from model import PerceiveAnything, Prompt, Video, VideoTask, open_video
+from model import PerceiveAnything, Prompt, Sampling, Video, VideoTask, open_video
 from model.video.overlay import write_video
 
 GROWTH_LIMIT_MB = 150
@@ -73,7 +73,7 @@ def measure(pam: PerceiveAnything, video: Video, console: Console) -> Curve:
                 curve.clock_s.append(time.perf_counter() - begin)
                 curve.memory_mb.append(process.memory_info().rss / 2**20)
             progress.advance(bar)
-    pam.describe_video(tracking.tracks[0], [VideoTask.CAPTION], max_new_tokens=16)
+    pam.describe_video(tracking.tracks[0], [VideoTask.CAPTION], sampling=Sampling(max_new_tokens=16))
     curve.video_s.append(video.duration_s)
     curve.clock_s.append(time.perf_counter() - begin)
     curve.memory_mb.append(process.memory_info().rss / 2**20)

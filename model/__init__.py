@@ -29,14 +29,17 @@ if TYPE_CHECKING:
         VideoError,
         VideoTooLargeError,
     )
-    from model.pam import PerceiveAnything, Reading
+    from model.pam import PerceiveAnything
+    from model.reading import Reading
     from model.values.embedding import Embedding
     from model.values.image import open_picture
     from model.values.prompt import Prompt
     from model.values.region import Perception, Region, Segment, Text, Texts
+    from model.values.sampling import Sampling
     from model.values.task import LANGUAGES, Task, VideoTask
+    from model.video.opening import open_video
     from model.video.prompt import FramePrompt
-    from model.video.source import Chosen, Limits, Video, open_video
+    from model.video.source import Chosen, Limits, Video
     from model.video.stream import Event
     from model.video.track import Progress, Sighting, Track, TrackedFrame, Tracking
 
@@ -51,10 +54,11 @@ _HOME = {
     "PromptError": "errors",
     "open_picture": "values.image",
     "PerceiveAnything": "pam",
-    "Reading": "pam",
+    "Reading": "reading",
     "Prompt": "values.prompt",
     "Perception": "values.region",
     "Region": "values.region",
+    "Sampling": "values.sampling",
     "Text": "values.region",
     "Texts": "values.region",
     "LANGUAGES": "values.task",
@@ -73,7 +77,7 @@ _HOME = {
     "VideoError": "errors",
     "VideoTask": "values.task",
     "VideoTooLargeError": "errors",
-    "open_video": "video.source",
+    "open_video": "video.opening",
 }
 
 __all__ = [
@@ -95,6 +99,7 @@ __all__ = [
     "PromptError",
     "Reading",
     "Region",
+    "Sampling",
     "Segment",
     "Sighting",
     "Task",

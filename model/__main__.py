@@ -150,9 +150,9 @@ def _stream(options: argparse.Namespace) -> int:
 
 def _perceive(options: argparse.Namespace) -> int:
     prompts = _prompts(options)
-    from model import open_picture
+    from model import Sampling, open_picture
     from model.video import command
-    from model.video.source import is_video
+    from model.video.opening import is_video
 
     if is_video(options.image):
         video, frame = command.open_thinned(options.image, options)
@@ -172,8 +172,7 @@ def _perceive(options: argparse.Namespace) -> int:
         prompts,
         tasks,
         options.language,
-        options.temperature,
-        options.max_new_tokens,
+        Sampling(options.temperature, options.max_new_tokens),
         refine_masks=options.refine,
     )
     if options.out:

@@ -3,61 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from model.compute.batches import batch_by_batch, fitting, in_batches
+from model.compute.batches import fitting, in_batches
 from model.compute.device import pick_device, pick_dtype, quantizes
 from model.compute.linear import quicken
 from model.compute.quantized import quantize as eight_bits
 from model.language.likelihood import TOKENS_PER_CHUNK, answer_ids, log_likelihoods
 from model.language.prefix import Prefix
-from model.language.qwen import Language, Sampling
+from model.language.qwen import Language
 from model.loading.checkpoint import Checkpoint
 from model.perceiver import Vision
+from model.reading import Reader, Reading
 from model.sam.compile import compile_encoder
 from model.sam.proposals import Wanted, propose
 from model.sam.tower import Tower
 from model.values.embedding import Embedding
 from model.values.image import as_rgb
 from model.values.prompt import Prompt
-from model.values.region import Perception, Region, Segment, Text, Texts
+from model.values.region import Perception, Region, Segment, Texts
+from model.values.sampling import GREEDY, Sampling
 from model.values.task import Task, instruction
-from model.video.verbs import VideoVerbs
-
-REGIONS_ON_CPU, REGIONS_ON_GPU = 8, 64
-"""Regions that are answered together with all their tasks, at most; fewer where memory is short.
-
-On a CPU more would only take memory: eight rows already share each reading of the weights.
-"""
-
-TOKENS_ON_CPU, TOKENS_ON_GPU = 1 << 10, 1 << 15
-"""Prompt tokens that are read together, at most; a CPU is busy with those of one region."""
+from model.video.verbs import Videos
 
 PICTURES_ON_GPU = 8
 """Pictures that are encoded together on a GPU, at most; on a CPU one keeps it busy."""
 
-Found = TypeVar("Found")
 
-
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """Regions whose prompts have been read: the language model's keys and values of them."""
-
-    regions: tuple[Segment, ...]
-    prefix: Prefix
-
-    def __len__(self) -> int:
-        return len(self.regions)
-
-
-class PerceiveAnything(VideoVerbs):
+class PerceiveAnything:
     """Segment, recognize, explain and caption regions of pictures and videos.
 
     Make one with `from_pretrained`. The methods may be called from several threads; each call is complete in itself.
@@ -65,6 +43,7 @@ class PerceiveAnything(VideoVerbs):
     Attributes:
         name: the name or folder it was loaded from.
         version: `<name>@<fingerprint>`, changes only when configuration or weights change.
+        video: what it does with videos; `track`, `describe_video`, `stream` and `watch` are its verbs.
     """
 
     def __init__(self, tower: Tower, vision: Vision, language: Language, name: str = "pam", version: str = "") -> None:
@@ -74,6 +53,11 @@ class PerceiveAnything(VideoVerbs):
         self.name = name
         for module in (tower.sam, vision, language.model):
             quicken(module)
+        self._reader = Reader(vision, language, tower.image_size // 16)
+        self.video = Videos(tower, vision, language)
+        # its verbs are at hand here too
+        self.track, self.describe_video = self.video.track, self.video.describe
+        self.stream, self.watch = self.video.stream, self.video.watch
         self.version = version or name
 
     @classmethod
@@ -141,7 +125,7 @@ class PerceiveAnything(VideoVerbs):
     def encode_all(self, images: Sequence[Image.Image | np.ndarray]) -> list[Embedding]:
         """Encode pictures together, on a GPU as many at once as fit; see `encode`."""
         pictures = [as_rgb(image) for image in images]
-        most = 1 if self._on_cpu else PICTURES_ON_GPU
+        most = 1 if self.device.type == "cpu" else PICTURES_ON_GPU
         return in_batches(pictures, self.tower.encode, fitting(self.device, self.tower.bytes_to_encode, most))
 
     def segment(
@@ -203,10 +187,7 @@ class PerceiveAnything(VideoVerbs):
         regions: Sequence[Segment] | Reading,
         tasks: Sequence[Task | str] = (Task.RECOGNIZE, Task.BRIEF),
         language: str = "en",
-        temperature: float = 0.0,
-        max_new_tokens: int = 64,
-        repetition_penalty: float | None = None,
-        seed: int | None = None,
+        sampling: Sampling = GREEDY,
     ) -> list[Texts]:
         """The texts of each region by task, regions and tasks in their order.
 
@@ -214,29 +195,14 @@ class PerceiveAnything(VideoVerbs):
             regions: from `segment` or `track` of this model, or read already (`read`).
             tasks: `Task`s (or their values); any other string is asked as it stands.
             language: "en" or "zh".
-            temperature: 0 is greedy.
-            max_new_tokens: of each text, the end token included.
-            repetition_penalty: None takes the checkpoint's generation_config.json.
-            seed: for temperature > 0.
+            sampling: how they are drawn.
 
         Raises:
-            ValueError: an unknown language, an empty instruction, or a number out of its range.
+            ValueError: an unknown language or an empty instruction.
         """
-        sampling = Sampling(temperature, max_new_tokens, repetition_penalty, seed)
-        wanted = list(dict.fromkeys(_task(task) for task in tasks))
-        instructions = [instruction(task, language) for task in wanted]
-
-        def texts(prefix: Prefix) -> list[Texts]:
-            answers = self.language.answer(prefix, instructions, sampling)
-            return [
-                {
-                    task: Text(task, language, a.string, a.token_ids, a.mean_logprob, a.finished)
-                    for task, a in zip(wanted, row, strict=True)
-                }
-                for row in answers
-            ]
-
-        return self._of_each(regions, texts, self.language.bytes_of(max_new_tokens) * max(1, len(wanted)))
+        asked = {task: instruction(task, language) for task in map(_task, tasks)}
+        each = self.language.bytes_of(sampling.max_new_tokens) * max(1, len(asked))
+        return self._reader.of_each(regions, lambda p: self.language.texts(p, asked, language, sampling), each)
 
     def score(
         self,
@@ -268,7 +234,7 @@ class PerceiveAnything(VideoVerbs):
             found = log_likelihoods(self.language, prefix, self.language.question_ids(prefix, asked), answers)
             return list(found.float().cpu().numpy())
 
-        rows = self._of_each(regions, scores, self.language.bytes_of(TOKENS_PER_CHUNK))
+        rows = self._reader.of_each(regions, scores, self.language.bytes_of(TOKENS_PER_CHUNK))
         return np.array(rows, dtype=np.float32).reshape(len(rows), len(answers))
 
     def read(self, regions: Sequence[Segment]) -> Reading:
@@ -277,41 +243,11 @@ class PerceiveAnything(VideoVerbs):
         What is read takes memory on the device as long as it is kept: two vectors a layer and token. `readings` keeps
         no more of it than fits.
         """
-
-        def prefix(part: Sequence[Segment]) -> Prefix:
-            return self.language.read(self.image_blocks(part))
-
-        together = (TOKENS_ON_CPU if self._on_cpu else TOKENS_ON_GPU) // self._prompt_tokens
-        parts = batch_by_batch(regions, prefix, self._regions_that_fit(max(1, together)))
-        return Reading(tuple(regions), Prefix.join(parts, len(regions)))
+        return self._reader.read(regions)
 
     def readings(self, regions: Sequence[Segment]) -> Iterator[Reading]:
         """Read as many regions as memory has room for, then the next ones: all of them, in their order."""
-        most = REGIONS_ON_CPU if self._on_cpu else REGIONS_ON_GPU
-        return batch_by_batch(regions, self.read, self._regions_that_fit(most))
-
-    def _regions_that_fit(self, most: int) -> int:
-        return fitting(self.device, self.language.bytes_to_read(self._prompt_tokens), most)
-
-    @property
-    def _prompt_tokens(self) -> int:
-        """Vectors of a region's prompt, nearly: those of the picture."""
-        return (self.tower.image_size // 32) ** 2
-
-    @property
-    def _on_cpu(self) -> bool:
-        return self.device.type == "cpu"
-
-    def _of_each(
-        self, regions: Sequence[Segment] | Reading, work: Callable[[Prefix], Sequence[Found]], bytes_each: int
-    ) -> list[Found]:
-        """The results of work on as many regions' prefixes at a time as fit, one result for each region."""
-        if not isinstance(regions, Reading):
-            return [found for reading in self.readings(regions) for found in self._of_each(reading, work, bytes_each)]
-        prefix = regions.prefix
-        numbers = range(len(regions))
-        most = fitting(self.device, bytes_each, max(1, len(regions)))
-        return in_batches(numbers, lambda part: work(prefix.part(part[0], part[-1] + 1)), most)
+        return self._reader.readings(regions)
 
     def perceive(
         self,
@@ -319,10 +255,7 @@ class PerceiveAnything(VideoVerbs):
         prompts: Sequence[Prompt],
         tasks: Sequence[Task | str] = (Task.RECOGNIZE, Task.BRIEF),
         language: str = "en",
-        temperature: float = 0.0,
-        max_new_tokens: int = 64,
-        repetition_penalty: float | None = None,
-        seed: int | None = None,
+        sampling: Sampling = GREEDY,
         refine_masks: bool = False,
     ) -> Perception:
         """Encode (unless an embedding is given), segment and describe in one call; arguments as in the three verbs."""
@@ -335,20 +268,13 @@ class PerceiveAnything(VideoVerbs):
         encoded = time.perf_counter()
         regions = self.segment(embedding, prompts, refine_masks)
         segmented = time.perf_counter()
-        texts = self.describe(regions, tasks, language, temperature, max_new_tokens, repetition_penalty, seed)
+        texts = self.describe(regions, tasks, language, sampling)
         seconds = {
             "encode": encode_s,
             "segment": segmented - encoded,
             "describe": time.perf_counter() - segmented,
         }
         return Perception(embedding, regions, texts, seconds)
-
-    @torch.no_grad()
-    def image_blocks(self, regions: Sequence[Segment]) -> torch.Tensor:
-        """The vectors that stand for each region in the language model's prompt: (R, K, hidden), K = (n/2)² + 18."""
-        image = torch.stack([region.features.image for region in regions])
-        tokens = torch.stack([region.features.mask_tokens for region in regions])
-        return self.vision(image, tokens)
 
 
 def _task(task: Task | str) -> Task | str:

@@ -6,10 +6,14 @@ the class of the `sam2` package is used as it is and the published parameter nam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from sam2.modeling.position_encoding import PositionEmbeddingRandom
 from sam2.modeling.sam.transformer import TwoWayTransformer
 from torch import nn
+
+from model.values.region import RegionFeatures
 
 SEMANTIC_TOKENS = 16
 MASK_TOKENS = 2
@@ -73,9 +77,18 @@ class Vision(nn.Module):
         self.semT_newline = nn.Parameter(torch.empty(hidden))
         self.frame_newline = nn.Parameter(torch.empty(hidden))
 
+    @staticmethod
+    def length(side: int) -> int:
+        """Vectors of a region's image block, for image features of side n."""
+        return (side // 2) ** 2 + SEMANTIC_TOKENS + 2
+
     @property
     def dtype(self) -> torch.dtype:
         return self.image_newline.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.image_newline.device
 
     def cast(self, dtype: torch.dtype) -> Vision:
         """Cast all parameters but the positional matrix, which stays float32 (see SemanticPerceiver.forward)."""
@@ -87,6 +100,17 @@ class Vision(nn.Module):
         """The image block of the prompt: (B, (n/2)² + 1 + 16 + 1, hidden), 1042 vectors for the published n = 64."""
         tokens, semantic = self.vision_resampler(image.to(self.dtype), mask_tokens.to(self.dtype))
         return self._block(tokens, semantic)
+
+    @torch.no_grad()
+    def blocks(self, regions: Sequence[RegionFeatures]) -> torch.Tensor:
+        """The vectors that stand for each region in the language model's prompt: (R, K, hidden), see `forward`."""
+        found: torch.Tensor = self(*_stacked(regions))
+        return found
+
+    @torch.no_grad()
+    def clip_block(self, frames: Sequence[RegionFeatures]) -> torch.Tensor:
+        """The vectors that stand for a clip in the prompt: (K, hidden), see `clip`."""
+        return self.clip(*_stacked(frames))
 
     def clip(self, images: torch.Tensor, mask_tokens: torch.Tensor) -> torch.Tensor:
         """The block of a clip of F frames: (K, hidden), 5168 vectors for the published n = 64 and 16 frames.
@@ -108,3 +132,7 @@ class Vision(nn.Module):
         newline = self.image_newline.expand(len(tokens), 1, -1)
         end = self.semT_newline.expand(len(tokens), 1, -1)
         return torch.cat([self.mm_projector_img(tokens), newline, self.mm_projector_semT(semantic), end], dim=1)
+
+
+def _stacked(features: Sequence[RegionFeatures]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.stack([f.image for f in features]), torch.stack([f.mask_tokens for f in features])

@@ -15,7 +15,7 @@ from benchmarks.bounds import Machine, Work, operations
 from benchmarks.image import Patience
 from benchmarks.soak import slope
 from benchmarks.weights import write
-from model import PerceiveAnything, Prompt, Task
+from model import PerceiveAnything, Prompt, Sampling, Task
 
 
 def test_pictures(small_checkpoint: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_random_weights_of_a_released_shape_load(tmp_path: Path) -> None:
     pam = PerceiveAnything.from_pretrained(tmp_path, device="cpu", dtype="bfloat16")
     assert pam.language.model.lm_head.weight.shape == (2500, 64)
     picture = torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()
-    found = pam.perceive(picture, [Prompt(points=[(30, 20, 1)])], [Task.BRIEF], max_new_tokens=2)
+    found = pam.perceive(picture, [Prompt(points=[(30, 20, 1)])], [Task.BRIEF], sampling=Sampling(max_new_tokens=2))
     assert len(found.texts[0][Task.BRIEF].token_ids) <= 2
 
 

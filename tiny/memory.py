@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional
 
 from model.sam.tower import Decoded, Tower
 from model.values.embedding import Embedding
+from model.video.memory import Remembered, pointer, remembered, with_memories
 from tiny import segmentation
 from tiny.batch import MEAN, STD
 from tiny.clips import SEEN, Act, Director
@@ -43,6 +44,10 @@ _PARTS = (
 _PLANS = {"box": 0.6, "click": 0.3, "clicks": 0.1}
 _LENGTH = 24  # frames of a stored clip
 _CALM = 0.4  # share of the pieces left out in which the thing is always seen: to know that it is gone is learned last
+
+
+_Past = tuple[Remembered, Remembered]
+"""What is remembered of the prompted frames, and of the others."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,7 @@ def losses(sam: SAM2Base, batch: Scraps, rng: Generator) -> dict[str, Tensor]:
     targets = functional.avg_pool2d(torch.from_numpy(batch.masks).float(), 4).to(batch.pictures.device)
     plan = str(rng.choice(list(_PLANS), p=list(_PLANS.values())))
     sums: dict[str, list[Tensor]] = defaultdict(list)
-    past: dict[str, dict[int, dict[str, object]]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    past: _Past = ({}, {})
     for time in range(frames):
         top = each[time][-1]
         if time == 0:
@@ -195,8 +200,7 @@ def losses(sam: SAM2Base, batch: Scraps, rng: Generator) -> dict[str, Tensor]:
         sums["score right"].append(((out.score[:, 0] > 0) == there).float().mean().detach())
         for name, value in _mask_losses(out.logits[there, 0], targets[time][there]).items():
             sums[name if time else f"first {name}"].append(value)
-        key = "non_cond_frame_outputs" if time else "cond_frame_outputs"
-        past[key][time] = _memory(sam, top, out.logits[:, 0], out.tokens[:, 0], out.score, prompted=time == 0)
+        past[time > 0][time] = _memory(sam, top, out.logits[:, 0], out.tokens[:, 0], out.score[:, 0], time == 0)
     return {name: torch.stack(values).mean() for name, values in sums.items()}
 
 
@@ -220,20 +224,8 @@ def _nothing(top: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros(rows, 1, 2, device=top.device), -torch.ones(rows, 1, dtype=torch.int32, device=top.device)
 
 
-def _remember(
-    sam: SAM2Base, top: Tensor, past: dict[str, dict[int, dict[str, object]]], time: int, count: int
-) -> Tensor:
-    position = sam.image_encoder.neck.position_encoding(top)
-    seen: Tensor = sam._prepare_memory_conditioned_features(
-        frame_idx=time,
-        is_init_cond_frame=False,
-        current_vision_feats=[_flat(top)],
-        current_vision_pos_embeds=[_flat(position)],
-        feat_sizes=[top.shape[-2:]],
-        output_dict=past,
-        num_frames=max(count, sam.max_obj_ptrs_in_encoder),
-    )
-    return seen
+def _remember(sam: SAM2Base, top: Tensor, past: _Past, time: int, count: int) -> Tensor:
+    return with_memories(sam, top, *past, time, max(count, sam.max_obj_ptrs_in_encoder))
 
 
 @torch.no_grad()
@@ -242,47 +234,30 @@ def follow(tower: Tower, pictures: Tensor, box: tuple[int, int, int, int]) -> li
     sam = tower.sam
     levels = sam.forward_image(pictures)["backbone_fpn"]
     side = tower.image_size
-    past: dict[str, dict[int, dict[str, object]]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    past: _Past = ({}, {})
     found: list[Decoded] = []
     for time in range(len(pictures)):
         finest, finer, top = (level[time : time + 1].float() for level in levels)
         coords, labels = _nothing(top)
-        seen = top
         if time:
-            # the tower adds the embedding of no memory, which is for pictures
-            seen = _remember(sam, top, past, time, len(pictures)).float() - sam.no_mem_embed.view(1, -1, 1, 1)
+            seen = _remember(sam, top, past, time, len(pictures)).float()
+            out = tower.decode_features(seen, (finest, finer), coords, labels)
         else:
             coords = torch.tensor([[box[:2], box[2:]]], dtype=torch.float32, device=top.device)
             labels = torch.tensor([[2, 3]], dtype=torch.int32, device=top.device)
-        out = tower.decode(Embedding(side, side, seen, (finest, finer)), coords, labels, None)
+            out = tower.decode(Embedding(side, side, top, (finest, finer)), coords, labels, None)
         found.append(out)
-        key = "non_cond_frame_outputs" if time else "cond_frame_outputs"
-        score = out.object_scores[:, None]
-        past[key][time] = _memory(sam, top, out.mask_logits, out.mask_tokens[:, 1], score, prompted=time == 0)
+        past[time > 0][time] = _memory(sam, top, out.mask_logits, out.mask_tokens[:, 1], out.object_scores, time == 0)
     return found
 
 
 def _memory(
     sam: SAM2Base, top: Tensor, logits: Tensor, token: Tensor, score: Tensor, prompted: bool
 ) -> dict[str, object]:
-    """What SAM 2 keeps of a frame, from the low-res mask logits (B, 4n, 4n), its token (B, 256) and score (B, 1)."""
-    logits = torch.where(score[:, :, None] > 0, logits, torch.full_like(logits, -1024.0))[:, None]
-    full = functional.interpolate(logits, (sam.image_size, sam.image_size), mode="bilinear", align_corners=False)
-    features, position = sam._encode_new_memory(
-        current_vision_feats=[_flat(top)],
-        feat_sizes=[top.shape[-2:]],
-        pred_masks_high_res=full,
-        object_score_logits=score,
-        is_mask_from_pts=prompted,
-    )
-    seen = (score > 0).float()
-    pointer = seen * sam.obj_ptr_proj(token) + (1 - seen) * sam.no_obj_ptr
-    return {"maskmem_features": features, "maskmem_pos_enc": position, "obj_ptr": pointer}
-
-
-def _flat(features: Tensor) -> Tensor:
-    """(B, C, n, n) → (n·n, B, C)."""
-    return features.flatten(2).permute(2, 0, 1)
+    """What SAM 2 keeps of a frame, from the low-res mask logits (B, 4n, 4n), its token (B, 256) and score (B,)."""
+    logits = torch.where(score[:, None, None] > 0, logits, torch.full_like(logits, NO_OBJ_SCORE))
+    features, position = remembered(sam, top, logits, score, prompted)
+    return {"maskmem_features": features, "maskmem_pos_enc": position, "obj_ptr": pointer(sam, token, score)}
 
 
 WEIGHTS = {"dice": 1.0, "bce": 4.0, "score": 0.4, "first dice": 0.5, "first bce": 2.0}

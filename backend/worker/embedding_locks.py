@@ -81,7 +81,14 @@ class EmbeddingLocks:
         except redis.RedisError as error:
             log.warning("Redis does not answer (%s): the picture is encoded here", type(error).__name__)
             return None
-        return Embedding.from_bytes(found[1]) if found is not None and found[1] else None
+        if found is None or not found[1]:
+            return None
+        try:
+            return Embedding.from_bytes(found[1])
+        except ValueError as error:
+            # of a worker before an upgrade
+            log.warning("what another worker encoded cannot be read (%s): the picture is encoded here", error)
+            return None
 
     def _key(self, content: str) -> str:
         return f"{_CLAIM}{self._version}:{content}"

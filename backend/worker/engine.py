@@ -96,10 +96,13 @@ class Engine:
         """Run the whole path once, so that the first click does not pay for lazy initialisation."""
         from PIL import Image
 
-        from model import Prompt, Task
+        from model import Prompt, Sampling, Task
 
         found = self._pam.perceive(
-            Image.new("RGB", (64, 64), "gray"), [Prompt(points=[(32, 32, 1)])], [Task.BRIEF], "en", 0.0, 2
+            Image.new("RGB", (64, 64), "gray"),
+            [Prompt(points=[(32, 32, 1)])],
+            [Task.BRIEF],
+            sampling=Sampling(max_new_tokens=2),
         )
         self._pam.score(found.regions, ["a", "b"])
 

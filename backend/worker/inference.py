@@ -14,6 +14,7 @@ from backend.job import Group, JobReply, JobRequest, LabelReply, RegionReply, Te
 from backend.settings import Settings
 from backend.worker.choosing import best_label
 from backend.worker.embeddings import Embeddings, Seen
+from model.values.sampling import Sampling
 
 if TYPE_CHECKING:
     from model import Embedding, PerceiveAnything, Prompt, Reading, Region, Segment
@@ -142,11 +143,12 @@ class Step:
     def _texts(self, reading: Reading, asked: Sequence[TextAsk], max_new_tokens: int) -> list[dict[str, TextReply]]:
         """For each region its texts by `TextAsk.key`."""
         texts: list[dict[str, TextReply]] = [{} for _ in reading.regions]
+        sampling = Sampling(max_new_tokens=max_new_tokens)
         by_language = defaultdict(list)
         for ask in asked:
             by_language[ask.language].append(ask)
         for language, asks in by_language.items():
-            found = self._pam.describe(reading, [a.task for a in asks], language, max_new_tokens=max_new_tokens)
+            found = self._pam.describe(reading, [a.task for a in asks], language, sampling)
             for mine, said in zip(texts, found, strict=True):
                 for ask in asks:
                     text = said[ask.task]

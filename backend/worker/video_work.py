@@ -32,6 +32,7 @@ from backend.job import (
 from backend.settings import Settings
 from backend.worker.choosing import best_label
 from backend.worker.video_checkpoint import Checkpoint, ObjectSoFar
+from model.values.sampling import Sampling
 from model.values.task import Task, VideoTask, video_instruction
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class ClipWork:
         self._pictures = pictures
         self._address = address
         self._ask = ask
-        self._tokens = max_new_tokens
+        self._sampling = Sampling(max_new_tokens=max_new_tokens)
         self._objects = [_Object() for _ in ask.objects]
         self._texts: dict[str, TextReply] = {}
         self._labels: tuple[LabelReply, ...] = ()
@@ -271,7 +272,7 @@ class ClipWork:
             tasks: list[Task | VideoTask | str] = [
                 VideoTask.CAPTION if ask.task is Task.BRIEF else ask.task for ask in mine
             ]
-            said = self._pam.describe_video(track, tasks, language, max_new_tokens=self._tokens)
+            said = self._pam.describe_video(track, tasks, language, self._sampling)
             words |= {ask.key: _text(said[task]) for ask, task in zip(mine, tasks, strict=True)}
         return words
 
@@ -293,7 +294,7 @@ class ClipWork:
             box = found.box_before(float(video.timestamps_s[begin])) or box
         rest = Chosen(video, range(begin, video.frame_count))
         prompt = Prompt(box=self._pixels(ClipMark(time_s=first_s, box=box)))
-        for event in self._pam.watch(rest, prompt, self._ask.events, self._tokens, said):
+        for event in self._pam.watch(rest, prompt, self._ask.events, self._sampling, said):
             if event is None:
                 yield
                 continue

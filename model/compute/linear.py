@@ -7,8 +7,7 @@ for each row of a small batch. oneDNN ships inside torch and does neither; the w
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from sam2.modeling.backbones.hieradet import MultiScaleAttention
@@ -24,19 +23,6 @@ _NUMBERS_IN_CACHE = 1 << 20
 """Numbers that are made at a time by an MLP (hidden) or by attention within windows (queries, keys, values), on the
 CPU: 4 MB, which its cache holds."""
 
-_stock = False
-
-
-@contextmanager
-def stock_kernels() -> Iterator[None]:
-    """All layers compute as torch does by itself while the block runs, in the whole process: for comparisons."""
-    global _stock
-    before, _stock = _stock, True
-    try:
-        yield
-    finally:
-        _stock = before
-
 
 class QuickLinear(nn.Linear):
     """An `nn.Linear` with another way to compute the same, where that is quicker."""
@@ -44,8 +30,7 @@ class QuickLinear(nn.Linear):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         weight = self.weight
         if (
-            _stock
-            or not rows.is_cpu
+            not rows.is_cpu
             or rows.dtype != torch.float32
             or weight.dtype != torch.float32
             or (weight.numel() < _LEAST_WEIGHTS and rows.numel() * len(weight) < _LEAST_PRODUCTS)
@@ -64,7 +49,7 @@ class FrugalMLP(MLP):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         flat = rows.reshape(-1, rows.shape[-1])
         each = max(1, _NUMBERS_IN_CACHE // self.layers[0].out_features)
-        if _stock or not rows.is_cpu or len(flat) <= each or torch.is_grad_enabled():
+        if not rows.is_cpu or len(flat) <= each or torch.is_grad_enabled():
             whole: torch.Tensor = super().forward(rows)
             return whole
         return _in_pieces(super().forward, flat, each).view(*rows.shape[:-1], -1)
@@ -76,7 +61,7 @@ class FrugalAttention(MultiScaleAttention):
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         count, height, width, _ = windows.shape
         each = max(1, _NUMBERS_IN_CACHE // (height * width * self.qkv.out_features))
-        if _stock or not windows.is_cpu or count <= each or torch.is_grad_enabled():
+        if not windows.is_cpu or count <= each or torch.is_grad_enabled():
             whole: torch.Tensor = super().forward(windows)
             return whole
         return _in_pieces(super().forward, windows, each)

@@ -7,12 +7,11 @@ launches them at once, but only with the same shapes at the same addresses: rows
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import torch
+from transformers import Qwen2ForCausalLM
 
-if TYPE_CHECKING:
-    from model.language.grid import Grid
+from model.language.prefix import KeyValues, Prefix, read_on
 
 _EAGER_STEPS = 2
 """Steps before a graph is captured: what kernels prepare once must not be part of it."""
@@ -21,17 +20,29 @@ log = logging.getLogger(__name__)
 
 
 class FixedStep:
-    """Reads one token for each row of a grid; captured and replayed on a GPU, computed as it stands elsewhere."""
+    """Reads one token for each row; captured and replayed on a GPU, computed as it stands elsewhere.
 
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
-        rows, device = len(grid.hidden), grid.hidden.device
-        self._ids = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._slot = torch.tensor([grid.kept.used], device=device)
-        self._columns = torch.arange(grid.kept.room, device=device)
-        self._seen = grid.seen.clone()
-        self._places = grid.places.clone()
-        self._hidden = torch.zeros_like(grid.hidden)
+    Args:
+        model, prefix, kept: of the rows, which belong to this object from now on.
+        seen: (B, room) boolean, which of a row's own tokens it sees.
+        places: (B,) int64, position of each row's next token.
+        hidden: (B, hidden) behind the newest token of each row.
+    """
+
+    def __init__(
+        self,
+        model: Qwen2ForCausalLM,
+        prefix: Prefix,
+        kept: KeyValues,
+        seen: torch.Tensor,
+        places: torch.Tensor,
+        hidden: torch.Tensor,
+    ) -> None:
+        self._model, self._prefix, self._kept = model, prefix, kept
+        self._ids = torch.zeros_like(places)
+        self._slot = torch.tensor([kept.used], device=hidden.device)
+        self._columns = torch.arange(kept.room, device=hidden.device)
+        self._seen, self._places, self._hidden = seen.clone(), places.clone(), hidden.clone()
         self._done = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -52,10 +63,10 @@ class FixedStep:
 
     def _compute(self) -> None:
         """From buffers into buffers, no number of it on the host."""
-        grid = self._grid
         self._seen.logical_or_(self._columns == self._slot)
-        vectors = grid.model.get_input_embeddings()(self._ids)[:, None]
-        out = grid.forward(vectors, self._seen[:, None, None], self._places[:, None], slot=self._slot)
+        vectors = self._model.get_input_embeddings()(self._ids)[:, None]
+        self._kept.slot = self._slot
+        out = read_on(self._model, self._prefix, self._kept, vectors, self._seen[:, None, None], self._places[:, None])
         self._hidden.copy_(out[:, -1])
         self._places.add_(1)
         self._slot.add_(1)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import LogitsProcessorList, Qwen2ForCausalLM
 
 from model.language.graph import FixedStep
-from model.language.prefix import KeyValues, Prefix
+from model.language.prefix import KeyValues, Prefix, read_on
 
 _LOOK_EVERY = 8
 """Steps between two looks at which rows are finished, on a GPU: each look waits for everything queued before it."""
@@ -103,17 +102,22 @@ class Grid:
         self.seen[:, :width] = real
         self.seen = self.seen.repeat(regions, 1)
         self.places = (prefix.length + width - pads).repeat(regions)
-        out = self.forward(
+        out = self._read(
             table(ids).repeat(regions, 1, 1),
             seen[:, None].repeat(regions, 1, 1, 1),
             (prefix.length + (columns - pads[:, None]).clamp(min=0)).repeat(regions, 1),
         )
         self.hidden = out[:, -1]
-        self._fixed = FixedStep(self) if fixed else None
+        self._fixed = None
+        if fixed:
+            self._fixed = FixedStep(model, prefix, self.kept, self.seen, self.places, self.hidden)
 
     @property
     def fixed(self) -> bool:
         return self._fixed is not None
+
+    def _read(self, vectors: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        return read_on(self.model, self.prefix, self.kept, vectors, mask, positions)
 
     def logits(self) -> torch.Tensor:
         """(R·T, V) float32 for the next token of each row."""
@@ -127,7 +131,7 @@ class Grid:
             return
         end = self.kept.used + 1
         vectors = self.model.get_input_embeddings()(ids)[:, None]
-        self.hidden = self.forward(vectors, self.seen[:, None, None, :end], self.places[:, None])[:, -1]
+        self.hidden = self._read(vectors, self.seen[:, None, None, :end], self.places[:, None])[:, -1]
         self.places = self.places + 1
 
     def read(self, ids: torch.Tensor, seen: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -142,7 +146,7 @@ class Grid:
         past = self.seen[:, None, None, : self.kept.used].expand(-1, -1, count, -1)
         mask = torch.cat([past, seen[None, None].expand(rows, -1, -1, -1)], dim=-1)
         vectors = self.model.get_input_embeddings()(ids).expand(rows, -1, -1)
-        out = self.forward(vectors, mask, self.places[:, None] + places)
+        out = self._read(vectors, mask, self.places[:, None] + places)
         self.kept.advance(-count)
         return out
 
@@ -152,25 +156,6 @@ class Grid:
             self.prefix = self.prefix.take(regions)
         self.kept.keep(rows)
         self.seen, self.places, self.hidden = self.seen[rows], self.places[rows], self.hidden[rows]
-
-    def forward(
-        self, vectors: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, slot: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Hidden vectors (R·T, S, hidden) of new tokens, whose keys and values go behind the others, or to `slot`."""
-        more: dict[str, Any] = {"prefix": self.prefix}
-        self.kept.slot = slot
-        out = self.model.model(
-            inputs_embeds=vectors,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=self.kept,
-            use_cache=True,
-            **more,
-        )
-        if slot is None:
-            self.kept.advance(vectors.shape[1])
-        hidden: torch.Tensor = out.last_hidden_state
-        return hidden
 
 
 @torch.no_grad()

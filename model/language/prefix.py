@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, Qwen2ForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -186,6 +186,33 @@ def attend(
     heard = heard.reshape(regions, kv_heads, each, group * steps, size).transpose(1, 2)
     out = heard.reshape(rows, kv_heads, group * steps, size) + mine @ value
     return out.reshape(rows, heads, steps, size).transpose(1, 2).contiguous(), None
+
+
+def read_on(
+    model: Qwen2ForCausalLM,
+    prefix: Prefix,
+    kept: KeyValues,
+    vectors: torch.Tensor,
+    mask: torch.Tensor,
+    positions: torch.Tensor,
+) -> torch.Tensor:
+    """Hidden vectors (B, S, hidden) of new tokens (B, S, hidden) behind a prefix and what rows keep of their own.
+
+    Their keys and values go behind the others in `kept`, or to its `slot`; the mask is that of `attend`.
+    """
+    more: dict[str, Any] = {"prefix": prefix}
+    out = model.model(
+        inputs_embeds=vectors,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=kept,
+        use_cache=True,
+        **more,
+    )
+    if kept.slot is None:
+        kept.advance(vectors.shape[1])
+    hidden: torch.Tensor = out.last_hidden_state
+    return hidden
 
 
 AttentionInterface.register(NAME, attend)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.sam.tower import PROMPTS_PER_BATCH, Tower
+from model.sam.tower import PROMPTS_ON_GPU, Tower
 from model.values.embedding import Embedding
 from model.values.prompt import Prompt
 from model.values.region import Region
@@ -59,7 +59,7 @@ def _candidates(tower: Tower, embedding: Embedding, wanted: Wanted) -> tuple[lis
     axis = (np.arange(wanted.points_per_side) + 0.5) / wanted.points_per_side
     grid = torch.from_numpy(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)).float()
     places, masks, ious = [], [], []
-    for part in grid.split(PROMPTS_PER_BATCH):
+    for part in grid.split(PROMPTS_ON_GPU):
         coords = (part * tower.image_size)[:, None].to(tower.device)
         labels = torch.ones(len(part), 1, dtype=torch.int32, device=tower.device)
         decoded = tower.decode(embedding, coords, labels, None)

@@ -24,9 +24,9 @@ from model.compute.batches import in_batches
 from model.values.embedding import Embedding
 from model.values.image import to_input
 from model.values.prompt import Prompt
-from model.values.region import Region, RegionFeatures
+from model.values.region import Region, RegionFeatures, Segment
 
-PROMPTS_ON_CPU, PROMPTS_PER_BATCH = 4, 32
+PROMPTS_ON_CPU, PROMPTS_ON_GPU = 4, 32
 """Prompts that go through the mask decoder together; bounds the memory of one step (about 20 MB a prompt at n = 64)."""
 
 _STABILITY_DELTA = 0.05
@@ -42,7 +42,6 @@ class Decoded:
         mask_logits: (B, 4n, 4n) of mask token 0, -1024 where the object score is <= 0.
         ious: (B, 4), predicted, of the four mask tokens.
         object_scores: (B,), raw logits.
-        stability: (B,), 0..1, of mask token 0.
         mask_tokens: (B, 2, 256), PAM's two mask tokens.
         image: (B, 256, n, n), the image side of the decoder's transformer.
     """
@@ -50,9 +49,12 @@ class Decoded:
     mask_logits: torch.Tensor
     ious: torch.Tensor
     object_scores: torch.Tensor
-    stability: torch.Tensor
     mask_tokens: torch.Tensor
     image: torch.Tensor
+
+    def features(self, row: int) -> RegionFeatures:
+        """What the perceiver reads of a row: copies, so that it does not keep the whole batch's tensors alive."""
+        return RegionFeatures(self.image[row].clone(), self.mask_tokens[row].clone())
 
 
 class _TopPositions(nn.Module):
@@ -102,6 +104,11 @@ class Tower:
     def bytes_to_encode(self) -> int:
         """Memory that encoding one picture takes, nearly: the widest layer of SAM 2's large encoder."""
         return 256 * self.image_size**2 * self.dtype.itemsize
+
+    @property
+    def prompts_at_once(self) -> int:
+        """Prompts that go through the mask decoder together."""
+        return PROMPTS_ON_CPU if self.device.type == "cpu" else PROMPTS_ON_GPU
 
     @torch.no_grad()
     def encode(self, images: Sequence[Image.Image]) -> list[Embedding]:
@@ -187,7 +194,6 @@ class Tower:
             mask_logits=torch.where((scores > 0)[:, None, None], raw[:, 0], NO_OBJ_SCORE),
             ious=ious,
             object_scores=scores,
-            stability=stability,
             mask_tokens=torch.stack([tokens[rows, chosen], tokens[:, 0]], dim=1),
             image=captured[0].transpose(1, 2).reshape(features.expand(batch, -1, -1, -1).shape),
         )
@@ -207,12 +213,13 @@ class Tower:
         def decode(members: Sequence[int]) -> list[None]:
             pictures, asked = [embeddings[i] for i in members], [prompts[i] for i in members]
             decoded = self.decode(pictures, *self.tensors(pictures, asked))
-            for row, i in enumerate(members):
-                regions[i] = self._region(embeddings[i], prompts[i], decoded, row, refine_masks)
+            given = [None if refine_masks else prompt.mask for prompt in asked]
+            for i, segment in zip(members, self.segments(pictures, decoded, given), strict=True):
+                regions[i] = Region.of(segment, prompts[i])
             return [None] * len(members)
 
         for members in groups.values():
-            in_batches(members, decode, PROMPTS_ON_CPU if self.device.type == "cpu" else PROMPTS_PER_BATCH)
+            in_batches(members, decode, self.prompts_at_once)
         return [regions[i] for i in range(len(prompts))]
 
     def tensors(
@@ -239,21 +246,37 @@ class Tower:
         )
         return scaled
 
-    def _region(self, embedding: Embedding, prompt: Prompt, decoded: Decoded, row: int, refine: bool) -> Region:
-        logits = decoded.mask_logits[row]
-        if prompt.mask is not None and not refine:
-            mask = prompt.mask
-        else:
-            mask = (full_size(logits, embedding.height, embedding.width) > 0).cpu().numpy()
-        return Region(
-            prompt=prompt,
-            mask=mask,
-            mask_logits=logits.float().cpu().numpy(),
-            iou=float(decoded.ious[row, 0]),
-            object_score=float(decoded.object_scores[row]),
-            # clones, so that a kept region does not keep the whole batch's tensors alive
-            features=RegionFeatures(decoded.image[row].clone(), decoded.mask_tokens[row].clone()),
-        )
+    def segments(
+        self,
+        embedding: Embedding | Sequence[Embedding],
+        decoded: Decoded,
+        given: Sequence[np.ndarray | None] | None = None,
+    ) -> list[Segment]:
+        """What a decoded batch sees, row by row, with one copy to the host for all masks.
+
+        Args:
+            embedding: as of `decode`.
+            decoded: B rows.
+            given: for each row the mask (H, W) that it keeps whatever was decoded, or None.
+        """
+        rows = range(len(decoded.mask_logits))
+        pictures = [embedding] * len(rows) if isinstance(embedding, Embedding) else embedding
+        masks = dict(enumerate(given or ()))
+        asked = [row for row in rows if masks.get(row) is None]
+        found = [full_size(decoded.mask_logits[row], pictures[row].height, pictures[row].width) > 0 for row in asked]
+        masks |= zip(asked, _on_host(found), strict=True)
+        numbers = torch.stack([decoded.ious[:, 0], decoded.object_scores], dim=1).tolist()
+        return [
+            Segment(
+                mask=mask,
+                low_res=decoded.mask_logits[row].clone(),
+                iou=numbers[row][0],
+                object_score=numbers[row][1],
+                features=decoded.features(row),
+            )
+            for row in rows
+            if (mask := masks[row]) is not None
+        ]
 
 
 def _levels(embedding: Embedding | Sequence[Embedding]) -> list[torch.Tensor]:
@@ -271,6 +294,26 @@ def full_size(mask_logits: torch.Tensor, height: int, width: int) -> torch.Tenso
         mask_logits[None, None].float(), (height, width), mode="bilinear", align_corners=False
     )
     return scaled[0, 0]
+
+
+def _on_host(masks: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    """Boolean masks (H, W) of any sizes as arrays; from another device as bits, all at once."""
+    if not masks or masks[0].device.type == "cpu":
+        return [mask.numpy() for mask in masks]
+    bits = torch.cat([packed(mask) for mask in masks]).cpu().numpy()
+    found, start = [], 0
+    for mask in masks:
+        stop = start + -(-mask.numel() // 8)
+        found.append(np.unpackbits(bits[start:stop], count=mask.numel()).reshape(mask.shape).view(bool))
+        start = stop
+    return found
+
+
+def packed(mask: torch.Tensor) -> torch.Tensor:
+    """A boolean tensor as bits, uint8 (numel / 8, rounded up): what numpy's packbits gives."""
+    flat = functional.pad(mask.flatten(), (0, -mask.numel() % 8)).view(-1, 8)
+    weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=mask.device)
+    return (flat * weights).sum(1, dtype=torch.uint8)
 
 
 def _stability(logits: torch.Tensor) -> torch.Tensor:

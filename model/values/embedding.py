@@ -18,7 +18,7 @@ class Embedding:
         width: width of the original picture, pixels (EXIF orientation applied).
         height: height of the original picture, pixels.
         features: (1, 256, n, n), the encoder's top level, before SAM 2's `no_mem_embed` is added.
-        high_resolution: (1, 32, 4n, 4n) and (1, 64, 2n, 2n), the decoder's finer levels.
+        high_resolution: (1, 32, 4n, 4n) and (1, 64, 2n, 2n), the decoder's levels, the finest first.
     """
 
     width: int
@@ -37,7 +37,7 @@ class Embedding:
 
     def to_bytes(self) -> bytes:
         """To be sent to another process, which has the same model."""
-        tensors = {"features": self.features, "fine": self.high_resolution[0], "finer": self.high_resolution[1]}
+        tensors = {"features": self.features, "finest": self.high_resolution[0], "finer": self.high_resolution[1]}
         size = {"width": str(self.width), "height": str(self.height)}
         return save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, size)
 
@@ -52,11 +52,11 @@ class Embedding:
             length = int.from_bytes(data[:8], "little")
             size = json.loads(data[8 : 8 + length])["__metadata__"]
             found = load(data)
-            return cls(int(size["width"]), int(size["height"]), found["features"], (found["fine"], found["finer"]))
+            return cls(int(size["width"]), int(size["height"]), found["features"], (found["finest"], found["finer"]))
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"these bytes are no embedding ({error})") from None
 
     def to(self, device: torch.device | str) -> Embedding:
         """The same features on another device."""
-        fine, finer = (t.to(device) for t in self.high_resolution)
-        return Embedding(self.width, self.height, self.features.to(device), (fine, finer))
+        finest, finer = (t.to(device) for t in self.high_resolution)
+        return Embedding(self.width, self.height, self.features.to(device), (finest, finer))

@@ -34,18 +34,23 @@ class Segment:
 
     Attributes:
         mask: boolean (H, W), at the size of the original picture.
-        mask_logits: float32 (4n, 4n), SAM 2's low-res mask logits (256×256 for the published weights); all -1024
-            where the object score says that nothing is there.
+        low_res: float32 (4n, 4n), SAM 2's low-res mask logits (256×256 for the published weights), on the model's
+            device; all -1024 where the object score says that nothing is there.
         iou: SAM 2's own estimate of the mask's IoU, 0..1.
         object_score: raw logit; <= 0 means that the model sees no object at the prompt, and the mask is then empty.
         features: what `describe` needs.
     """
 
     mask: np.ndarray = field(repr=False)
-    mask_logits: np.ndarray = field(repr=False)
+    low_res: torch.Tensor = field(repr=False)
     iou: float
     object_score: float
     features: RegionFeatures = field(repr=False)
+
+    @property
+    def mask_logits(self) -> np.ndarray:
+        """`low_res` on the host, which waits for the device."""
+        return self.low_res.cpu().numpy()
 
     @property
     def box(self) -> Box | None:
@@ -67,6 +72,18 @@ class Region(Segment):
     """
 
     prompt: Prompt
+
+    @classmethod
+    def of(cls, segment: Segment, prompt: Prompt) -> Region:
+        """A segment as the answer to a prompt."""
+        return cls(
+            prompt=prompt,
+            mask=segment.mask,
+            low_res=segment.low_res,
+            iou=segment.iou,
+            object_score=segment.object_score,
+            features=segment.features,
+        )
 
 
 @dataclass(frozen=True)

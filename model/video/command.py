@@ -15,9 +15,11 @@ from model.errors import PromptError
 from model.values.mask import to_coco_rle
 from model.values.prompt import Prompt
 from model.values.region import Texts
+from model.values.sampling import Sampling
 from model.values.task import Task, VideoTask
+from model.video.opening import open_video
 from model.video.prompt import FramePrompt
-from model.video.source import Chosen, Video, open_video
+from model.video.source import Chosen, Video
 from model.video.track import Track
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def perceive(
     """Track the prompts to both ends of the video, describe them, print, write the overlay."""
     wanted = options.task or (Task.RECOGNIZE, VideoTask.CAPTION)
     tasks = [VideoTask(name) if name == VideoTask.CAPTION else Task(name) for name in wanted]
+    sampling = Sampling(options.temperature, options.max_new_tokens)
     masks: dict[int, dict[int, dict[str, Any]]] = {}
     said = [FramePrompt(prompt, frame, number) for number, prompt in enumerate(prompts)]
     tracking = pam.track(video, said, direction="both")
@@ -60,9 +63,7 @@ def perceive(
         bar = progress.add_task("describing", total=len(tracking.tracks))
         texts: dict[int, Texts] = {}
         for name, track in tracking.tracks.items():
-            texts[name] = pam.describe_video(
-                track, tasks, options.language, options.temperature, options.max_new_tokens
-            )
+            texts[name] = pam.describe_video(track, tasks, options.language, sampling)
             progress.advance(bar)
         if options.out:
             from model.video.overlay import drawn, write_video
@@ -81,8 +82,7 @@ def stream(pam: PerceiveAnything, video: Video, prompt: Prompt, options: argpars
         options.clip_length,
         not options.fixed,
         options.language,
-        options.temperature,
-        options.max_new_tokens,
+        Sampling(options.temperature, options.max_new_tokens),
     )
     with _bars() as progress:
         bar = progress.add_task("watching", total=video.frame_count)

@@ -76,26 +76,11 @@ class Remembering:
     ) -> torch.Tensor:
         """The frame's features with the memories of B objects in them: (B, 256, n, n) float32."""
         closest, rest = select_closest_cond_frames(frame, dict.fromkeys(look[0]), MARKED_FRAMES)
-        position = self._sam.image_encoder.neck.position_encoding(embedding.features)
-        rows = len(banks)
+        marked = {f: self._joined([bank.marked[f] for bank in banks]) for f in closest}
+        recent = {f: self._joined([bank.recent.get(f) or bank.marked[f] for bank in banks]) for f in (*rest, *look[1])}
+        features = embedding.features.expand(len(banks), -1, -1, -1)
         with self._lower():
-            seen: torch.Tensor = self._sam._prepare_memory_conditioned_features(
-                frame_idx=frame,
-                is_init_cond_frame=False,
-                current_vision_feats=[_flat(embedding.features, rows)],
-                current_vision_pos_embeds=[_flat(position, rows)],
-                feat_sizes=[embedding.features.shape[-2:]],
-                output_dict={
-                    "cond_frame_outputs": {f: self._joined([bank.marked[f] for bank in banks]) for f in closest},
-                    "non_cond_frame_outputs": {
-                        f: self._joined([bank.recent.get(f) or bank.marked[f] for bank in banks])
-                        for f in (*rest, *look[1])
-                    },
-                },
-                num_frames=self._frames,
-                track_in_reverse=backward,
-            )
-        return seen.float()
+            return with_memories(self._sam, features, marked, recent, frame, self._frames, backward).float()
 
     @torch.no_grad()
     def encode(
@@ -111,19 +96,12 @@ class Remembering:
         """
         logits = decoded.mask_logits if masks is None else masks
         scores = decoded.object_scores if masks is None else torch.ones_like(decoded.object_scores)
-        size = self._sam.image_size
-        full = functional.interpolate(logits[:, None], (size, size), mode="bilinear", align_corners=False)
+        seen = embedding.features.expand(len(logits), -1, -1, -1)
         with self._lower():
-            features, _ = self._sam._encode_new_memory(
-                current_vision_feats=[_flat(embedding.features, len(logits))],
-                feat_sizes=[embedding.features.shape[-2:]],
-                pred_masks_high_res=full,
-                object_score_logits=scores[:, None],
-                is_mask_from_pts=prompted,
-            )
+            features, _ = remembered(self._sam, seen, logits, scores, prompted)
         # PAM keeps the memories of prompted frames alone in bfloat16
         features = features.to(torch.bfloat16 if prompted else torch.float32)
-        pointers = self._pointer(decoded.mask_tokens[:, 1], scores[:, None])
+        pointers = pointer(self._sam, decoded.mask_tokens[:, 1], scores)
         return [Memory(features[i : i + 1].clone(), pointers[i : i + 1].clone()) for i in range(len(logits))]
 
     def forget(self, bank: Bank, frame: int, backward: bool, near: int | None) -> None:
@@ -144,14 +122,6 @@ class Remembering:
             elif away > self._reach and memory.features is not None:
                 bank.recent[old] = replace(memory, features=None)
 
-    def _pointer(self, token: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """SAM 2's object pointer (B, 256) of a mask token, replaced where no object is seen."""
-        pointer: torch.Tensor = self._sam.obj_ptr_proj(token)
-        seen = scores.sigmoid() if self._sam.soft_no_obj_ptr else (scores > 0).float()
-        if self._sam.fixed_no_obj_ptr:
-            pointer = seen * pointer
-        return pointer + (1 - seen) * self._sam.no_obj_ptr
-
     def _joined(self, memories: Sequence[Memory]) -> dict[str, Any]:
         """The memories of B objects on one frame, as SAM 2 keeps them."""
         features = [memory.features for memory in memories if memory.features is not None]
@@ -168,6 +138,67 @@ class Remembering:
         return torch.autocast(self._tower.device.type, dtype) if dtype != torch.float32 else nullcontext()
 
 
-def _flat(features: torch.Tensor, rows: int) -> torch.Tensor:
-    """(1, C, n, n) → (n·n, rows, C)."""
-    return features.flatten(2).permute(2, 0, 1).expand(-1, rows, -1)
+Remembered = dict[int, dict[str, Any]]
+"""By frame what SAM 2 keeps of it: `maskmem_features`, `maskmem_pos_enc` and `obj_ptr`."""
+
+
+def with_memories(
+    sam: SAM2Base,
+    features: torch.Tensor,
+    marked: Remembered,
+    recent: Remembered,
+    frame: int,
+    frames: int,
+    backward: bool = False,
+) -> torch.Tensor:
+    """A frame's features (B, 256, n, n) with what is remembered of marked and recent frames in them."""
+    position = sam.image_encoder.neck.position_encoding(features)
+    seen: torch.Tensor = sam._prepare_memory_conditioned_features(
+        frame_idx=frame,
+        is_init_cond_frame=False,
+        current_vision_feats=[_flat(features)],
+        current_vision_pos_embeds=[_flat(position)],
+        feat_sizes=[features.shape[-2:]],
+        output_dict={"cond_frame_outputs": marked, "non_cond_frame_outputs": recent},
+        num_frames=frames,
+        track_in_reverse=backward,
+    )
+    return seen
+
+
+def remembered(
+    sam: SAM2Base, features: torch.Tensor, logits: torch.Tensor, scores: torch.Tensor, prompted: bool
+) -> tuple[torch.Tensor, Any]:
+    """What SAM 2's memory encoder makes of a frame: features (B, 64, n, n) and their position encoding.
+
+    Args:
+        sam: SAM 2.
+        features: (B, 256, n, n), the frame's own.
+        logits: (B, 4n, 4n), the masks.
+        scores: (B,), of the objects.
+        prompted: the masks are taken as they are, not as probabilities.
+    """
+    size = sam.image_size
+    full = functional.interpolate(logits[:, None], (size, size), mode="bilinear", align_corners=False)
+    found: tuple[torch.Tensor, Any] = sam._encode_new_memory(
+        current_vision_feats=[_flat(features)],
+        feat_sizes=[features.shape[-2:]],
+        pred_masks_high_res=full,
+        object_score_logits=scores[:, None],
+        is_mask_from_pts=prompted,
+    )
+    return found
+
+
+def pointer(sam: SAM2Base, tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """SAM 2's object pointers (B, 256) of mask tokens (B, 256), replaced where no object is seen, by scores (B,)."""
+    found: torch.Tensor = sam.obj_ptr_proj(tokens)
+    seen = (scores.sigmoid() if sam.soft_no_obj_ptr else (scores > 0).float())[:, None]
+    if sam.fixed_no_obj_ptr:
+        found = seen * found
+    return found + (1 - seen) * sam.no_obj_ptr
+
+
+def _flat(features: torch.Tensor) -> torch.Tensor:
+    """(B, C, n, n) → (n·n, B, C)."""
+    return features.flatten(2).permute(2, 0, 1)

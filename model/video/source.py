@@ -1,9 +1,7 @@
-"""Where frames come from: a file, a folder, a list of pictures. Frames are decoded when they are asked for."""
+"""What a video is, and one of pictures. Frames are decoded when they are asked for."""
 
 from __future__ import annotations
 
-import re
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +11,7 @@ import numpy as np
 from PIL import Image
 
 from model.errors import VideoError, VideoTooLargeError
-from model.values.image import FORMATS, MAX_PIXELS, as_rgb, open_picture
-
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+from model.values.image import MAX_PIXELS, as_rgb, open_picture
 
 FOLDER_RATE = 25.0
 """Frames per second of pictures that come without times."""
@@ -41,6 +37,9 @@ class Limits:
     max_seconds: float = 24 * 3600.0
     max_bytes: int = 1 << 40
     max_pixels: int = MAX_PIXELS
+
+
+ORDINARY = Limits()
 
 
 class Video(ABC):
@@ -174,37 +173,6 @@ def _open(picture: Picture) -> Image.Image:
     return open_picture(picture) if isinstance(picture, str | Path) else as_rgb(picture)
 
 
-def open_video(source: str | Path | Video | Sequence[Picture], limits: Limits = Limits()) -> Video:
-    """A video from wherever it is.
-
-    Args:
-        source: a file (MP4, WebM, Matroska, AVI, MPEG, OGG …), a folder of pictures (in the order of their numbers and
-            names), a list of pictures, or a video.
-        limits: what it may measure.
-
-    Raises:
-        VideoTooLargeError: longer, larger or of more frames than the limits.
-        VideoError: not a video, without frames, damaged.
-        FileNotFoundError: there is no such file.
-    """
-    if isinstance(source, Video):
-        return source
-    if not isinstance(source, str | Path):
-        video: Video = Pictures(source)
-    elif (path := Path(source)).is_dir():
-        files = sorted((f for f in path.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES), key=_natural)
-        if not files:
-            raise VideoError(f"the folder {path} holds no pictures: give a folder of frames, or a video file")
-        video = Pictures(files)
-    else:
-        # late: what only lists pictures need not load ffmpeg
-        from model.video.file import VideoFile
-
-        return VideoFile(path, limits)
-    check(limits, frames=video.frame_count, pixels=video.width * video.height)
-    return video
-
-
 def check(limits: Limits, frames: int = 0, seconds: float = 0.0, size: int = 0, pixels: int = 0) -> None:
     """Raise VideoTooLargeError for what is beyond a limit."""
     if size > limits.max_bytes:
@@ -221,23 +189,3 @@ def check(limits: Limits, frames: int = 0, seconds: float = 0.0, size: int = 0, 
         raise VideoTooLargeError(
             f"the video has more than {limits.max_frames:,} frames, which is the limit: cut it into clips"
         )
-
-
-def is_video(path: Path) -> bool:
-    """Whether a path is to be opened as a video: a folder, or a file that is no picture by its first bytes."""
-    if path.is_dir():
-        return True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS):
-                return False
-    except Image.DecompressionBombError:
-        return False
-    except OSError:
-        return path.is_file()
-
-
-def _natural(path: Path) -> list[int | str]:
-    """Sorts frame_9 before frame_10: text and numbers alternate."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]

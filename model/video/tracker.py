@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from model.errors import PromptError
-from model.sam.tower import Decoded, Tower, full_size
+from model.sam.tower import Decoded, Tower
 from model.values.embedding import Embedding
 from model.values.image import as_rgb
 from model.values.mask import from_rle
 from model.values.prompt import Prompt
-from model.values.region import Region, RegionFeatures, Segment
+from model.values.region import Region, Segment
 from model.video.memory import Bank, Look, Memory, Remembering
 from model.video.prompt import FramePrompt, Timeline, by_object
 from model.video.source import Video
@@ -148,7 +148,7 @@ class Tracker:
                     (memory,) = self._memory.encode(embedding, decoded, False, dense[:, 0])
                     self._banks[name].recent[frame] = memory
                 if frame in kept[name]:
-                    self._tracks[name].moments[frame] = self._segment(embedding, decoded, 0).features
+                    self._tracks[name].moments[frame] = decoded.features(0)
         for name, track in self._tracks.items():
             if not track.moments and track.anchor is not None:
                 # seen on none of the kept frames so far: something is to be described in any case
@@ -180,21 +180,9 @@ class Tracker:
             decoded = self._tower.decode(embedding, coords, labels, dense)
             # a mask that a person gave is what is remembered
             memories = self._memory.encode(embedding, decoded, True, dense[:, 0] if dense is not None else None)
-            for row, name in enumerate(members):
-                segment = self._segment(embedding, decoded, row)
-                mask = prompts[row].mask
-                yield (
-                    name,
-                    Region(
-                        prompt=prompts[row],
-                        mask=segment.mask if mask is None else mask,
-                        mask_logits=segment.mask_logits,
-                        iou=segment.iou,
-                        object_score=segment.object_score,
-                        features=segment.features,
-                    ),
-                    memories[row],
-                )
+            segments = self._tower.segments(embedding, decoded, [prompt.mask for prompt in prompts])
+            for name, prompt, segment, memory in zip(members, prompts, segments, memories, strict=True):
+                yield name, Region.of(segment, prompt), memory
 
     def _tracked(
         self, embedding: Embedding, frame: int, names: Sequence[int], look: Look, backward: bool
@@ -205,16 +193,15 @@ class Tracker:
         padding = -torch.ones(len(names), 1, dtype=torch.int32, device=features.device)
         decoded = self._tower.decode_features(features, embedding.high_resolution, nothing, padding)
         memories = self._memory.encode(embedding, decoded, False)
-        regions: dict[int, Segment] = {}
+        regions = dict(zip(names, self._tower.segments(embedding, decoded), strict=True))
         for row, name in enumerate(names):
-            mine, number = decoded, row
             mend = self._objects[name].get(frame)
-            if mend is not None:
-                mine, number = self._corrected(embedding, features[row : row + 1], decoded.mask_logits[row], mend), 0
-                (self._banks[name].marked[frame],) = self._memory.encode(embedding, mine, True)
-            else:
+            if mend is None:
                 self._banks[name].recent[frame] = memories[row]
-            regions[name] = self._segment(embedding, mine, number)
+                continue
+            mended = self._corrected(embedding, features[row : row + 1], decoded.mask_logits[row], mend)
+            (self._banks[name].marked[frame],) = self._memory.encode(embedding, mended, True)
+            (regions[name],) = self._tower.segments(embedding, mended)
         return regions
 
     def _corrected(
@@ -224,16 +211,6 @@ class Tracker:
         coords, labels, _ = self._tower.tensors(embedding, [mend.prompt])
         dense = logits[None, None].clamp(-_CLAMP, _CLAMP)
         return self._tower.decode_features(features, embedding.high_resolution, coords, labels, dense)
-
-    def _segment(self, embedding: Embedding, decoded: Decoded, row: int) -> Segment:
-        logits = decoded.mask_logits[row]
-        return Segment(
-            mask=(full_size(logits, embedding.height, embedding.width) > 0).cpu().numpy(),
-            mask_logits=logits.float().cpu().numpy(),
-            iou=float(decoded.ious[row, 0]),
-            object_score=float(decoded.object_scores[row]),
-            features=RegionFeatures(decoded.image[row].clone(), decoded.mask_tokens[row].clone()),
-        )
 
     def _embed(self, frame: int, picture: Image.Image) -> Embedding:
         if self._encoded is None or self._encoded[0] != frame:

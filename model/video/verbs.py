@@ -1,8 +1,7 @@
-"""The façade's verbs for videos; `model.pam.PerceiveAnything` has them."""
+"""What PAM does with videos; `model.pam.PerceiveAnything` holds it."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,39 +9,28 @@ import numpy as np
 from PIL import Image
 
 from model.language.prefix import Prefix
-from model.language.qwen import Language, Sampling
+from model.language.qwen import Language
 from model.perceiver import Vision
 from model.sam.tower import Tower
 from model.values.prompt import Prompt
-from model.values.region import RegionFeatures, Segment, Text, Texts
-from model.values.task import Task, VideoTask
-from model.video.describing import describe_clip, read_clip
+from model.values.region import RegionFeatures, Text, Texts
+from model.values.sampling import GREEDY, Sampling
+from model.values.task import Task, VideoTask, instruction, video_instruction
+from model.video.opening import open_video
 from model.video.prompt import FramePrompt
-from model.video.source import FOLDER_RATE, Picture, Video, open_video
+from model.video.source import FOLDER_RATE, Picture, Video
 from model.video.stream import CLIP_LENGTH, Event, frames_of, stream
 from model.video.track import Progress, Track, Tracking
 from model.video.tracker import Direction, track
 
 
-class VideoVerbs(ABC):
-    """Track, describe and stream; the parts of the model and the verb for pictures are `PerceiveAnything`'s."""
+class Videos:
+    """Track, describe and stream with the parts of a model."""
 
-    tower: Tower
-    vision: Vision
-    language: Language
-
-    @abstractmethod
-    def describe(
-        self,
-        regions: Sequence[Segment],
-        tasks: Sequence[Task | str],
-        language: str,
-        temperature: float,
-        max_new_tokens: int,
-        repetition_penalty: float | None,
-        seed: int | None,
-    ) -> list[Texts]:
-        """The texts of regions of pictures."""
+    def __init__(self, tower: Tower, vision: Vision, language: Language) -> None:
+        self._tower = tower
+        self._vision = vision
+        self._language = language
 
     def track(
         self,
@@ -74,17 +62,14 @@ class VideoVerbs(ABC):
             VideoError: the video cannot be opened or read, now or at a frame.
             PromptError: no prompt, one outside the picture or on no frame, or a correction of nothing.
         """
-        return track(self.tower, open_video(video), prompts, start_frame, direction, progress)
+        return track(self._tower, open_video(video), prompts, start_frame, direction, progress)
 
-    def describe_video(
+    def describe(
         self,
         track: Track,
         tasks: Sequence[VideoTask | Task | str] = (VideoTask.CAPTION,),
         language: str = "en",
-        temperature: float = 0.0,
-        max_new_tokens: int = 64,
-        repetition_penalty: float | None = None,
-        seed: int | None = None,
+        sampling: Sampling = GREEDY,
         previous: str = "",
     ) -> Texts:
         """The texts of an object through the frames tracked so far.
@@ -96,26 +81,32 @@ class VideoVerbs(ABC):
             track: from `Tracking.tracks` of this model.
             tasks: a `VideoTask` (or its value), or any other string, which is asked as it stands, about the clip; a
                 `Task` (or its value) about the picture in which the object was first prompted.
-            language, temperature, max_new_tokens, repetition_penalty, seed: as of `describe`.
+            language, sampling: as of `PerceiveAnything.describe`.
             previous: the caption of the clip before, if this one goes on from it.
 
         Raises:
-            ValueError: nothing was tracked yet, an unknown language, an empty instruction, a number out of its range.
+            ValueError: nothing was tracked yet, an unknown language, an empty instruction.
         """
-        sampling = Sampling(temperature, max_new_tokens, repetition_penalty, seed)
         wanted = list(dict.fromkeys(_video_task(task) for task in tasks))
-        about_clip = [task for task in wanted if not isinstance(task, Task)]
+        of_clip: dict[Task | VideoTask | str, str] = {
+            task: video_instruction(task, language, previous) for task in wanted if not isinstance(task, Task)
+        }
+        of_picture: dict[Task | VideoTask | str, str] = {
+            task: instruction(task, language) for task in wanted if isinstance(task, Task)
+        }
         clip = track.clip()
         texts: Texts = {}
-        if about_clip:
-            prefix = read_clip(self.vision, self.language, clip)
-            texts |= describe_clip(self.language, prefix, about_clip, language, sampling, previous)
-        asked = [task for task in wanted if isinstance(task, Task)]
-        if asked and track.anchor is not None:
-            texts |= self.describe(
-                [track.anchor], asked, language, temperature, max_new_tokens, repetition_penalty, seed
-            )[0]
+        if of_clip:
+            prefix = self._read(clip)
+            texts |= self._language.texts(prefix, of_clip, language, sampling)[0]
+        if of_picture and track.anchor is not None:
+            prefix = self._language.read(self._vision.blocks([track.anchor.features]))
+            texts |= self._language.texts(prefix, of_picture, language, sampling)[0]
         return {task: texts[task] for task in wanted if task in texts}
+
+    def _read(self, clip: Sequence[RegionFeatures]) -> Prefix:
+        """A clip's prompt, for any number of questions."""
+        return self._language.read(self._vision.clip_block(clip)[None])
 
     def stream(
         self,
@@ -124,10 +115,7 @@ class VideoVerbs(ABC):
         clip_length: int = CLIP_LENGTH,
         changes: bool = True,
         language: str = "en",
-        temperature: float = 0.0,
-        max_new_tokens: int = 64,
-        repetition_penalty: float | None = None,
-        seed: int | None = None,
+        sampling: Sampling = GREEDY,
         frame_rate: float = FOLDER_RATE,
     ) -> Iterator[Event]:
         """Tell what a thing does, event by event, while the frames come.
@@ -141,7 +129,7 @@ class VideoVerbs(ABC):
             clip_length: frames of an event at most.
             changes: end an event also where the thing comes or goes, starts, stops or turns, or the scene changes; such
                 an event is known a few frames later. Without them events have clip_length frames, as in the paper.
-            language, temperature, max_new_tokens, repetition_penalty, seed: as of `describe`.
+            language, sampling: as of `PerceiveAnything.describe`.
             frame_rate: of pictures that come without times, frames per second.
 
         Yields:
@@ -150,7 +138,6 @@ class VideoVerbs(ABC):
         Raises:
             VideoError, PromptError, ValueError: as of `track` and `describe_video`, when the first event is asked for.
         """
-        sampling = Sampling(temperature, max_new_tokens, repetition_penalty, seed)
         steps = self._steps(frames, prompt, clip_length, changes, language, sampling, frame_rate)
         return (event for event in steps if event is not None)
 
@@ -159,14 +146,13 @@ class VideoVerbs(ABC):
         frames: Video | str | Path,
         prompt: Prompt,
         language: str = "en",
-        max_new_tokens: int = 64,
+        sampling: Sampling = GREEDY,
         previous: str = "",
     ) -> Iterator[Event | None]:
         """As `stream`, and None after each frame: for whoever has something else to do meanwhile.
 
         `previous` is the caption of the event before, where the frames go on from one.
         """
-        sampling = Sampling(max_new_tokens=max_new_tokens)
         return self._steps(frames, prompt, CLIP_LENGTH, True, language, sampling, FOLDER_RATE, previous)
 
     def _steps(
@@ -181,12 +167,14 @@ class VideoVerbs(ABC):
         previous: str = "",
     ) -> Iterator[Event | None]:
         def caption(clip: Sequence[RegionFeatures], before: str) -> tuple[Text, Prefix]:
-            prefix = read_clip(self.vision, self.language, clip)
-            texts = describe_clip(self.language, prefix, [VideoTask.CAPTION], language, sampling, before)
-            return texts[VideoTask.CAPTION], prefix
+            prefix = self._read(clip)
+            asked: dict[Task | VideoTask | str, str] = {
+                VideoTask.CAPTION: video_instruction(VideoTask.CAPTION, language, before)
+            }
+            return self._language.texts(prefix, asked, language, sampling)[0][VideoTask.CAPTION], prefix
 
         source = open_video(frames) if isinstance(frames, str | Path) else frames
-        return stream(self.tower, frames_of(source, frame_rate), prompt, caption, clip_length, changes, previous)
+        return stream(self._tower, frames_of(source, frame_rate), prompt, caption, clip_length, changes, previous)
 
 
 def _video_task(task: VideoTask | Task | str) -> VideoTask | Task | str:

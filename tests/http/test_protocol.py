@@ -13,7 +13,7 @@ import pytest
 from label_studio_sdk.converter import brush
 from PIL import Image
 
-from model import PerceiveAnything, Prompt, Task
+from model import PerceiveAnything, Prompt, Sampling, Task
 from tests.conftest import PICTURES
 from tests.http.stack import CONFIG, PictureHost, Stack, box, data_url, point
 
@@ -64,7 +64,7 @@ def test_a_click_comes_back_as_mask_class_and_caption(stack: Stack, host: Pictur
 
     image = Image.open(PICTURES / "coffee.jpg").convert("RGB")
     prompt = Prompt(points=[(300, 200, 1), (60, 40, 0)])
-    expected = pam.perceive(image, [prompt], [Task.RECOGNIZE, Task.BRIEF], max_new_tokens=6)
+    expected = pam.perceive(image, [prompt], [Task.RECOGNIZE, Task.BRIEF], sampling=Sampling(max_new_tokens=6))
     assert (mask_of(geometry) == expected.regions[0].mask).mean() > 0.999
     assert caption["value"]["text"] == [expected.texts[0][Task.BRIEF].string]
     assert geometry["meta"]["text"] == [expected.texts[0][Task.RECOGNIZE].string]

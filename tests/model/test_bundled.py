@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from model import PerceiveAnything, Prompt, Task
+from model import PerceiveAnything, Prompt, Sampling, Task
 from model.loading import hub
 from tests.conftest import PICTURES
 
@@ -39,7 +39,9 @@ def test_it_sees_discs_painted_on_photographs(tiny: PerceiveAnything) -> None:
     for photograph, (name, colour) in itertools.product(sorted(PICTURES.glob("*.jpg")), COLOURS.items()):
         picture = Image.open(photograph).convert("RGB").resize((480, 480))
         ImageDraw.Draw(picture).ellipse(BOX, fill=colour)
-        found = tiny.perceive(picture, [Prompt(points=[(120, 260, 1)])], [Task.BRIEF], max_new_tokens=32)
+        found = tiny.perceive(
+            picture, [Prompt(points=[(120, 260, 1)])], [Task.BRIEF], sampling=Sampling(max_new_tokens=32)
+        )
         mask, caption = found.regions[0].mask, found.texts[0][Task.BRIEF].string
         iou = (mask & truth).sum() / (mask | truth).sum()
         good += bool(iou > 0.65 and name in caption and "left" in caption)

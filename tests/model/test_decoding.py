@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from model import PerceiveAnything, Prompt, Region, Task
+from benchmarks.plain import blocks, embed, endless, generate
+from model import PerceiveAnything, Prompt, Region, Sampling, Task
 from model.compute import device
 from model.compute.batches import fitting, in_batches
 from model.language.prefix import Prefix
-from model.language.qwen import Answer, Sampling
+from model.language.qwen import Answer
 from model.values.task import LANGUAGES, instruction
 
 ASKED = [instruction(task, language) for task, language in product(Task, LANGUAGES)]
@@ -31,16 +32,16 @@ def regions(pam: PerceiveAnything, coffee: Image.Image) -> list[Region]:
 def one_by_one(pam: PerceiveAnything, regions: list[Region], sampling: Sampling) -> list[list[Answer]]:
     """transformers' own generate(), one prompt at a time, nothing shared."""
     return [
-        [pam.language.generate([pam.language.embed(block, asked)], sampling)[0] for asked in ASKED]
-        for block in pam.image_blocks(regions)
+        [generate(pam.language, [embed(pam.language, block, asked)], sampling)[0] for asked in ASKED]
+        for block in blocks(pam, regions)
     ]
 
 
 @pytest.mark.parametrize(
     "sampling",
     [
-        Sampling(max_new_tokens=12, suppress_end=True),
-        Sampling(max_new_tokens=12, repetition_penalty=1.3, suppress_end=True),
+        Sampling(max_new_tokens=12),
+        Sampling(max_new_tokens=12, repetition_penalty=1.3),
         Sampling(max_new_tokens=1),
         Sampling(max_new_tokens=40),
     ],
@@ -48,7 +49,7 @@ def one_by_one(pam: PerceiveAnything, regions: list[Region], sampling: Sampling)
 def test_the_grid_says_what_generate_says_one_by_one(
     pam: PerceiveAnything, regions: list[Region], sampling: Sampling
 ) -> None:
-    prefix = pam.language.read(pam.image_blocks(regions))
+    prefix = pam.language.read(blocks(pam, regions))
     found = pam.language.answer(prefix, ASKED, sampling)
     for row, expected in zip(found, one_by_one(pam, regions, sampling), strict=True):
         for answer, other in zip(row, expected, strict=True):
@@ -59,15 +60,14 @@ def test_the_grid_says_what_generate_says_one_by_one(
 def test_rows_that_end_at_different_times_leave_and_change_nothing(
     pam: PerceiveAnything, regions: list[Region], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sampling = Sampling(max_new_tokens=16, suppress_end=False)
-    free = pam.language.answer(
-        pam.language.read(pam.image_blocks(regions)), ASKED, Sampling(max_new_tokens=16, suppress_end=True)
-    )
+    sampling = Sampling(max_new_tokens=16)
+    with endless(pam.language):
+        free = pam.language.answer(pam.language.read(blocks(pam, regions)), ASKED, sampling)
     # tokens that the random model does say, some early and some late, become end tokens
     said = [answer.token_ids for row in free for answer in row]
     ends = sorted({said[0][0], said[1][2], said[5][4], said[7][7], said[-1][10]})
     monkeypatch.setattr(pam.language, "end_ids", lambda: ends)
-    found = pam.language.answer(pam.language.read(pam.image_blocks(regions)), ASKED, sampling)
+    found = pam.language.answer(pam.language.read(blocks(pam, regions)), ASKED, sampling)
     lengths = set()
     for row, expected in zip(found, one_by_one(pam, regions, sampling), strict=True):
         for answer, other in zip(row, expected, strict=True):
@@ -80,8 +80,10 @@ def test_a_reading_serves_any_number_of_questions(pam: PerceiveAnything, regions
     reading = pam.read(regions)
     assert len(reading) == 3
     for tasks in ([Task.RECOGNIZE], [Task.DETAILED, Task.BRIEF], list(Task)):
-        again = pam.describe(reading, tasks, max_new_tokens=6)
-        for texts, expected in zip(again, pam.describe(regions, tasks, max_new_tokens=6), strict=True):
+        again = pam.describe(reading, tasks, sampling=Sampling(max_new_tokens=6))
+        for texts, expected in zip(
+            again, pam.describe(regions, tasks, sampling=Sampling(max_new_tokens=6)), strict=True
+        ):
             assert list(texts) == tasks
             assert [text.token_ids for text in texts.values()] == [text.token_ids for text in expected.values()]
     np.testing.assert_allclose(pam.score(reading, ["a cat", "dog"]), pam.score(regions, ["a cat", "dog"]), atol=1e-5)
@@ -102,13 +104,13 @@ def test_regions_of_several_pictures_go_together(pam: PerceiveAnything, coffee: 
     ]
     together = pam.encode_all(pictures)
     regions = pam.segment([together[i] for i, _ in asked], [prompt for _, prompt in asked])
-    texts = pam.describe(regions, [Task.BRIEF, Task.RECOGNIZE], max_new_tokens=6)
+    texts = pam.describe(regions, [Task.BRIEF, Task.RECOGNIZE], sampling=Sampling(max_new_tokens=6))
     scores = pam.score(regions, ["cat", "a dog"])
     for i, (number, prompt) in enumerate(asked):
         (alone,) = pam.segment(pam.encode(pictures[number]), [prompt])
         np.testing.assert_allclose(regions[i].mask_logits, alone.mask_logits, atol=1e-3)
         assert regions[i].mask.shape == pictures[number].size[::-1] and (regions[i].mask == alone.mask).mean() > 0.9999
-        expected = pam.describe([alone], [Task.BRIEF, Task.RECOGNIZE], max_new_tokens=6)[0]
+        expected = pam.describe([alone], [Task.BRIEF, Task.RECOGNIZE], sampling=Sampling(max_new_tokens=6))[0]
         assert [text.token_ids for text in texts[i].values()] == [text.token_ids for text in expected.values()]
         np.testing.assert_allclose(scores[i], pam.score([alone], ["cat", "a dog"])[0], atol=1e-3)
     with pytest.raises(ValueError, match="zip"):
@@ -118,25 +120,28 @@ def test_regions_of_several_pictures_go_together(pam: PerceiveAnything, coffee: 
 def test_more_regions_than_go_together_are_read_in_turn(
     pam: PerceiveAnything, regions: list[Region], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.pam.REGIONS_ON_CPU", 2)
+    monkeypatch.setattr("model.reading.REGIONS_ON_CPU", 2)
     many = [*regions, *regions]
     assert [len(reading) for reading in pam.readings(many)] == [2, 2, 2]
-    texts = pam.describe(many, [Task.BRIEF], max_new_tokens=6)
+    texts = pam.describe(many, [Task.BRIEF], sampling=Sampling(max_new_tokens=6))
     said = [row[Task.BRIEF].token_ids for row in texts]
     assert said[:3] == said[3:]
-    assert said == [row[Task.BRIEF].token_ids for row in pam.describe(pam.read(many), [Task.BRIEF], max_new_tokens=6)]
+    assert said == [
+        row[Task.BRIEF].token_ids
+        for row in pam.describe(pam.read(many), [Task.BRIEF], sampling=Sampling(max_new_tokens=6))
+    ]
 
 
 def test_sampling_is_repeatable_under_a_seed(pam: PerceiveAnything, regions: list[Region]) -> None:
     def said(seed: int) -> list[tuple[int, ...]]:
-        texts = pam.describe(regions, [Task.BRIEF], temperature=1.0, max_new_tokens=10, seed=seed)
+        texts = pam.describe(regions, [Task.BRIEF], sampling=Sampling(temperature=1.0, max_new_tokens=10, seed=seed))
         return [row[Task.BRIEF].token_ids for row in texts]
 
     assert said(1) == said(1) != said(2)
 
 
 def test_prefixes_are_split_joined_and_taken(pam: PerceiveAnything, regions: list[Region]) -> None:
-    whole = pam.language.read(pam.image_blocks(regions))
+    whole = pam.language.read(blocks(pam, regions))
     again = Prefix.join((whole.part(i, i + 1) for i in range(3)), 3)
     for one, other in zip((*whole.keys, *whole.values), (*again.keys, *again.values), strict=True):
         assert torch.equal(one, other)

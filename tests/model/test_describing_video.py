@@ -9,13 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from model import PerceiveAnything, Prompt, PromptError, Segment, Task, Video, VideoTask
+from model import PerceiveAnything, Prompt, PromptError, Sampling, Segment, Task, Video, VideoTask
 from model.language.prefix import Prefix
 from model.sam.tower import Tower
 from model.values.region import RegionFeatures, Text
 from model.values.task import video_instruction
 from model.video import stream as streaming
-from model.video.describing import clip_block
 from model.video.stream import Frame, next_prompt
 from model.video.track import Track, TrackedFrame, Tracking
 from model.video.tracker import track
@@ -33,7 +32,7 @@ def clip(pam: PerceiveAnything) -> Track:
 
 def test_the_clip_has_the_papers_layout(pam: PerceiveAnything, clip: Track) -> None:
     side = pam.tower.image_size // 16
-    block = clip_block(pam.vision, clip.clip())
+    block = pam.vision.clip_block(clip.clip())
     first, other = (side // 2) ** 2, (side // 4) ** 2
     length = first + other * 15 + 16 * (1 + 16 + 1 + 1)
     assert block.shape == (length, pam.language.model.config.hidden_size)
@@ -45,16 +44,16 @@ def test_the_clip_has_the_papers_layout(pam: PerceiveAnything, clip: Track) -> N
 
 def test_texts_of_a_clip(pam: PerceiveAnything, clip: Track) -> None:
     tasks = [VideoTask.CAPTION, Task.RECOGNIZE, "What does it do?", "brief"]
-    texts = pam.describe_video(clip, tasks, max_new_tokens=4)
+    texts = pam.describe_video(clip, tasks, sampling=Sampling(max_new_tokens=4))
     assert list(texts) == [VideoTask.CAPTION, Task.RECOGNIZE, "What does it do?", Task.BRIEF]
     assert texts[VideoTask.CAPTION].task == VideoTask.CAPTION and texts[VideoTask.CAPTION].token_ids
     # a task of pictures is asked about the region that was prompted
     (region,) = pam.segment(pam.encode(Image.open(FOLDER / "00000.jpg")), [Prompt(box=BOX)])
-    alone = pam.describe([region], [Task.RECOGNIZE], max_new_tokens=4)[0][Task.RECOGNIZE]
+    alone = pam.describe([region], [Task.RECOGNIZE], sampling=Sampling(max_new_tokens=4))[0][Task.RECOGNIZE]
     assert texts[Task.RECOGNIZE].token_ids == alone.token_ids
-    chinese = pam.describe_video(clip, language="zh", max_new_tokens=4)[VideoTask.CAPTION]
+    chinese = pam.describe_video(clip, language="zh", sampling=Sampling(max_new_tokens=4))[VideoTask.CAPTION]
     assert chinese.language == "zh" and chinese.token_ids != texts[VideoTask.CAPTION].token_ids
-    later = pam.describe_video(clip, previous="It lies still.", max_new_tokens=4)[VideoTask.CAPTION]
+    later = pam.describe_video(clip, previous="It lies still.", sampling=Sampling(max_new_tokens=4))[VideoTask.CAPTION]
     assert later.mean_logprob != texts[VideoTask.CAPTION].mean_logprob
     with pytest.raises(ValueError, match="language"):
         pam.describe_video(clip, language="fr")
@@ -75,7 +74,7 @@ def test_a_clip_of_a_few_frames(pam: PerceiveAnything) -> None:
     for count in (1, 2, 5):
         pictures = [Image.open(FOLDER / f"{i:05d}.jpg") for i in range(count)]
         few = pam.track(pictures, [Prompt(box=BOX)]).finish()[0]
-        assert len(few.clip()) == 16 and pam.describe_video(few, max_new_tokens=2)
+        assert len(few.clip()) == 16 and pam.describe_video(few, sampling=Sampling(max_new_tokens=2))
 
 
 def test_a_stream_carries_box_and_caption(pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,14 +86,18 @@ def test_a_stream_carries_box_and_caption(pam: PerceiveAnything, monkeypatch: py
 
     monkeypatch.setattr(streaming, "track", spy)
     frames = [Image.open(FOLDER / f"{i:05d}.jpg").convert("RGB") for i in range(18)]
-    events = list(pam.stream(frames, Prompt(box=BOX), clip_length=7, changes=False, max_new_tokens=4, frame_rate=10))
+    events = list(
+        pam.stream(
+            frames, Prompt(box=BOX), clip_length=7, changes=False, sampling=Sampling(max_new_tokens=4), frame_rate=10
+        )
+    )
     assert [(e.start_frame, e.end_frame) for e in events] == [(0, 6), (7, 13), (14, 17)]
     assert [(e.start_s, e.end_s) for e in events] == [(0, 0.6), (0.7, 1.3), (1.4, 1.7)]
     previous, prompt = "", Prompt(box=BOX)
     for event, given in zip(events, asked, strict=True):
         assert given.box == prompt.box
         mine = pam.track(frames[event.start_frame : event.end_frame + 1], [prompt]).finish()[0]
-        said = pam.describe_video(mine, previous=previous, max_new_tokens=4)[VideoTask.CAPTION]
+        said = pam.describe_video(mine, previous=previous, sampling=Sampling(max_new_tokens=4))[VideoTask.CAPTION]
         assert said.token_ids == event.caption.token_ids
         last = mine.sightings[mine.frames[-1]]
         assert event.box == last.box
@@ -110,7 +113,7 @@ def test_a_stream_gives_events_as_they_come(pam: PerceiveAnything) -> None:
             taken += 1
             yield Image.open(FOLDER / f"{taken % 18:05d}.jpg").convert("RGB")
 
-    events = pam.stream(camera(), Prompt(box=BOX), clip_length=3, changes=False, max_new_tokens=2)
+    events = pam.stream(camera(), Prompt(box=BOX), clip_length=3, changes=False, sampling=Sampling(max_new_tokens=2))
     assert (next(events).end_frame, taken) == (2, 3)
     assert (next(events).end_frame, taken) == (5, 6)
     with pytest.raises(PromptError, match="outside"):
@@ -124,7 +127,7 @@ def segment(box: tuple[int, int, int, int] | None) -> Segment:
     if box is not None:
         mask[box[1] : box[3], box[0] : box[2]] = True
     features = RegionFeatures(torch.zeros(1), torch.zeros(1))
-    return Segment(mask=mask, mask_logits=np.zeros((1, 1)), iou=1.0, object_score=1.0, features=features)
+    return Segment(mask=mask, low_res=torch.zeros(1, 1), iou=1.0, object_score=1.0, features=features)
 
 
 def told(

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from model import PerceiveAnything, Prompt, Region, Task
+from benchmarks.plain import blocks, embed
+from model import PerceiveAnything, Prompt, Region, Sampling, Task
 from model.language.likelihood import answer_ids, log_likelihoods
 from model.values.task import instruction
 
@@ -22,7 +23,7 @@ def regions(pam: PerceiveAnything, coffee: Image.Image) -> list[Region]:
 def one_by_one(pam: PerceiveAnything, region: Region, label: str, task: Task, language: str) -> float:
     """The plain way: the whole prompt with one answer and the end token behind it, no cache."""
     model, words = pam.language.model, pam.language.tokenizer
-    prompt = pam.language.embed(pam.image_blocks([region])[0], instruction(task, language))
+    prompt = embed(pam.language, blocks(pam, [region])[0], instruction(task, language))
     ids = torch.tensor([*words(label, add_special_tokens=False)["input_ids"], pam.language.end_ids()[0]])
     vectors = torch.cat([prompt, model.get_input_embeddings()(ids)])
     with torch.no_grad():
@@ -53,14 +54,16 @@ def test_a_finished_greedy_answer_has_the_score_of_its_text(pam: PerceiveAnythin
         head[ends[0]] = before.mean(0) + 1.2 * (before[ends[0]] - before.mean(0))
         texts = [
             t[Task.RECOGNIZE]
-            for t in pam.describe(regions, [Task.RECOGNIZE], max_new_tokens=40, repetition_penalty=1.0)
+            for t in pam.describe(
+                regions, [Task.RECOGNIZE], sampling=Sampling(max_new_tokens=40, repetition_penalty=1.0)
+            )
         ]
         pairs = [
             (region, text) for region, text in zip(regions, texts, strict=True) if text.finished and text.token_ids
         ]
         assert pairs
         for region, text in pairs[:3]:
-            prefix = pam.language.read(pam.image_blocks([region]))
+            prefix = pam.language.read(blocks(pam, [region]))
             question = pam.language.question_ids(prefix, instruction(Task.RECOGNIZE))
             score = log_likelihoods(pam.language, prefix, question, [text.token_ids])
             assert float(score) == pytest.approx(text.mean_logprob * (len(text.token_ids) + 1), abs=1e-3)
@@ -70,7 +73,7 @@ def test_a_finished_greedy_answer_has_the_score_of_its_text(pam: PerceiveAnythin
 
 @pytest.mark.parametrize("per_chunk", [1, 3, 7])
 def test_chunks_do_not_change_the_scores(pam: PerceiveAnything, regions: list[Region], per_chunk: int) -> None:
-    prefix = pam.language.read(pam.image_blocks(regions))
+    prefix = pam.language.read(blocks(pam, regions))
     question = pam.language.question_ids(prefix, "Which?")
     answers = answer_ids(pam.language, LABELS)
     assert sum(map(len, answers)) > 2 * per_chunk

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from model import CheckpointError, DeviceError, PerceiveAnything, Prompt, Task
+from model import CheckpointError, DeviceError, PerceiveAnything, Prompt, Sampling, Task
 from model.loading import hub
 
 PROMPT = Prompt(box=(100, 50, 400, 300))
@@ -33,7 +33,9 @@ def change_config(folder: Path, **changes: object) -> None:
 
 
 def say(pam: PerceiveAnything, image: Image.Image) -> tuple[int, ...]:
-    return pam.perceive(image, [PROMPT], [Task.BRIEF], max_new_tokens=6).texts[0][Task.BRIEF].token_ids
+    return (
+        pam.perceive(image, [PROMPT], [Task.BRIEF], sampling=Sampling(max_new_tokens=6)).texts[0][Task.BRIEF].token_ids
+    )
 
 
 def shard(folder: Path) -> None:

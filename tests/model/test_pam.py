@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model import PerceiveAnything, PictureError, Prompt, PromptError, Task
+from model import PerceiveAnything, PictureError, Prompt, PromptError, Sampling, Task
 from model.values.mask import from_rle
 from model.values.region import region_to_json
 
@@ -53,10 +53,10 @@ def test_a_batch_of_prompts_equals_one_by_one(pam: PerceiveAnything, coffee: Ima
 def test_a_batch_of_texts_equals_one_by_one(pam: PerceiveAnything, coffee: Image.Image) -> None:
     regions = pam.segment(pam.encode(coffee), PROMPTS)
     tasks = list(Task)
-    together = pam.describe(regions, tasks, max_new_tokens=8)
+    together = pam.describe(regions, tasks, sampling=Sampling(max_new_tokens=8))
     assert [list(texts) for texts in together] == [tasks] * len(regions)
     for i, task in itertools.product(range(len(regions)), tasks):
-        alone = pam.describe([regions[i]], [task], max_new_tokens=8)[0][task]
+        alone = pam.describe([regions[i]], [task], sampling=Sampling(max_new_tokens=8))[0][task]
         assert together[i][task].token_ids == alone.token_ids
         assert together[i][task].mean_logprob == pytest.approx(alone.mean_logprob, abs=1e-3)
 
@@ -65,11 +65,11 @@ def test_regions_of_several_pictures_are_described_together(pam: PerceiveAnythin
     other = Image.new("RGB", (90, 120), "green")
     regions = [*pam.segment(pam.encode(coffee), PROMPTS[:1]), *pam.segment(pam.encode(other), PROMPTS[:0])]
     regions += pam.segment(pam.encode(other), [Prompt(points=[(45, 60, 1)])])
-    texts = pam.describe(regions, [Task.BRIEF], max_new_tokens=6)
+    texts = pam.describe(regions, [Task.BRIEF], sampling=Sampling(max_new_tokens=6))
     for region, text in zip(regions, texts, strict=True):
         assert (
             text[Task.BRIEF].token_ids
-            == pam.describe([region], [Task.BRIEF], max_new_tokens=6)[0][Task.BRIEF].token_ids
+            == pam.describe([region], [Task.BRIEF], sampling=Sampling(max_new_tokens=6))[0][Task.BRIEF].token_ids
         )
 
 
@@ -90,7 +90,7 @@ def test_a_mask_prompt_keeps_or_refines_its_mask(pam: PerceiveAnything, coffee: 
     other = circle(*coffee.size, 300, 160, 90) & ~circle(*coffee.size, 300, 160, 60)
     (ring,) = pam.segment(embedding, [Prompt(mask=other)])
     assert np.abs(ring.mask_logits - kept.mask_logits).max() > 1e-2
-    assert pam.describe([kept], [Task.BRIEF], max_new_tokens=4)[0][Task.BRIEF].string
+    assert pam.describe([kept], [Task.BRIEF], sampling=Sampling(max_new_tokens=4))[0][Task.BRIEF].string
 
 
 def test_exif_orientation_moves_the_coordinates(pam: PerceiveAnything) -> None:
@@ -107,23 +107,23 @@ def test_exif_orientation_moves_the_coordinates(pam: PerceiveAnything) -> None:
 
 def test_perceive_is_the_three_verbs(pam: PerceiveAnything, coffee: Image.Image) -> None:
     embedding = pam.encode(coffee)
-    found = pam.perceive(coffee, PROMPTS[:2], [Task.RECOGNIZE], max_new_tokens=5)
+    found = pam.perceive(coffee, PROMPTS[:2], [Task.RECOGNIZE], sampling=Sampling(max_new_tokens=5))
     regions = pam.segment(embedding, PROMPTS[:2])
-    texts = pam.describe(regions, [Task.RECOGNIZE], max_new_tokens=5)
+    texts = pam.describe(regions, [Task.RECOGNIZE], sampling=Sampling(max_new_tokens=5))
     for (region, text), expected, words in zip(found, regions, texts, strict=True):
         assert (region.mask == expected.mask).all()
         assert text[Task.RECOGNIZE] == words[Task.RECOGNIZE]
-    again = pam.perceive(found.embedding, PROMPTS[:1], [], max_new_tokens=5)
+    again = pam.perceive(found.embedding, PROMPTS[:1], [], sampling=Sampling(max_new_tokens=5))
     assert again.seconds["encode"] == 0 and again.texts == [{}]
 
 
 def test_text_fields(pam: PerceiveAnything, coffee: Image.Image) -> None:
     (region,) = pam.segment(pam.encode(coffee), PROMPTS[:1])
-    text = pam.describe([region], ["brief"], language="zh", max_new_tokens=5)[0][Task.BRIEF]
+    text = pam.describe([region], ["brief"], language="zh", sampling=Sampling(max_new_tokens=5))[0][Task.BRIEF]
     assert (text.task, text.language) == (Task.BRIEF, "zh")
     assert 0 < len(text.token_ids) <= 5 and text.mean_logprob < 0
     assert text.finished is (len(text.token_ids) < 5)
-    free = pam.describe([region], ["What colour is it?"], max_new_tokens=3)[0]
+    free = pam.describe([region], ["What colour is it?"], sampling=Sampling(max_new_tokens=3))[0]
     assert list(free) == ["What colour is it?"]
 
 
@@ -131,7 +131,7 @@ def test_sampling_follows_the_seed(pam: PerceiveAnything, coffee: Image.Image) -
     regions = pam.segment(pam.encode(coffee), PROMPTS[:1])
 
     def draw(seed: int) -> tuple[int, ...]:
-        return pam.describe(regions, [Task.BRIEF], temperature=3.0, seed=seed, max_new_tokens=12)[0][
+        return pam.describe(regions, [Task.BRIEF], sampling=Sampling(temperature=3.0, seed=seed, max_new_tokens=12))[0][
             Task.BRIEF
         ].token_ids
 
@@ -162,7 +162,7 @@ def test_threads_do_not_mix_their_answers(pam: PerceiveAnything, coffee: Image.I
 
 
 def test_json_keeps_the_mask(pam: PerceiveAnything, coffee: Image.Image) -> None:
-    found = pam.perceive(coffee, PROMPTS[:1], [Task.BRIEF], max_new_tokens=3)
+    found = pam.perceive(coffee, PROMPTS[:1], [Task.BRIEF], sampling=Sampling(max_new_tokens=3))
     entry = region_to_json(found.regions[0], found.texts[0])
     assert (from_rle(entry["mask"]) == found.regions[0].mask).all()
     assert entry["texts"]["brief"]["text"] == found.texts[0][Task.BRIEF].string
@@ -173,7 +173,7 @@ def test_lower_precision_gives_nearly_the_same_mask(small_checkpoint, coffee, pa
     low = pam.from_pretrained(small_checkpoint, device="cpu", dtype=dtype)
     prompt = Prompt(box=(170, 10, 410, 310))
     (exact,) = pam.segment(pam.encode(coffee), [prompt])
-    found = low.perceive(coffee, [prompt], [Task.BRIEF], max_new_tokens=4)
+    found = low.perceive(coffee, [prompt], [Task.BRIEF], sampling=Sampling(max_new_tokens=4))
     assert str(low.dtype) == f"torch.{dtype}"
     assert (found.regions[0].mask == exact.mask).mean() > 0.97
     assert found.texts[0][Task.BRIEF].token_ids
@@ -189,5 +189,5 @@ def test_bad_arguments(pam: PerceiveAnything, coffee: Image.Image) -> None:
     with pytest.raises(ValueError, match="language"):
         pam.describe(regions, language="fr")
     with pytest.raises(ValueError, match="max_new_tokens"):
-        pam.describe(regions, max_new_tokens=0)
+        pam.describe(regions, sampling=Sampling(max_new_tokens=0))
     assert pam.segment(embedding, []) == [] and pam.describe([]) == []

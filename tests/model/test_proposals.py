@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from model import PerceiveAnything, Prompt, Region, Task
+from model import PerceiveAnything, Prompt, Region, Sampling, Task
 from model.sam.proposals import distinct, stability
 
 
@@ -79,7 +79,9 @@ def test_proposals_are_what_was_asked_for(tiny: PerceiveAnything, coffee: Image.
 def test_the_survivors_can_be_described(pam: PerceiveAnything, coffee: Image.Image) -> None:
     regions = pam.propose(pam.encode(coffee), 4, min_iou=0, min_stability=0)
     assert regions
-    for region, texts in zip(regions, pam.describe(regions, [Task.RECOGNIZE], max_new_tokens=3), strict=True):
+    for region, texts in zip(
+        regions, pam.describe(regions, [Task.RECOGNIZE], sampling=Sampling(max_new_tokens=3)), strict=True
+    ):
         assert region.object_score > 0 and texts[Task.RECOGNIZE].token_ids
 
 

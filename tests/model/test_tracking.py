@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from model import FramePrompt, PerceiveAnything, Progress, Prompt, PromptError, Region, VideoError, open_video
+from model import FramePrompt, PerceiveAnything, Progress, Prompt, PromptError, Region, Sampling, VideoError, open_video
 from model.sam.tower import full_size
 from model.video.memory import Remembering
 from model.video.track import CLIP_FRAMES, clip_numbers
@@ -192,7 +192,7 @@ def test_nothing_is_computed_before_it_is_asked_for(pam: PerceiveAnything, steps
     next(tracking)
     assert steps == [0, 1] and tracking.tracks[0].frames == [0, 1]
     # what is there can be described
-    assert pam.describe_video(tracking.tracks[0], max_new_tokens=2)
+    assert pam.describe_video(tracking.tracks[0], sampling=Sampling(max_new_tokens=2))
 
 
 def test_the_frames_that_are_described() -> None:
@@ -211,7 +211,7 @@ def test_lower_precision_gives_nearly_the_same_masks(pam, small_checkpoint: Path
     tracking = low.track(FOLDER, [Prompt(box=LEFT)])
     for mask, frame in zip(exact, tracking, strict=True):
         assert (mask == frame.regions[0].mask).mean() > 0.95
-    assert low.describe_video(tracking.tracks[0], max_new_tokens=2)
+    assert low.describe_video(tracking.tracks[0], sampling=Sampling(max_new_tokens=2))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_tracking_is_taken_up_where_it_was_left(pam: PerceiveAnything, steps: li
     assert again.total == whole.total and again.progress().steps == whole.total
     for name, track in again.tracks.items():
         assert set(track.moments) <= set(whole.tracks[name].moments) and len(track.clip()) == CLIP_FRAMES
-        assert pam.describe_video(track, max_new_tokens=2)
+        assert pam.describe_video(track, sampling=Sampling(max_new_tokens=2))
     # the first frames after are those that lean most on what was remembered
     for one, other in zip(frames[cut:], rest, strict=True):
         assert set(one.regions) == set(other.regions)

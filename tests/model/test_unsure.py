@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from model import CheckpointError, PerceiveAnything, Prompt, Task
+from benchmarks.plain import blocks, embed
+from model import CheckpointError, PerceiveAnything, Prompt, Sampling, Task
 from model.language.unsure import PreferUnsure, Unsure
 
 PROMPT = Prompt(box=(100, 50, 400, 300))
@@ -52,7 +53,7 @@ def test_the_entry_of_a_checkpoint_is_followed(
     small_checkpoint: Path, tmp_path: Path, pam: PerceiveAnything, coffee: Image.Image
 ) -> None:
     regions = pam.segment(pam.encode(coffee), [PROMPT])
-    vectors = pam.language.embed(pam.image_blocks(regions)[0], "Classify this subject and provide its label.")
+    vectors = embed(pam.language, blocks(pam, regions)[0], "Classify this subject and provide its label.")
     chances = pam.language.model(inputs_embeds=vectors[None]).logits[0, -1].float().softmax(-1)
     words = pam.language.tokenizer
     first = int(chances.argmax())
@@ -65,12 +66,14 @@ def test_the_entry_of_a_checkpoint_is_followed(
     assert chances[other] >= 0.01
     entry = {"threshold": 1.0, "labels": [words.decode([other])]}
     told = PerceiveAnything.from_pretrained(with_entry(small_checkpoint, tmp_path / "told", entry), device="cpu")
-    (texts,) = told.describe(told.segment(told.encode(coffee), [PROMPT]), [Task.RECOGNIZE], max_new_tokens=1)
+    (texts,) = told.describe(
+        told.segment(told.encode(coffee), [PROMPT]), [Task.RECOGNIZE], sampling=Sampling(max_new_tokens=1)
+    )
     assert texts[Task.RECOGNIZE].token_ids == (other,)
     # the probability stays the model's own
     assert texts[Task.RECOGNIZE].mean_logprob == pytest.approx(math.log(chances[other]), abs=1e-4)
     # drawn answers are drawn
-    drawn = told.describe(regions, [Task.RECOGNIZE], max_new_tokens=1, temperature=1e-4, seed=0)[0]
+    drawn = told.describe(regions, [Task.RECOGNIZE], sampling=Sampling(max_new_tokens=1, temperature=1e-4, seed=0))[0]
     assert drawn[Task.RECOGNIZE].token_ids == (first,)
     assert told.version != pam.version
 

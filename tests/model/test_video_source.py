@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from model import Limits, PictureError, Video, VideoError, VideoTooLargeError, open_video
-from model.video.source import is_video
+from model.video.opening import is_video
 from tests.videos import number_of, picture, write
 
 PICTURES = [picture(i) for i in range(40)]

@@ -83,6 +83,11 @@ def overridden(pam: PerceiveAnything, changes: dict[str, Any] | None) -> Iterato
             state[name].copy_(value)
 
 
+def stability(logits: torch.Tensor) -> torch.Tensor:
+    """SAM 2's stability score of mask logits (B, H, W): the share of the pixels above -0.05 that are above 0.05."""
+    return (logits > 0.05).flatten(1).sum(1) / (logits > -0.05).flatten(1).sum(1).clamp(min=1)
+
+
 def distance(ours: Any, golden: np.ndarray) -> float:
     """max |ours − golden| / max |golden|."""
     mine = ours.detach().float().cpu().numpy() if isinstance(ours, torch.Tensor) else np.asarray(ours)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model.evaluation.__main__ import main
+from tiny.evaluation.__main__ import main
 
 from tiny.art import Catalog
 from tiny.clips import Clip, Director

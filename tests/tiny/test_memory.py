@@ -56,8 +56,7 @@ def test_without_anything_learned_features_pass(sam: SAM2Base, catalog: Catalog,
     assert kept > 0.9
     with torch.no_grad():
         top = sam.forward_image(pictures)["backbone_fpn"][-1]
-        past = {"cond_frame_outputs": {0: _kept(sam, top)}, "non_cond_frame_outputs": {}}
-        seen = memory._remember(sam, top, past, 1, 2)
+        seen = memory._remember(sam, top, ({0: _kept(sam, top)}, {}), 1, 2)
     wanted = top + sam.no_mem_embed.view(1, -1, 1, 1)
     assert float((seen - wanted).square().mean() / wanted.var()) < 0.15
 
@@ -76,7 +75,7 @@ def test_the_prompted_frame_teaches_too(sam: SAM2Base, films: memory.Films) -> N
 def _kept(sam: SAM2Base, top: torch.Tensor) -> dict[str, object]:
     rows, _, side, _ = top.shape
     logits = torch.randn(rows, 4 * side, 4 * side)
-    return memory._memory(sam, top, logits, torch.randn(rows, 256), torch.ones(rows, 1), prompted=True)
+    return memory._memory(sam, top, logits, torch.randn(rows, 256), torch.ones(rows), prompted=True)
 
 
 def test_only_the_memory_learns(sam: SAM2Base, films: memory.Films) -> None:
