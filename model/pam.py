@@ -53,7 +53,7 @@ class PerceiveAnything:
         self.name = name
         for module in (tower.sam, vision, language.model):
             quicken(module)
-        self._reader = Reader(vision, language, tower.image_size // 16)
+        self.reader = Reader(vision, language, tower.image_size // 16)
         self.video = Videos(tower, vision, language)
         # its verbs are at hand here too
         self.track, self.describe_video = self.video.track, self.video.describe
@@ -202,7 +202,7 @@ class PerceiveAnything:
         """
         asked = {task: instruction(task, language) for task in map(_task, tasks)}
         each = self.language.bytes_of(sampling.max_new_tokens) * max(1, len(asked))
-        return self._reader.of_each(regions, lambda p: self.language.texts(p, asked, language, sampling), each)
+        return self.reader.of_each(regions, lambda p: self.language.texts(p, asked, language, sampling), each)
 
     def score(
         self,
@@ -234,7 +234,7 @@ class PerceiveAnything:
             found = log_likelihoods(self.language, prefix, self.language.question_ids(prefix, asked), answers)
             return list(found.float().cpu().numpy())
 
-        rows = self._reader.of_each(regions, scores, self.language.bytes_of(TOKENS_PER_CHUNK))
+        rows = self.reader.of_each(regions, scores, self.language.bytes_of(TOKENS_PER_CHUNK))
         return np.array(rows, dtype=np.float32).reshape(len(rows), len(answers))
 
     def read(self, regions: Sequence[Segment]) -> Reading:
@@ -243,11 +243,11 @@ class PerceiveAnything:
         What is read takes memory on the device as long as it is kept: two vectors a layer and token. `readings` keeps
         no more of it than fits.
         """
-        return self._reader.read(regions)
+        return self.reader.read(regions)
 
     def readings(self, regions: Sequence[Segment]) -> Iterator[Reading]:
         """Read as many regions as memory has room for, then the next ones: all of them, in their order."""
-        return self._reader.readings(regions)
+        return self.reader.readings(regions)
 
     def perceive(
         self,

@@ -94,13 +94,13 @@ def test_regions_of_different_jobs_are_read_together(
     engine: Engine, tmp_path: Path, pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    original = pam.read
+    original = pam.reader.read
 
     def counted(regions: Sequence[Region]) -> Reading:
         read.append(len(regions))
         return original(regions)
 
-    monkeypatch.setattr(pam, "read", counted)
+    monkeypatch.setattr(pam.reader, "read", counted)
     payloads = [job(tmp_path / f"{i}.png", clicks((50, 50), (20, 30))) for i in range(3)]
     engine.expect(payloads)
     answers(engine, payloads)

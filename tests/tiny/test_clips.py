@@ -8,10 +8,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from model.training.__main__ import main
 
 from model.values.mask import from_rle
 from tiny import looks
+from tiny.__main__ import main
 from tiny.art import Catalog
 from tiny.clips import SEEN, Clip, Director
 from tiny.scenes import Painter

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny.evaluation.__main__ import main
 
 from tiny.art import Catalog
 from tiny.clips import Clip, Director
 from tiny.evaluation import clips
+from tiny.evaluation.__main__ import main
 from tiny.scenes import Painter
 
 

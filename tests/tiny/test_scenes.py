@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model.training.__main__ import main
 from PIL import Image
 
 from model.values.mask import from_rle
 from tiny import looks
+from tiny.__main__ import main
 from tiny.art import Catalog
 from tiny.scenes import Painter
 
