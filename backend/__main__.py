@@ -98,9 +98,9 @@ def _run(given: argparse.Namespace, settings: Settings) -> int:
     if command == "health":
         from backend.run import health
 
-        if trouble := {"front": health.front, "worker": health.worker}[given.part](settings):
-            print(trouble, file=sys.stderr)
-        return int(bool(trouble))
+        if fault := {"front": health.front, "worker": health.worker}[given.part](settings):
+            print(fault, file=sys.stderr)
+        return int(bool(fault))
     if command == "webhooks":
         from backend.front.webhooks import give_token
 
@@ -129,26 +129,26 @@ def _review(settings: Settings) -> int:
     from rich.console import Console
 
     from backend.front.review import show
-    from backend.queueing.connection import connect, trouble
+    from backend.queueing.connection import connect, queue_down
     from backend.run.embedded_redis import running
 
     with running(settings):
         try:
             return show(connect(settings), Console())
         except redis.RedisError as error:
-            raise trouble(error) from None
+            raise queue_down(error) from None
 
 
 def _drain(settings: Settings, names: list[str], say: Callable[[str], None]) -> int:
     import redis
 
-    from backend.queueing.connection import connect, trouble
+    from backend.queueing.connection import connect, queue_down
     from backend.queueing.drain import drain
 
     try:
         drain(connect(settings), names, settings.job_timeout_s + settings.heartbeat_ttl_s, say)
     except redis.RedisError as error:
-        raise trouble(error) from None
+        raise queue_down(error) from None
     return 0
 
 
@@ -156,7 +156,7 @@ def _worker(settings: Settings, name: str | None) -> int:
     with uncollected():
         import redis
 
-        from backend.queueing.connection import trouble
+        from backend.queueing.connection import queue_down
         from backend.run.embedded_redis import running
         from backend.worker.worker import run_worker
         from model.errors import ModelError
@@ -168,7 +168,7 @@ def _worker(settings: Settings, name: str | None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except redis.RedisError as error:
-        raise trouble(error) from None
+        raise queue_down(error) from None
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     )
     bulk_tries: int = Field(3, ge=1, le=20, description="how often a bulk job tries a task that may work later")
     remember_days: float = Field(14, gt=0, description="how long answers are remembered, for corrections and review")
-    heartbeat_s: float = Field(2, gt=0, description="a worker's sign of life; missing five counts as dead")
+    heartbeat_s: float = Field(2, gt=0, description="between a worker's heartbeats; missing five counts as dead")
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING, ERROR")
     log_format: Literal["text", "json"] = Field("text", description="text or json, one object a line")
@@ -214,7 +214,7 @@ class Settings(BaseSettings):
 
     @property
     def heartbeat_ttl_s(self) -> int:
-        """A worker that gave no sign of life for so long is dead."""
+        """A worker without a heartbeat for so long is dead."""
         return max(1, round(self.heartbeat_s * 5))
 
     @property

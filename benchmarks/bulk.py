@@ -34,7 +34,7 @@ PICTURE = "/data/upload/1/coffee.jpg"
 def wait_for_workers(settings: Settings, count: int) -> None:
     """Until so many are ready."""
     client = connect(settings)
-    while sum(sign.state == "ready" for sign in heartbeat.everybody(client)) < count:
+    while sum(worker.state == "ready" for worker in heartbeat.everybody(client)) < count:
         time.sleep(0.2)
 
 

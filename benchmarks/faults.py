@@ -83,13 +83,13 @@ def bulk(settings: Settings, *arguments: str, log: Path) -> subprocess.Popen[byt
 
 def kill_one(client: redis.Redis, moment: str, rng: random.Random) -> bool:
     """Kill a random worker at that moment of its work; False where none was there to be killed."""
-    ready = [sign for sign in heartbeat.everybody(client) if sign.state == "ready"]
+    ready = [worker for worker in heartbeat.everybody(client) if worker.state == "ready"]
     if not ready:
         return False
-    sign = rng.choice(ready)
+    worker = rng.choice(ready)
 
     def busy() -> bool:
-        return bool(client.sismember(_BUSY, sign.name))
+        return bool(client.sismember(_BUSY, worker.name))
 
     if moment == "before":
         _wait(lambda: not busy(), 5)
@@ -100,7 +100,7 @@ def kill_one(client: redis.Redis, moment: str, rng: random.Random) -> bool:
         else:
             time.sleep(rng.uniform(0, 0.1))
     with suppress(ProcessLookupError):
-        os.kill(sign.pid, signal.SIGKILL)
+        os.kill(worker.pid, signal.SIGKILL)
     return True
 
 

@@ -40,7 +40,7 @@ from benchmarks.bulk import click, wait_for_workers
 from benchmarks.faults import ROOT, bulk, fill, serving
 from benchmarks.stand_in import run_stand_in
 
-SHELF = 24
+CACHE = 24
 """Pictures that a worker holds: 512 MiB of embeddings of 21 MB (SAM 2.1 at 1024 × 1024, float32)."""
 
 
@@ -79,7 +79,7 @@ class _Click:
 
 @dataclass(eq=False)
 class _Worker:
-    held: deque[int] = field(default_factory=lambda: deque(maxlen=SHELF))
+    held: deque[int] = field(default_factory=lambda: deque(maxlen=CACHE))
     own: deque[_Click] = field(default_factory=deque)
     busy: bool = False
     busy_s: float = 0.0  # a running mean, as a worker says it of itself
@@ -250,9 +250,9 @@ def measure(workers: int, annotators: int, seconds: float, think_s: float, click
             process.wait(60)
             client = connect(settings)
             fields = Ledger(client, names(client)[0]).fields()
-            signs = heartbeat.everybody(client)
+            alive = heartbeat.everybody(client)
             alone = clicks_served(client)
-            jobs, steps = (sum(sign.stats[what] for sign in signs) - alone for what in ("jobs", "steps"))
+            jobs, steps = (sum(worker.stats[what] for worker in alive) - alone for what in ("jobs", "steps"))
     model = ("encode", "decode", "prefill", "generate")
     warm = [sum(row.get(stage, 0) for stage in ("fetch", *model[1:])) for row in rows]
     cold = [row["encode"] for row in rows if row.get("encode", 0) > 0]

@@ -55,15 +55,15 @@ def seconds(work: Callable[[], None], times: int) -> float:
 
 
 def memory_over(pictures: int) -> dict[str, float]:
-    """Resident memory in MB after so many pictures went through a worker's shelf, with embeddings of 1 MB."""
-    shelf, addresses = EmbeddingCache(limit_bytes=64 << 20), Addresses(believed_s=300)
+    """Resident memory in MB after so many pictures went through a cache of embeddings, with embeddings of 1 MB."""
+    cache, addresses = EmbeddingCache(limit_bytes=64 << 20), Addresses(believed_s=300)
     found: dict[str, float] = {}
     for number in range(pictures + 1):
         if number in (0, 100, 1000) or number == pictures or number % max(1, pictures // 4) == 0:
             found[str(number)] = psutil.Process().memory_info().rss / 1e6
         features = torch.full((1, 64, 64, 64), float(number))
         addresses.put(f"http://host/{number}.jpg", str(number))
-        shelf.put(str(number), Embedding(640, 480, features, (torch.zeros(0), torch.zeros(0))))
+        cache.put(str(number), Embedding(640, 480, features, (torch.zeros(0), torch.zeros(0))))
     return found
 
 

@@ -211,7 +211,7 @@ def look(process: psutil.Process) -> list[float]:
 
 def kept(client: redis.Redis) -> dict[str, float]:
     """What is kept on purpose, by part and what: the worker's embeddings, Redis' data and keys."""
-    stats = next((sign.stats for sign in heartbeat.everybody(client) if sign.stats), {})
+    stats = next((worker.stats for worker in heartbeat.everybody(client) if worker.stats), {})
     memory: Any = client.info("memory")
     return {
         "embeddings_mb": stats.get("embedding_bytes", 0.0) / 1e6,

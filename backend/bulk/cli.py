@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.bulk.ledger import CANCELLED, FINISHED, PAUSED, RUNNING, Ledger, names
-from backend.bulk.progress import Show, read_status
+from backend.bulk.progress import Show, status_of
 from backend.bulk.spec import FIELD, Spec
 from backend.errors import BadRequest, ConfigError
 from backend.settings import Settings
@@ -35,7 +35,7 @@ def run(settings: Settings, options: argparse.Namespace, console: Console) -> in
     Raises:
         BackendError: it cannot be done; the message says why.
     """
-    from backend.queueing.connection import connect, trouble
+    from backend.queueing.connection import connect, queue_down
     from backend.run.embedded_redis import running
 
     try:
@@ -51,7 +51,7 @@ def run(settings: Settings, options: argparse.Namespace, console: Console) -> in
         # outside: an embedded Redis that this process started has ended, and the next one starts its own
         return _detach(settings, ledger, options, console)
     except redis.RedisError as error:
-        raise trouble(error) from None
+        raise queue_down(error) from None
 
 
 def _begin(settings: Settings, options: argparse.Namespace, client: redis.Redis, console: Console) -> Ledger | None:
@@ -78,7 +78,7 @@ def _begin(settings: Settings, options: argparse.Namespace, client: redis.Redis,
 
 
 def _work(settings: Settings, ledger: Ledger, options: argparse.Namespace, console: Console) -> int:
-    from backend.bulk.work import wait_for_worker, work
+    from backend.bulk.run import run_job, wait_for_worker
     from backend.queueing.janitor import Janitor
     from backend.run.serve import stop_signal
 
@@ -89,7 +89,7 @@ def _work(settings: Settings, ledger: Ledger, options: argparse.Namespace, conso
             with Show(ledger, console) as show:
                 if not wait_for_worker(settings, ledger, stop, show.update, _WORKER_PATIENCE_S):
                     return 130
-                state = work(settings, ledger, stop, show.update)
+                state = run_job(settings, ledger, stop, show.update)
         finally:
             janitor.stop()
     _end(settings, ledger, options, console)
@@ -123,14 +123,14 @@ def _look(settings: Settings, options: argparse.Namespace, client: redis.Redis, 
         table = Table("job", "state", "tasks", "what")
         for name in names(client):
             ledger = Ledger.open(client, name)
-            status = read_status(ledger)
+            status = status_of(ledger)
             of = f"{status.settled}/{status.total}" if status.total is not None else str(status.settled)
             table.add_row(name, status.state, of, ledger.spec().where)
         console.print(table)
         return 0
     ledger = Ledger.open(client, _job(options))
     if options.verb == "status":
-        status = read_status(ledger)
+        status = status_of(ledger)
         console.print(
             f"bulk {ledger.job}: {status.state}; {status.line()}", markup=False, soft_wrap=True, highlight=False
         )
@@ -196,7 +196,7 @@ def _detach(settings: Settings, ledger: Ledger, options: argparse.Namespace, con
 
 
 def _dry_run(settings: Settings, spec: Spec, client: redis.Redis, console: Console) -> None:
-    from backend.bulk.work import make_source, plan_only
+    from backend.bulk.run import make_source, plan_only
 
     ledger = Ledger(client, f"dry-{os.getpid()}")
     try:
@@ -220,8 +220,8 @@ def _dry_run(settings: Settings, spec: Spec, client: redis.Redis, console: Conso
 
 
 def _spec(settings: Settings, options: argparse.Namespace) -> Spec:
+    from backend.bulk.run import complete
     from backend.bulk.wanted import wanted_roles
-    from backend.bulk.work import complete
     from backend.labeling.roles import read_roles
 
     if (options.project is None) == (options.input is None):

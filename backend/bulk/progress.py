@@ -62,7 +62,7 @@ class Status:
         return ", ".join(parts)
 
 
-def read_status(ledger: Ledger) -> Status:
+def status_of(ledger: Ledger) -> Status:
     """From the books."""
     fields = ledger.fields()
     state = fields.get("state", "")
@@ -111,7 +111,7 @@ class Show:
             self._bar.stop()
 
     def update(self, last: bool = False) -> None:
-        status = read_status(self._ledger)
+        status = status_of(self._ledger)
         if self._bar is not None:
             left = f", {duration(status.left_s)} left" if status.left_s is not None and not last else ""
             again = f", {status.waiting} again" if status.waiting else ""

@@ -137,7 +137,7 @@ def _task(item: Item, prediction: dict[str, Any] | None) -> dict[str, Any]:
     if raw.get("meta"):
         task["meta"] = raw["meta"]
     # of an export only what was drawn: its users and ids are those of another Label Studio
-    if annotations := [{"result": work["result"]} for work in raw.get("annotations") or [] if work.get("result")]:
+    if annotations := [{"result": one["result"]} for one in raw.get("annotations") or [] if one.get("result")]:
         task["annotations"] = annotations
     task["predictions"] = [*others, prediction] if prediction else others
     return task

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.bulk.ledger import Ledger
-from backend.bulk.progress import Status, duration, read_status
+from backend.bulk.progress import Status, duration, status_of
 from backend.bulk.tally import STAGES
 
 _MOST_LABELS = 30
@@ -48,7 +48,7 @@ def summarize(ledger: Ledger) -> Summary:
     spent = {n.removeprefix("seconds "): float(s) for n, s in fields.items() if n.startswith("seconds ")}
     return Summary(
         where=ledger.spec().where,
-        status=read_status(ledger),
+        status=status_of(ledger),
         worked_s=float(fields.get("worked", 0)),
         regions=int(fields.get("regions", 0)),
         skipped={name.removeprefix("skipped "): int(n) for name, n in fields.items() if name.startswith("skipped ")},

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from backend.bulk.spec import ANNOTATIONS, FIELD, PREDICTIONS, PROPOSE, Spec
 from backend.errors import ConfigError, PromptError
-from backend.label_studio.protocol import LabelStudioTask, Work
+from backend.label_studio.protocol import Annotation, LabelStudioTask
 from backend.labeling.controls import Control
 from backend.labeling.controls.textarea import TextArea
 from backend.labeling.roles import ImageRoles, Roles
@@ -64,7 +64,7 @@ def wanted_task(task: LabelStudioTask, predictions: list[dict[str, Any]], roles:
             raise ConfigError("boxes of a field are boxes in pictures, and the labelling config has videos only")
         image = next(iter(roles.images.values()))
         result = _from_field(task.data.get(spec.regions_field), spec.regions_field, image.name)
-    return task.model_copy(update={"annotations": [Work(result=result)] if result else [], "drafts": []})
+    return task.model_copy(update={"annotations": [Annotation(result=result)] if result else [], "drafts": []})
 
 
 def _image(image: ImageRoles, spec: Spec) -> ImageRoles:

@@ -23,7 +23,7 @@ from urllib3.util import Url
 from backend.errors import BadRequest, PictureForbidden, PictureNotFound, PictureTooLarge
 from backend.errors import PictureUnreachable as Unreachable
 from backend.label_studio.access import LabelStudio
-from backend.net.address import Origin, read, shorten
+from backend.net.address import Origin, parse, shorten
 from backend.net.hosts import AllowedHosts
 from backend.settings import Settings
 
@@ -62,7 +62,7 @@ class Downloads:
 
     def __init__(self, settings: Settings) -> None:
         self._label_studio = LabelStudio(settings)
-        own = [read(settings.label_studio_url)[1]] if settings.label_studio_url else []
+        own = [parse(settings.label_studio_url)[1]] if settings.label_studio_url else []
         # whoever configured Label Studio meant that host, wherever it lies
         self._hosts = AllowedHosts([*settings.allowed_hosts, *(_entry(origin) for origin in own)])
         # the system's authorities (a company's own among them) and those of browsers
@@ -86,7 +86,7 @@ class Downloads:
         deadline = time.monotonic() + limits.seconds
         where = shorten(address)
         try:
-            url, origin = read(address)
+            url, origin = parse(address)
         except ValueError as error:
             raise BadRequest(f"the {limits.noun}'s address cannot be read ({error}): correct the task's data") from None
         for _ in range(MAX_REDIRECTS + 1):
@@ -94,7 +94,7 @@ class Downloads:
             if target is None:
                 return
             try:
-                url, origin = read(target)
+                url, origin = parse(target)
             except ValueError as error:
                 raise PictureForbidden(f"{where} redirects to an address that is not followed ({error})") from None
         raise Unreachable(f"{where} redirects more than {MAX_REDIRECTS} times: give the address where it ends")

@@ -34,7 +34,7 @@ from backend.front.status import ErrorLog
 from backend.label_studio.protocol import ACTIONS, PredictRequest, SetupRequest, WebhookRequest, parse
 from backend.labeling.roles import read_roles
 from backend.predict.service import Service
-from backend.queueing.connection import trouble
+from backend.queueing.connection import queue_down
 from backend.queueing.dispatcher import Dispatcher
 from backend.settings import Settings
 
@@ -56,18 +56,18 @@ def create_app(settings: Settings, dispatcher: Dispatcher) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     metrics = Metrics(dispatcher)
     service = Service(settings, dispatcher)
-    troubles = ErrorLog()
-    _add_pages(app, service, dispatcher, metrics, Reviews(dispatcher.redis, service.answers), troubles)
-    _add_bookkeeping(app, BasicAuth(settings), metrics, troubles)
+    error_log = ErrorLog()
+    _add_pages(app, service, dispatcher, metrics, Reviews(dispatcher.redis, service.answers), error_log)
+    _add_bookkeeping(app, BasicAuth(settings), metrics, error_log)
     return app
 
 
 def _add_pages(
-    app: Flask, service: Service, dispatcher: Dispatcher, metrics: Metrics, reviews: Reviews, troubles: ErrorLog
+    app: Flask, service: Service, dispatcher: Dispatcher, metrics: Metrics, reviews: Reviews, error_log: ErrorLog
 ) -> None:
     @app.get("/")
     def overview() -> Response:
-        shown = status.full(dispatcher, troubles)
+        shown = status.full(dispatcher, error_log)
         code = 200 if shown["status"] == "UP" else 503
         if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
             return make_response(jsonify(shown), code)
@@ -123,7 +123,7 @@ def _add_pages(
         return Response(metrics.text(), mimetype="text/plain; version=0.0.4")
 
 
-def _add_bookkeeping(app: Flask, door: BasicAuth, metrics: Metrics, troubles: ErrorLog) -> None:
+def _add_bookkeeping(app: Flask, auth: BasicAuth, metrics: Metrics, error_log: ErrorLog) -> None:
     @app.before_request
     def begin() -> None:
         g.request_id = logs.sane_id(request.headers.get("X-Request-Id")) or uuid.uuid4().hex
@@ -131,7 +131,7 @@ def _add_bookkeeping(app: Flask, door: BasicAuth, metrics: Metrics, troubles: Er
         g.begin = time.perf_counter()
         g.seconds = {}
         g.error = None
-        door.admit(request.path, request.headers.get("Authorization"))
+        auth.admit(request.path, request.headers.get("Authorization"))
         if request.method == "POST" and "Origin" in request.headers:
             # Label Studio's server sends none; a page that an annotator has open must not reach a front on loopback
             raise Forbidden("requests that a page in a browser sends are not taken")
@@ -143,7 +143,7 @@ def _add_bookkeeping(app: Flask, door: BasicAuth, metrics: Metrics, troubles: Er
         error: BackendError | None = g.error
         if error is not None:
             metrics.errors.labels(error.type).inc()
-            troubles.add(error, page, g.request_id)
+            error_log.add(error, page, g.request_id)
         _log(page, response.status_code, time.perf_counter() - g.begin, error)
         response.headers["X-Request-Id"] = g.request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -184,7 +184,7 @@ def _as_backend_error(error: Exception) -> BackendError:
         return error
     if isinstance(error, redis.RedisError):
         log.warning("Redis failed (%s)", error)
-        return trouble(error)
+        return queue_down(error)
     if isinstance(error, RequestEntityTooLarge):
         return BodyTooLarge("the request is too large: raise PALLAS_MAX_BODY_BYTES, or send pictures by URL")
     if isinstance(error, NoPage):

@@ -79,11 +79,11 @@ class _Live(Collector):
                 reviewed.add_metric([name], total)
             for name, count in self._dispatcher.depth().items():
                 depth.add_metric([name], count)
-            signs = self._dispatcher.workers()
-            for sign in signs:
-                for what, value in sign.stats.items():
-                    own.add_metric([sign.name, what], value)
-            states = [sign.state for sign in signs]
+            alive = self._dispatcher.workers()
+            for worker in alive:
+                for what, value in worker.stats.items():
+                    own.add_metric([worker.name, what], value)
+            states = [worker.state for worker in alive]
             for state in ("loading", "ready"):
                 workers.add_metric([state], states.count(state))
             up.add_metric([], 1)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from backend.errors import PromptError
 from backend.label_studio.geometry import MASKS, kind_of
-from backend.label_studio.protocol import ResultItem, WebhookRequest, Work, items_of
+from backend.label_studio.protocol import Annotation, ResultItem, WebhookRequest, items_of
 from backend.label_studio.video_sequences import keyframes_of, sequence_j
 from backend.tasks.answers import Answers, Remembered, words_of
 from backend.tasks.drawn import by_region, regions_of
@@ -107,13 +107,13 @@ class Reviews:
         """Judge the regions of an annotation event that came from us; returns how many."""
         if not event.action.startswith("ANNOTATION") or event.annotation is None or "DELETED" in event.action:
             return 0
-        works = event.annotation if isinstance(event.annotation, list) else [event.annotation]
-        return sum(self._take(work) for work in works)
+        annotations = event.annotation if isinstance(event.annotation, list) else [event.annotation]
+        return sum(self._take(one) for one in annotations)
 
-    def _take(self, work: Work) -> int:
-        names = {str(item.get("to_name", "")) for item in work.result}
-        regions = [items for name in names for items in regions_of(work.result, name)]
-        regions += _of_videos(work.result)
+    def _take(self, annotation: Annotation) -> int:
+        names = {str(item.get("to_name", "")) for item in annotation.result}
+        regions = [items for name in names for items in regions_of(annotation.result, name)]
+        regions += _of_videos(annotation.result)
         known = self._answers.get([items[0].id for items in regions if items[0].id])
         count = 0
         for items in regions:

@@ -48,22 +48,22 @@ def brief(dispatcher: Dispatcher) -> dict[str, Any]:
     }
 
 
-def full(dispatcher: Dispatcher, troubles: ErrorLog) -> dict[str, Any]:
+def full(dispatcher: Dispatcher, error_log: ErrorLog) -> dict[str, Any]:
     """`brief`, and queue, workers and errors; where Redis is away it says so instead of raising."""
     shown: dict[str, Any]
     each: list[dict[str, Any]] = []
     try:
         shown = brief(dispatcher) | {"queue": dispatcher.depth()}
         each = [
-            {name: getattr(sign, name) for name in ("name", "state", "model_version", "device", "host")}
-            for sign in dispatcher.workers()
+            {name: getattr(worker, name) for name in ("name", "state", "model_version", "device", "host")}
+            for worker in dispatcher.workers()
         ]
     except redis.RedisError:
         shown, each = (
             {"status": "DOWN", "reason": "the queue (Redis) cannot be reached: start it, or correct REDIS_URL"},
             [],
         )
-    return shown | {"worker": each, "errors": troubles.view()}
+    return shown | {"worker": each, "errors": error_log.view()}
 
 
 def page(shown: dict[str, Any]) -> str:

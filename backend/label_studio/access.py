@@ -9,7 +9,7 @@ import time
 import requests
 
 from backend.errors import PictureForbidden, PictureUnreachable
-from backend.net.address import climbs, read
+from backend.net.address import climbs, parse
 from backend.net.direct import direct_session
 from backend.settings import Settings
 
@@ -73,7 +73,7 @@ class LabelStudio:
         if not self._key or not self._url:
             return {}
         try:
-            (asked, origin), (own, home) = read(url), read(self._url)
+            (asked, origin), (own, home) = parse(url), parse(self._url)
         except ValueError:
             return {}
         path = (asked.path or "/").removeprefix((own.path or "").rstrip("/"))

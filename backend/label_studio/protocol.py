@@ -65,8 +65,8 @@ class Params(_Lenient):
     context: Context | None = None
 
 
-class Work(_Lenient):
-    """An annotation or a draft: what somebody has made of a task."""
+class Annotation(_Lenient):
+    """An annotation, or the draft of one: what somebody has made of a task."""
 
     id: int | None = None
     result: list[dict[str, Any]] = []
@@ -76,15 +76,15 @@ class Work(_Lenient):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, value: Any) -> Any:
-        # fields that Label Studio leaves null for some kinds of work mean what their absence means
+        # fields that Label Studio leaves null for drafts mean what their absence means
         return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
 class LabelStudioTask(_Lenient):
     id: int | None = None
     data: dict[str, Any]
-    annotations: list[Work] = []
-    drafts: list[Work] = []
+    annotations: list[Annotation] = []
+    drafts: list[Annotation] = []
 
 
 class PredictRequest(_Lenient):
@@ -124,7 +124,7 @@ class WebhookRequest(_Lenient):
     """POST /webhook; annotation events carry the annotation, or a list of them."""
 
     action: str
-    annotation: Work | list[Work] | None = None
+    annotation: Annotation | list[Annotation] | None = None
     project: _Numbered | None = None
 
 

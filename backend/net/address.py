@@ -26,7 +26,7 @@ class Origin(NamedTuple):
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-def read(address: str) -> tuple[Url, Origin]:
+def parse(address: str) -> tuple[Url, Origin]:
     """An http(s) URL in its normal form (dot segments resolved, unsafe characters encoded), and its origin.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The courier: works on late answers from a thread, and stores them in Label Studio."""
+"""Works on late predictions from a thread, and stores them in Label Studio."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LateCourier:
         self._in_flight = InFlight(settings, dispatcher, BATCH)
         self._in_hand: dict[str, Pending] = {}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="late-courier", daemon=True)
 
     def start(self) -> None:
         if self._late.possible:
@@ -134,8 +134,8 @@ class LateCourier:
             try:
                 busy = self.round()
             except redis.RedisError as error:
-                log.debug("courier: Redis does not answer (%s)", type(error).__name__)
+                log.debug("late courier: Redis does not answer (%s)", type(error).__name__)
             except Exception:
-                log.exception("courier failed")
+                log.exception("late courier failed")
             if not busy:
                 self._stop.wait(self._settings.heartbeat_s)

@@ -1,4 +1,4 @@
-"""Late answers to batch requests: kept in Redis until they are in Label Studio, whichever program gets to it."""
+"""Late predictions of batch requests: kept in Redis until they are in Label Studio, whichever program gets to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Pending(BaseModel):
-    """One task that somebody asked for and whose answer Label Studio does not have yet."""
+    """One task that somebody asked for and whose prediction Label Studio does not have yet."""
 
     project: str
     task: LabelStudioTask
@@ -83,7 +83,7 @@ class LateQueue:
                     raise ValueError("gone")
                 found.append(Pending.model_validate_json(zlib.decompress(packed)))
             except (ValueError, ValidationError, zlib.error) as error:
-                log.warning("a late answer cannot be delivered (%s): it is dropped", type(error).__name__)
+                log.warning("a late prediction cannot be delivered (%s): it is dropped", type(error).__name__)
                 self.settle([key.decode()])
         return found
 

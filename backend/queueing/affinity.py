@@ -14,10 +14,10 @@ _BUSY = "pallas:busy"
 _CLICKS = "pallas:clicks"
 
 ENCODE_STAT = "encode_seconds"
-"""In a worker's sign: what encoding one picture costs it, a running mean."""
+"""In a worker's status: what encoding one picture costs it, a running mean."""
 
 STEP_STAT = "step_seconds"
-"""In a worker's sign: how long it is busy at a time, a running mean."""
+"""In a worker's status: how long it is busy at a time, a running mean."""
 
 
 class Affinity:
@@ -41,13 +41,13 @@ class Affinity:
                 pipe.set(_key(picture), worker, ex=round(held_s))
         pipe.execute()
 
-    def choose(self, picture: str, signs: Sequence[WorkerStatus]) -> WorkerStatus | None:
+    def choose(self, picture: str, workers: Sequence[WorkerStatus]) -> WorkerStatus | None:
         """The worker to ask first; None where any will do.
 
         That is the one which holds the picture, if it is free; or if all others are busy too, and it is likely to be
         done before another could have encoded the picture.
         """
-        ready = {sign.name: sign for sign in signs if sign.state == "ready"}
+        ready = {worker.name: worker for worker in workers if worker.state == "ready"}
         if len(ready) < 2:
             return None
         pipe = self._redis.pipeline(transaction=False)
@@ -78,9 +78,9 @@ def clicks(client: redis.Redis) -> int:
     return int(client.get(_CLICKS) or 0)
 
 
-def patience_s(sign: WorkerStatus) -> float:
+def patience_s(worker: WorkerStatus) -> float:
     """How long a click may wait for this worker before any other may take it: what encoding the picture would cost."""
-    return sign.stats.get(ENCODE_STAT, 0.0)
+    return worker.stats.get(ENCODE_STAT, 0.0)
 
 
 def forget(client: redis.Redis, worker: str) -> None:

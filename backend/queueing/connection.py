@@ -47,7 +47,7 @@ def connect(settings: Settings, patience_s: float | None = 2.0, outage_s: float 
     )
 
 
-def trouble(error: redis.RedisError) -> QueueDown:
+def queue_down(error: redis.RedisError) -> QueueDown:
     """What to tell about an error of Redis: what is wrong, and what to do."""
     text = str(error)
     if isinstance(error, redis.BusyLoadingError):

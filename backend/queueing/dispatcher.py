@@ -69,8 +69,8 @@ class Dispatcher:
 
         The worker that holds the picture is asked first, but not waited for longer than encoding it anew would take.
         """
-        signs = self._room(INTERACTIVE)
-        warm = self._affinity.choose(request.picture, signs)
+        workers = self._room(INTERACTIVE)
+        warm = self._affinity.choose(request.picture, workers)
         if warm is None:
             return self.collect(self._enqueue(make_queue(INTERACTIVE, self.redis), request), request)
         job = self._enqueue(_Private(INTERACTIVE, private_key(warm.name), self.redis), request)
@@ -99,7 +99,7 @@ class Dispatcher:
             if job.get_status(refresh=False) in ("queued", "started", "finished"):
                 return job_id
             job.delete()
-        known = any(sign.name == worker for sign in self._room(queue))
+        known = any(one.name == worker for one in self._room(queue))
         waiting = _Private(queue, clips_key(worker), self.redis) if known else make_queue(queue, self.redis)
         try:
             self._enqueue(waiting, request, job_id)
@@ -121,20 +121,20 @@ class Dispatcher:
         return [job_id for job_id, there in zip(ids, pipe.execute(), strict=True) if not there]
 
     def _room(self, queue: str) -> list[heartbeat.WorkerStatus]:
-        signs = self.workers()
-        if not signs:
+        workers = self.workers()
+        if not workers:
             raise NoWorker(
                 "no worker is running: start one with `python -m backend worker` (or `serve`), then try again"
             )
-        signs = [sign for sign in signs if sign.payload == VERSION]
-        if not signs:
+        workers = [worker for worker in workers if worker.payload == VERSION]
+        if not workers:
             raise NoWorker(
                 "the workers that run are of another version of Pallas than the front: run the same one everywhere"
             )
         waiting = make_queue(queue, self.redis).count
         if waiting >= self._settings.max_waiting:
             raise QueueFull(f"{waiting} requests are waiting: try again in a moment, or start more workers")
-        return signs
+        return workers
 
     def _enqueue(self, queue: Queue, request: JobRequest, job_id: str | None = None) -> Job:
         shared = job_id is not None
@@ -203,13 +203,13 @@ class Dispatcher:
         result = self.results([job.id], seconds).get(job.id)
         if result is not None:
             return result
-        signs = self.workers()
+        workers = self.workers()
         still_queued = job.get_status() == "queued"
         if still_queued:
             job.cancel()
-        if not signs:
+        if not workers:
             raise NoWorker("the last worker went away: start one with `python -m backend worker`, then try again")
-        if all(sign.state == "loading" for sign in signs):
+        if all(worker.state == "loading" for worker in workers):
             raise ModelLoading("the model is still loading: try again in a moment")
         if still_queued:
             raise JobTimeout(f"its turn did not come within {seconds:.0f} s: try again later, or start more workers")

@@ -32,7 +32,7 @@ def drain(client: redis.Redis, names: Collection[str], wait_s: float, say: Calla
         BadRequest: there is no such worker.
         JobTimeout: one is still there.
     """
-    alive = {sign.name for sign in heartbeat.everybody(client)}
+    alive = {worker.name for worker in heartbeat.everybody(client)}
     if unknown := sorted(set(names) - alive):
         there = ", ".join(sorted(alive)) or "none"
         raise BadRequest(f"no worker {', '.join(unknown)} is running; there is: {there}")
@@ -41,7 +41,7 @@ def drain(client: redis.Redis, names: Collection[str], wait_s: float, say: Calla
         client.set(_KEY + name, 1, ex=_STANDS_S)
     until = time.monotonic() + wait_s
     while waiting:
-        gone = waiting - {sign.name for sign in heartbeat.everybody(client)}
+        gone = waiting - {worker.name for worker in heartbeat.everybody(client)}
         for name in sorted(gone):
             say(f"worker {name} has ended")
         waiting -= gone

@@ -1,4 +1,4 @@
-"""Who is there: each worker's sign of life in Redis, which expires by Redis' own clock."""
+"""Who is there: the status of each worker in Redis, renewed by its heartbeat, which expires by Redis' own clock."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def everybody(client: redis.Redis) -> list[WorkerStatus]:
     gone = [name for name, value in zip(names, values, strict=True) if value is None]
     if gone:
         client.srem(_NAMES, *gone)
-    return [_read(value) for value in values if value is not None]
+    return [_parse(value) for value in values if value is not None]
 
 
 def members(client: redis.Redis, key: str) -> set[str]:
@@ -60,7 +60,7 @@ def members(client: redis.Redis, key: str) -> set[str]:
     return {name.decode() if isinstance(name, bytes) else name for name in client.smembers(key)}
 
 
-def _read(value: bytes | str) -> WorkerStatus:
+def _parse(value: bytes | str) -> WorkerStatus:
     # a worker of another version may say more
     known = {name: part for name, part in json.loads(value).items() if name in WorkerStatus.__dataclass_fields__}
     return WorkerStatus(**known)
@@ -73,20 +73,20 @@ def published_version(client: redis.Redis) -> str | None:
 
 
 def forget(client: redis.Redis, name: str) -> None:
-    """Remove a worker's sign at once, where its end is known."""
+    """Remove a worker's status at once, where its end is known."""
     client.delete(_KEY + name)
     client.srem(_NAMES, name)
 
 
 class Heartbeat:
-    """Renews a worker's sign from a thread, so that a long job does not look like a death.
+    """Renews a worker's status from a thread, so that a long job does not look like a death.
 
     Args:
         client: Redis.
         every_s: between two beats.
-        ttl_s: how long a sign lasts.
+        ttl_s: how long a status lasts.
         on_beat: called at each beat, for what else must be kept alive; its errors are logged.
-        stats: called at each beat, for the sign.
+        stats: called at each beat, for the status.
     """
 
     def __init__(
@@ -103,37 +103,37 @@ class Heartbeat:
         self._on_beat = on_beat
         self._stats = stats
         self._stop = threading.Event()
-        self._sign: WorkerStatus | None = None
-        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        self._status: WorkerStatus | None = None
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
-    def start(self, sign: WorkerStatus) -> None:
-        self.say(sign)
+    def start(self, status: WorkerStatus) -> None:
+        self.publish(status)
         self._thread.start()
 
-    def say(self, sign: WorkerStatus) -> None:
-        """Publish a new sign now, and from now on."""
-        self._sign = sign
-        if sign.model_version:
-            self._client.set(_VERSION_KEY, sign.model_version)
-        self._beat(sign)
+    def publish(self, status: WorkerStatus) -> None:
+        """Publish a new status now, and from now on."""
+        self._status = status
+        if status.model_version:
+            self._client.set(_VERSION_KEY, status.model_version)
+        self._beat(status)
 
     def stop(self) -> None:
         self._stop.set()
-        if self._sign is not None:
+        if self._status is not None:
             try:
-                forget(self._client, self._sign.name)
+                forget(self._client, self._status.name)
             except redis.RedisError:
-                log.warning("could not take back the worker's sign: it expires in %d s", self._ttl_s)
+                log.warning("could not take back the worker's status: it expires in %d s", self._ttl_s)
 
-    def _beat(self, sign: WorkerStatus) -> None:
-        self._client.set(_KEY + sign.name, json.dumps(asdict(replace(sign, stats=self._stats()))), ex=self._ttl_s)
-        self._client.sadd(_NAMES, sign.name)
+    def _beat(self, status: WorkerStatus) -> None:
+        self._client.set(_KEY + status.name, json.dumps(asdict(replace(status, stats=self._stats()))), ex=self._ttl_s)
+        self._client.sadd(_NAMES, status.name)
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
             try:
-                assert self._sign is not None
-                self._beat(self._sign)
+                assert self._status is not None
+                self._beat(self._status)
                 self._on_beat()
             except redis.RedisError as error:
                 log.warning("heartbeat: Redis does not answer (%s)", type(error).__name__)

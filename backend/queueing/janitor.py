@@ -1,6 +1,6 @@
 """Jobs that a lost worker leaves behind: failed, or put back into their queue, within seconds.
 
-rq itself looks every ten minutes, by the clocks of whoever looks. Here only signs of life count, which expire in Redis;
+rq itself looks every ten minutes, by the clocks of whoever looks. Here only heartbeats count, which expire in Redis;
 and what looks lost must look so twice, so that neither a jump of a clock nor an unlucky moment costs a job.
 """
 
@@ -54,9 +54,9 @@ class Janitor:
         if not self._is_mine():
             self._suspects = set()
             return
-        signs = heartbeat.everybody(self._redis)
-        versions.release(self._redis, signs)
-        alive = {sign.name for sign in signs}
+        workers = heartbeat.everybody(self._redis)
+        versions.release(self._redis, workers)
+        alive = {worker.name for worker in workers}
         self._suspects = self._silent(alive) | self._deserted(alive) | self._astray(alive)
 
     def _is_mine(self) -> bool:
@@ -69,7 +69,7 @@ class Janitor:
         return True
 
     def _silent(self, alive: set[str]) -> set[str]:
-        """Running jobs whose worker gives no sign of life: failed, so that who waits for them learns it."""
+        """Running jobs whose worker has no heartbeat: failed, so that who waits for them learns it."""
         suspects = set()
         for name in STRICT_ORDER:
             registry = make_queue(name, self._redis).started_job_registry

@@ -26,9 +26,9 @@ def version_of(job: Job) -> int | None:
         return None
 
 
-def put_back(client: redis.Redis, job: Job, version: int, signs: Sequence[WorkerStatus]) -> None:
+def put_back(client: redis.Redis, job: Job, version: int, workers: Sequence[WorkerStatus]) -> None:
     """Take a job that was just taken out of its queue back into it, or aside where no worker knows its version."""
-    if any(sign.payload == version for sign in signs):
+    if any(worker.payload == version for worker in workers):
         # at the end, so that whoever cannot do it comes to its own jobs
         client.rpush(make_queue(job.origin, client).key, job.id)
     else:
@@ -40,9 +40,9 @@ def ids(client: redis.Redis) -> set[str]:
     return {job_id for _, job_id, _ in _entries(client)}
 
 
-def release(client: redis.Redis, signs: Sequence[WorkerStatus]) -> int:
+def release(client: redis.Redis, workers: Sequence[WorkerStatus]) -> int:
     """Move the jobs that a worker which is alive understands into their queues; returns how many."""
-    understood = {sign.payload for sign in signs}
+    understood = {worker.payload for worker in workers}
     count = 0
     for version, job_id, entry in _entries(client):
         origin = client.hget(Job.key_for(job_id), "origin")

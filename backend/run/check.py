@@ -79,12 +79,14 @@ def check_redis(settings: Settings) -> Finding:
 def check_workers(settings: Settings) -> Finding:
     """Which workers are alive."""
     try:
-        signs = heartbeat.everybody(connect(settings))
+        workers = heartbeat.everybody(connect(settings))
     except Exception:
         return Finding(None, "none yet: `python -m backend serve` or `worker` starts them")
-    if not signs:
+    if not workers:
         return Finding(None, "none is running: `python -m backend serve` or `worker` starts them")
-    return Finding(True, "; ".join(f"{s.name} {s.state} {s.model_version} {s.device}".strip() for s in signs))
+    return Finding(
+        True, "; ".join(f"{one.name} {one.state} {one.model_version} {one.device}".strip() for one in workers)
+    )
 
 
 def check_device(settings: Settings) -> Finding:
@@ -125,14 +127,14 @@ def check_front(settings: Settings) -> Finding:
     """Whether the front of these settings may listen, and answers."""
     if settings.password is None and not settings.allow_open and not is_loopback(settings.host):
         return Finding(False, f"{settings.host} is reached from other machines: set PALLAS_PASSWORD, or --allow-open")
-    trouble = health.front(settings)
-    if not trouble:
+    fault = health.front(settings)
+    if not fault:
         return Finding(
             True, f"answers on port {settings.port}, {'with' if settings.password else 'without'} a password"
         )
-    if "does not answer" in trouble:
+    if "does not answer" in fault:
         return Finding(None, f"none answers on port {settings.port}: `python -m backend serve` or `front` starts one")
-    return Finding(False, trouble)
+    return Finding(False, fault)
 
 
 def check_label_studio(settings: Settings) -> Finding:

@@ -34,12 +34,12 @@ def front(settings: Settings) -> str:
 
 
 def worker(settings: Settings) -> str:
-    """What is wrong with the workers of this machine; empty when one gives signs of life, also while it loads."""
+    """What is wrong with the workers of this machine; empty when one has a heartbeat, also while it loads."""
     try:
         with contextlib.closing(connect(settings)) as client:
-            signs = heartbeat.everybody(client)
+            workers = heartbeat.everybody(client)
     except redis.RedisError as error:
         return f"Redis does not answer ({type(error).__name__})"
-    if any(sign.host == socket.gethostname() for sign in signs):
+    if any(worker.host == socket.gethostname() for worker in workers):
         return ""
-    return "no worker of this machine has given a sign of life"
+    return "no worker of this machine has a heartbeat"

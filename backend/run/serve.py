@@ -178,8 +178,8 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
         try:
             url = parts.enter_context(front_running(settings))
             if _wait_until_ready(settings, workers, stop):
-                sign = next((s for s in _everybody(settings) if s.state == "ready"), None)
-                what = f"{sign.model_version} on {sign.device}" if sign else "no worker of its own"
+                first = next((one for one in _everybody(settings) if one.state == "ready"), None)
+                what = f"{first.model_version} on {first.device}" if first else "no worker of its own"
                 ready(f"Pallas is ready: {url} — {what}, {len(workers)} worker(s). Ctrl-C stops everything.")
                 stop.wait()
         finally:
@@ -198,7 +198,7 @@ def _wait_until_ready(settings: Settings, workers: list[WorkerProcess], stop: th
         StartError: a worker ended before it was ready; it has said why.
     """
     while workers and not stop.wait(0.1):
-        if any(sign.state == "ready" for sign in _everybody(settings)):
+        if any(worker.state == "ready" for worker in _everybody(settings)):
             return True
         codes = [worker.exit_code for worker in workers if worker.exit_code is not None]
         if codes:

@@ -12,11 +12,11 @@ import numpy as np
 from backend.errors import PromptError
 from backend.job import PointPrompt, RegionPrompt
 from backend.label_studio.geometry import BOXES, KINDS, MASKS, kind_of
-from backend.label_studio.protocol import LabelStudioTask, ResultItem, Work, items_of
+from backend.label_studio.protocol import Annotation, LabelStudioTask, ResultItem, items_of
 from backend.labeling.roles import ImageRoles
 from backend.labeling.video_roles import VideoRoles
 from backend.tasks.answers import Memory, Remembered, words_of
-from backend.tasks.wanted import WantedRegion, drawn_wish, is_leftover, label_of, points_wish, rle_of
+from backend.tasks.wanted import WantedRegion, drawn_region, is_leftover, label_of, prompted_region, rle_of
 
 log = logging.getLogger(__name__)
 
@@ -26,20 +26,20 @@ _AFFORDABLE = 20
 
 def newest(task: LabelStudioTask) -> list[dict[str, Any]]:
     """The result of the newest draft, else of the newest annotation that was not skipped; empty where is none."""
-    work = _newest(task)
-    return work.result if work is not None else []
+    annotation = _newest(task)
+    return annotation.result if annotation is not None else []
 
 
-def _newest(task: LabelStudioTask) -> Work | None:
-    works: Sequence[Work] = task.drafts or [work for work in task.annotations if not work.was_cancelled]
-    return max(works, key=lambda work: work.updated_at) if works else None
+def _newest(task: LabelStudioTask) -> Annotation | None:
+    candidates: Sequence[Annotation] = task.drafts or [one for one in task.annotations if not one.was_cancelled]
+    return max(candidates, key=lambda one: one.updated_at) if candidates else None
 
 
 def _saved_at(task: LabelStudioTask) -> float:
     """Seconds since the epoch; 0 where nothing is saved or the time cannot be read."""
-    work = _newest(task)
+    annotation = _newest(task)
     try:
-        return datetime.fromisoformat(work.updated_at).timestamp() if work is not None else 0.0
+        return datetime.fromisoformat(annotation.updated_at).timestamp() if annotation is not None else 0.0
     except ValueError:
         return 0.0
 
@@ -64,14 +64,14 @@ def regions_of(result: Sequence[dict[str, Any]], image: str) -> list[list[Result
 
 
 def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels: int) -> list[WantedRegion]:
-    """Wishes for the regions that lack something.
+    """Wanted regions, one for each that lacks something.
 
     Boxes and points without a mask get one (points with a negative one among them, and of one label, are one region);
     masks, and boxes where boxes are what the project is about, keep their shape and get the words that they lack.
     """
     outputs = {control.name for control in image.geometry}
     words = {control.name for control in image.words}
-    wishes = []
+    wanted = []
     points: dict[str | None, list[ResultItem]] = {}
     for items in _affordable(regions_of(result, image.name), most_pixels):
         shape = items[0]
@@ -79,9 +79,9 @@ def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels:
         try:
             if kind in MASKS or shape.from_name in outputs:
                 if not words <= {item.from_name for item in items}:
-                    wishes.append(drawn_wish(items, most_pixels))
+                    wanted.append(drawn_region(items, most_pixels))
             elif kind in BOXES:
-                wishes.append(points_wish([], shape))
+                wanted.append(prompted_region([], shape))
             else:
                 points.setdefault(label_of(shape), []).append(shape)
         except PromptError as error:
@@ -90,8 +90,8 @@ def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels:
     for group in points.values():
         together = any(point.is_positive is False for point in group)
         parts = [group] if together else [[point] for point in group]
-        wishes += [points_wish(part) for part in parts if any(point.is_positive is not False for point in part)]
-    return wishes
+        wanted += [prompted_region(part) for part in parts if any(point.is_positive is not False for point in part)]
+    return wanted
 
 
 def _affordable(regions: Iterable[list[ResultItem]], most_pixels: int) -> Iterator[list[ResultItem]]:
@@ -122,7 +122,7 @@ def correction(
     Raises:
         PromptError: there is no region under the click.
     """
-    clicks = tuple(point for wish in [points_wish(negatives)] for point in wish.prompt.points)
+    clicks = tuple(point for region in [prompted_region(negatives)] for point in region.prompt.points)
     regions: dict[str, RegionPrompt] = {}
     saved, saved_at = newest(task), _saved_at(task)
     drawn = {str(item.get("id")) for item in saved}

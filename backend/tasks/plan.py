@@ -19,12 +19,12 @@ class Plan(ABC):
 
     Attributes:
         picture: address of the picture or video.
-        wishes: regions of a picture that are asked for.
+        wanted: regions of a picture that are asked for.
         regions: the questions about them.
     """
 
     picture: str
-    wishes: tuple[WantedRegion, ...] = ()
+    wanted: tuple[WantedRegion, ...] = ()
     regions: Group | None = None
 
     @property
@@ -55,7 +55,7 @@ class PicturePlan(Plan):
 
     image: ImageRoles
     picture: str
-    wishes: tuple[WantedRegion, ...] = ()
+    wanted: tuple[WantedRegion, ...] = ()
     regions: Group | None = None
     whole: Group | None = None
 
@@ -72,7 +72,7 @@ class PicturePlan(Plan):
     def asked(self) -> dict[str, Any]:
         groups = []
         if self.regions is not None:
-            prompts = tuple(wish.prompt for wish in self.wishes)
+            prompts = tuple(region.prompt for region in self.wanted)
             groups.append(self.regions.model_copy(update={"prompts": prompts}))
         if self.whole is not None:
             groups.append(self.whole.model_copy(update={"prompts": (_WHOLE,)}))
@@ -82,7 +82,7 @@ class PicturePlan(Plan):
         found = list(reply.groups)
         if self.regions is not None:
             regions = found.pop(0)
-            wishes = self.wishes or tuple(WantedRegion(RegionPrompt()) for _ in regions)
-            shaper.regions(reply, self.image, self.regions, wishes, regions)
+            wanted = self.wanted or tuple(WantedRegion(RegionPrompt()) for _ in regions)
+            shaper.regions(reply, self.image, self.regions, wanted, regions)
         if self.whole is not None:
             shaper.whole(reply, self.image, self.whole, found.pop(0)[0])

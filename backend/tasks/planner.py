@@ -14,7 +14,7 @@ from typing import Any
 from backend.errors import BackendError, BadRequest, ConfigError, PromptError
 from backend.job import JobReply
 from backend.label_studio.access import cloud_path
-from backend.label_studio.protocol import Context, LabelStudioTask, Prediction, Work
+from backend.label_studio.protocol import Annotation, Context, LabelStudioTask, Prediction
 from backend.labeling.controls import ShapingOptions
 from backend.labeling.roles import ImageRoles, Roles
 from backend.labeling.video_roles import VideoRoles
@@ -22,7 +22,7 @@ from backend.settings import Settings
 from backend.tasks import drawn
 from backend.tasks.answers import Memory, Remembered
 from backend.tasks.plan import PicturePlan, Plan
-from backend.tasks.prompts import check_names, read_prompts
+from backend.tasks.prompts import check_names, wanted_regions
 from backend.tasks.results import Shaper
 from backend.tasks.video_drawn import boxes
 from backend.tasks.video_plan import ClipPlan
@@ -93,7 +93,7 @@ class Planner:
         # where boxes are the answer too, accepted ones of the same label come along
         ours = self._memory.get([item.id for item in here if item.id])
         here = [item for item in here if item.id not in ours]
-        wanted, negatives = read_prompts(here, self._max_picture_pixels)
+        wanted, negatives = wanted_regions(here, self._max_picture_pixels)
         if negatives:
             wanted = [drawn.correction(negatives, task, project, image.name, self._memory, self._max_picture_pixels)]
         if not wanted:
@@ -130,7 +130,7 @@ class Planner:
         """The task with what was just marked in one of its videos; None where nothing of that is to be tracked."""
         video = roles.videos[context.result[-1].to_name]
         items = [item.model_dump(exclude_unset=True) for item in context.result]
-        task = task.model_copy(update={"drafts": [Work(result=items)]})
+        task = task.model_copy(update={"drafts": [Annotation(result=items)]})
         mine = [plan for plan in self.plans(task, roles) if isinstance(plan, ClipPlan) and plan.video == video]
         return task if any(plan.ask.objects for plan in mine) else None
 

@@ -1,4 +1,4 @@
-"""From the regions of an interactive request's context to wishes, one for each region that is asked for."""
+"""From the regions of an interactive request's context to the regions that are wanted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from backend.errors import ConfigError
 from backend.label_studio.geometry import BOXES, MASKS, POINTS, Box, hull, kind_of
 from backend.label_studio.protocol import ResultItem
 from backend.labeling.roles import Roles
-from backend.tasks.wanted import WantedRegion, drawn_wish, is_leftover, points_wish
+from backend.tasks.wanted import WantedRegion, drawn_region, is_leftover, prompted_region
 
 
 def check_names(context: Sequence[ResultItem], roles: Roles) -> None:
@@ -25,8 +25,8 @@ def check_names(context: Sequence[ResultItem], roles: Roles) -> None:
             )
 
 
-def read_prompts(context: Sequence[ResultItem], most_pixels: int) -> tuple[list[WantedRegion], list[ResultItem]]:
-    """Turn the prompts for one picture into wishes.
+def wanted_regions(context: Sequence[ResultItem], most_pixels: int) -> tuple[list[WantedRegion], list[ResultItem]]:
+    """Turn the prompts for one picture into the regions that are wanted.
 
     All points make one region (Label Studio sends the undecided clicks of one label together). Each box or ellipse
     makes a region of its own; with boxes there, a point belongs to the smallest box that it lies in, and points
@@ -38,7 +38,7 @@ def read_prompts(context: Sequence[ResultItem], most_pixels: int) -> tuple[list[
         most_pixels: of a mask drawn by hand.
 
     Returns:
-        Wishes in the order in which the annotator made them, none if the context holds none; and negative points that
+        Regions in the order in which the annotator made them, none if the context holds none; and negative points that
         came alone, which speak about a region that is there already.
 
     Raises:
@@ -51,14 +51,14 @@ def read_prompts(context: Sequence[ResultItem], most_pixels: int) -> tuple[list[
     # ordinary keypoints lie in the context without is_positive and mean nothing, unless there is nothing else
     if any(p.is_positive is not None for p in points):
         points = [p for p in points if p.is_positive is not None]
-    wishes = _boxes_and_points(points, boxes) if boxes else []
+    wanted = _boxes_and_points(points, boxes) if boxes else []
     if masks and not boxes and not points:
-        wishes.append(drawn_wish(masks[-1:], most_pixels))
+        wanted.append(drawn_region(masks[-1:], most_pixels))
     if points and not boxes:
         if all(p.is_positive is False for p in points):
-            return wishes, points
-        wishes.append(points_wish(points))
-    return wishes, []
+            return wanted, points
+        wanted.append(prompted_region(points))
+    return wanted, []
 
 
 def _boxes_and_points(points: Sequence[ResultItem], boxes: Sequence[ResultItem]) -> list[WantedRegion]:
@@ -73,10 +73,10 @@ def _boxes_and_points(points: Sequence[ResultItem], boxes: Sequence[ResultItem])
             members[0].append(point)  # a negative point just outside the only box still speaks about it
         else:
             loose.append(point)
-    wishes = [points_wish(own, box) for box, own in zip(boxes, members, strict=True)]
+    wanted = [prompted_region(own, box) for box, own in zip(boxes, members, strict=True)]
     if any(p.is_positive is not False for p in loose):
-        wishes.append(points_wish(loose))
-    return wishes
+        wanted.append(prompted_region(loose))
+    return wanted
 
 
 def _contains(box: Box, point: ResultItem) -> bool:

@@ -19,8 +19,8 @@ class Shaper:
     Its score is the least certain region's mask IoU as SAM 2 estimates it, 0..1.
     """
 
-    def __init__(self, taste: ShapingOptions) -> None:
-        self.taste = taste
+    def __init__(self, options: ShapingOptions) -> None:
+        self.options = options
         self._items: list[dict[str, Any]] = []
         self._scores: list[float] = []
         self.remembered: list[Remembered] = []
@@ -30,24 +30,24 @@ class Shaper:
         reply: JobReply,
         image: ImageRoles,
         group: Group,
-        wishes: Sequence[WantedRegion],
+        wanted: Sequence[WantedRegion],
         found: Sequence[RegionReply],
     ) -> None:
-        """For each wish the items of all controls under one id, geometry first.
+        """For each region that is wanted the items of all controls under one id, geometry first.
 
         A region whose mask is empty (the model sees no object at the prompt) is left out: text without geometry is not
         shown.
         """
-        for wish, region in zip(wishes, found, strict=True):
-            context = RegionContext(wish.id, reply, group, region, wish.prompt.label, self.taste)
-            if wish.own:
-                items = [item | {"id": wish.id} for item in wish.own]
+        for asked, region in zip(wanted, found, strict=True):
+            context = RegionContext(asked.id, reply, group, region, asked.prompt.label, self.options)
+            if asked.own:
+                items = [item | {"id": asked.id} for item in asked.own]
             else:
-                geometry = image.geometry_for(wish.prompt.label)
+                geometry = image.geometry_for(asked.prompt.label)
                 if group.propose and geometry.labels and context.choose(geometry.labels) is None:
                     continue  # nobody asked for this one: the config's labels say what is wanted
                 item = geometry.item(context)
-                items = [item, *(word | {"id": wish.id} for word in wish.words)] if item is not None else []
+                items = [item, *(word | {"id": asked.id} for word in asked.words)] if item is not None else []
             if not items:
                 continue
             there = {item["from_name"] for item in items}
@@ -55,13 +55,13 @@ class Shaper:
             items += [word for word in words if word is not None]
             self._items += items
             self._scores.append(region.iou)
-            mask = None if wish.own else region.mask
-            self.remembered.append(Remembered.of(items, mask, wish.prompt))
+            mask = None if asked.own else region.mask
+            self.remembered.append(Remembered.of(items, mask, asked.prompt))
 
     def whole(self, reply: JobReply, image: ImageRoles, group: Group, found: RegionReply) -> None:
         """The items about the whole picture, each with an id of its own."""
         for control in image.whole:
-            item = control.item(RegionContext(new_id(), reply, group, found, None, self.taste))
+            item = control.item(RegionContext(new_id(), reply, group, found, None, self.options))
             if item is not None:
                 self._items.append(item)
                 self._scores.append(float(item["score"]))

@@ -54,7 +54,7 @@ class ClipPlan(Plan):
         self._whole(reply, clip, shaper)
 
     def _object(self, reply: JobReply, found: ObjectReply, label: str | None, clock: Clock, shaper: Shaper) -> None:
-        sequence = keyframes(found.sightings, clock, shaper.taste.video_tolerance)
+        sequence = keyframes(found.sightings, clock, shaper.options.video_tolerance)
         if not sequence or self.video.rectangle is None:
             return
         context = self._context(reply, found, self.ask.label_sets, shaper, label)
@@ -107,7 +107,7 @@ class ClipPlan(Plan):
         region = RegionReply(mask={}, area=1, iou=found.iou, object_score=1.0, texts=found.texts, labels=found.labels)
         # before tracking is over no label was chosen yet
         group = Group(label_sets=sets if len(sets) == len(found.labels) else ())
-        return RegionContext(new_id(), reply, group, region, label, shaper.taste)
+        return RegionContext(new_id(), reply, group, region, label, shaper.options)
 
     def _item(self, name: str, control: str, kind: str, value: dict[str, Any], score: float) -> dict[str, Any]:
         return {

@@ -49,7 +49,7 @@ def is_leftover(item: ResultItem) -> bool:
     return False
 
 
-def points_wish(points: Sequence[ResultItem], box: ResultItem | None = None) -> WantedRegion:
+def prompted_region(points: Sequence[ResultItem], box: ResultItem | None = None) -> WantedRegion:
     """Clicks, a box with or without clicks: the model makes the mask."""
     kind = kind_of(box.type) if box is not None else None
     return WantedRegion(
@@ -61,7 +61,7 @@ def points_wish(points: Sequence[ResultItem], box: ResultItem | None = None) -> 
     )
 
 
-def drawn_wish(items: Sequence[ResultItem], most_pixels: int) -> WantedRegion:
+def drawn_region(items: Sequence[ResultItem], most_pixels: int) -> WantedRegion:
     """A region whose geometry (the first item) a person drew: it stays, and the model says what it is."""
     geometry = items[0]
     kind = kind_of(geometry.type)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class ShelfStats:
+class CacheStats:
     """Since the worker began: looks that found the picture, and that did not; pictures dropped for good."""
 
     hits: int = 0
@@ -33,7 +33,7 @@ class EmbeddingCache:
         self._device = device
         self._near = _Tier(limit_bytes)
         self._far = _Tier(host_bytes)
-        self.stats = ShelfStats()
+        self.stats = CacheStats()
 
     @property
     def nbytes(self) -> int:

@@ -1,6 +1,6 @@
 """Which picture is being encoded by which worker just now, so that no other encodes it too but waits for that one.
 
-A claim is a list in Redis: who finds it empty encodes, who comes later adds a name and is handed the embedding through
+A lock is a list in Redis: who finds it empty encodes, who comes later adds a name and is handed the embedding through
 Redis when it is ready. Where the encoder dies or is slow, who waits goes on alone.
 """
 
@@ -15,7 +15,7 @@ import redis
 if TYPE_CHECKING:
     from model import Embedding
 
-_CLAIM = "pallas:encoding:"
+_LOCK = "pallas:encoding:"
 _HANDED = "pallas:handed:"
 _HANDED_S = 30
 _LEAST_S = 0.01
@@ -29,7 +29,7 @@ class EmbeddingLocks:
     Args:
         client: a connection that may block.
         model_version: embeddings of other models are other embeddings.
-        wait_s: a claim is forgotten after this long.
+        wait_s: a lock is forgotten after this long.
     """
 
     def __init__(self, client: redis.Redis, model_version: str, wait_s: int) -> None:
@@ -91,4 +91,4 @@ class EmbeddingLocks:
             return None
 
     def _key(self, content: str) -> str:
-        return f"{_CLAIM}{self._version}:{content}"
+        return f"{_LOCK}{self._version}:{content}"

@@ -43,15 +43,15 @@ class Embeddings:
     """Embeddings by address, each encoded once however many jobs and workers want it."""
 
     def __init__(
-        self, settings: Settings, pam: PerceiveAnything, pictures: PictureStore, claims: EmbeddingLocks
+        self, settings: Settings, pam: PerceiveAnything, pictures: PictureStore, locks: EmbeddingLocks
     ) -> None:
         self._pam = pam
         self._pictures = pictures
-        self._claims = claims
+        self._locks = locks
         self._most_pixels = settings.max_picture_pixels
         self._addresses = Addresses(settings.picture_memory_s)
         on_host = pam.device.type == "cpu"
-        self._shelf = EmbeddingCache(
+        self._cache = EmbeddingCache(
             settings.embedding_cache_bytes, 0 if on_host else settings.embedding_host_bytes, str(pam.device)
         )
         self._encoded = 0
@@ -60,13 +60,13 @@ class Embeddings:
 
     def stats(self) -> dict[str, float]:
         """For /metrics."""
-        shelf = self._shelf
+        cache = self._cache
         return {
-            "embedding_hits": shelf.stats.hits,
-            "embedding_misses": shelf.stats.misses,
-            "embedding_evictions": shelf.stats.evictions,
-            "embedding_bytes": shelf.nbytes,
-            "embedding_host_bytes": shelf.host_nbytes,
+            "embedding_hits": cache.stats.hits,
+            "embedding_misses": cache.stats.misses,
+            "embedding_evictions": cache.stats.evictions,
+            "embedding_bytes": cache.nbytes,
+            "embedding_host_bytes": cache.host_nbytes,
             "embeddings_encoded": self._encoded,
             "embeddings_received": self._received,
         }
@@ -103,37 +103,37 @@ class Embeddings:
     def _remembered(self, address: str, missing: dict[str, _Missing], place: int) -> Embedding | None:
         """The embedding, or None with the picture's bytes among the missing ones."""
         known = self._addresses.get(address)
-        embedding = self._shelf.get(known) if known is not None else None
+        embedding = self._cache.get(known) if known is not None else None
         if embedding is not None:
             return embedding
         data = self._pictures.read(address)
         content = hashlib.sha256(data).hexdigest()
         self._addresses.put(address, content)
         # the same picture under another address is the same picture
-        embedding = self._shelf.get(content) if content != known else None
+        embedding = self._cache.get(content) if content != known else None
         if embedding is None:
             missing.setdefault(content, _Missing(data, [])).places.append(place)
         return embedding
 
     def _make(self, missing: dict[str, _Missing]) -> dict[str, Embedding | Exception]:
         """Encode what is ours to encode, then wait for what other workers are encoding."""
-        tickets = {content: self._claims.take(content) for content in missing}
-        made = self._encode({c: missing[c] for c, ticket in tickets.items() if ticket is None}, claimed=True)
+        tickets = {content: self._locks.take(content) for content in missing}
+        made = self._encode({c: missing[c] for c, ticket in tickets.items() if ticket is None}, locked=True)
         for content, ticket in tickets.items():
             if ticket is None:
                 continue
-            handed = self._claims.wait(content, ticket, _PATIENCE * self._encode_s)
+            handed = self._locks.wait(content, ticket, _PATIENCE * self._encode_s)
             if handed is None:
-                made |= self._encode({content: missing[content]}, claimed=False)
+                made |= self._encode({content: missing[content]}, locked=False)
             else:
                 self._received += 1
                 made[content] = handed.to(self._pam.device)
         for content, result in made.items():
             if not isinstance(result, Exception):
-                self._shelf.put(content, result)
+                self._cache.put(content, result)
         return made
 
-    def _encode(self, pictures: dict[str, _Missing], claimed: bool) -> dict[str, Embedding | Exception]:
+    def _encode(self, pictures: dict[str, _Missing], locked: bool) -> dict[str, Embedding | Exception]:
         from model import open_picture
 
         made: dict[str, Embedding | Exception] = {}
@@ -152,8 +152,8 @@ class Embeddings:
                 self._encode_s = (time.perf_counter() - begin) / len(images)
                 self._encoded += len(images)
         finally:
-            if claimed:
+            if locked:
                 for content in pictures:
                     result = made.get(content)
-                    self._claims.done(content, None if isinstance(result, Exception) else result)
+                    self._locks.done(content, None if isinstance(result, Exception) else result)
         return made

@@ -13,8 +13,8 @@ from backend.errors import BackendError, BadRequest, from_model
 from backend.job import VERSION, JobReply, JobRequest
 from backend.settings import Settings
 from backend.worker.embeddings import Embeddings
-from backend.worker.inference import Step
-from backend.worker.video_sessions import Clips
+from backend.worker.inference import Inference
+from backend.worker.video_sessions import VideoSessions
 
 if TYPE_CHECKING:
     from model import PerceiveAnything
@@ -30,7 +30,7 @@ def perform(payload: dict[str, Any]) -> dict[str, Any]:
     assert _resident is not None, "this function runs inside a Pallas worker only"
     logs.begin_request(logs.sane_id(str(payload.get("request_id"))) or "")
     begin = time.perf_counter()
-    reply = _resident.answer(payload)
+    reply = _resident.perform(payload)
     _log(reply, time.perf_counter() - begin)
     return reply
 
@@ -69,12 +69,12 @@ class Engine:
     """Answers jobs with a loaded model."""
 
     def __init__(
-        self, settings: Settings, pam: PerceiveAnything, gallery: Embeddings, clips: Clips | None = None
+        self, settings: Settings, pam: PerceiveAnything, embeddings: Embeddings, videos: VideoSessions | None = None
     ) -> None:
         self._pam = pam
-        self._clips = clips
-        self._gallery = gallery
-        self._step = Step(settings, pam, gallery)
+        self._videos = videos
+        self._embeddings = embeddings
+        self._inference = Inference(settings, pam, embeddings)
         self._expected: list[dict[str, Any]] = []
         self._ready: dict[str, JobReply | Exception] = {}
 
@@ -84,7 +84,7 @@ class Engine:
 
     def stats(self) -> dict[str, float]:
         """For /metrics: what the worker remembers of pictures, and its GPU's memory in bytes."""
-        found = self._gallery.stats()
+        found = self._embeddings.stats()
         if self._pam.device.type == "cuda":
             import torch
 
@@ -107,19 +107,19 @@ class Engine:
         self._pam.score(found.regions, ["a", "b"])
 
     def expect(self, payloads: Sequence[dict[str, Any]]) -> None:
-        """These will be given to `answer` one after the other: the first call computes all of them together."""
+        """These will be given to `perform` one after the other: the first call computes all of them together."""
         self._expected = list(payloads) if len(payloads) > 1 else []
         self._ready = {}
 
-    def answer(self, payload: dict[str, Any]) -> dict[str, Any]:
+    def perform(self, payload: dict[str, Any]) -> dict[str, Any]:
         """The reply, or the error that the request caused; other faults are raised and rq records them."""
         if payload in self._expected:
-            self._answer_expected()
+            self._perform_expected()
         result = self._ready.pop(_key(payload), None)
         try:
             if result is None:
                 request = _request(payload)
-                (result,) = self._step.answer([request]) if request.clip is None else [self._clip(request)]
+                (result,) = self._inference.run([request]) if request.clip is None else [self._clip(request)]
             if isinstance(result, Exception):
                 raise result
             return result.model_dump(mode="json")
@@ -132,10 +132,10 @@ class Engine:
             return {"error": known.to_wire()}
 
     def _clip(self, request: JobRequest) -> JobReply:
-        assert self._clips is not None, "a worker without videos"
-        return self._clips.answer(request)
+        assert self._videos is not None, "a worker without videos"
+        return self._videos.advance(request)
 
-    def _answer_expected(self) -> None:
+    def _perform_expected(self) -> None:
         payloads, self._expected = self._expected, []
         requests = {}
         for payload in payloads:
@@ -144,7 +144,7 @@ class Engine:
             except Exception as error:
                 self._ready[_key(payload)] = error
         try:
-            self._ready |= zip(requests, self._step.answer(list(requests.values())), strict=True)
+            self._ready |= zip(requests, self._inference.run(list(requests.values())), strict=True)
         except Exception:
             # no single request's fault, or one that was not caught: each of them is tried alone when its turn comes
             log.exception("%d jobs failed together", len(requests))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from model import Embedding, PerceiveAnything, Prompt, Reading, Region, Segment
 
 
-class _Work:
+class _Ongoing:
     """One request under way; `groups` collects its replies."""
 
     def __init__(self, request: JobRequest, seen: Seen) -> None:
@@ -50,58 +50,58 @@ class _Work:
 class _Found:
     """A region, and where its reply belongs."""
 
-    work: _Work
+    asked: _Ongoing
     number: int
     region: Region
 
     @property
     def group(self) -> Group:
-        return self.work.request.groups[self.number]
+        return self.asked.request.groups[self.number]
 
 
-class Step:
+class Inference:
     """Answers several requests at once: pictures are encoded together, and so are regions decoded, read and described.
 
     A request that cannot be answered does not hinder the others. Its seconds are its share of what they took together.
     """
 
-    def __init__(self, settings: Settings, pam: PerceiveAnything, gallery: Embeddings) -> None:
+    def __init__(self, settings: Settings, pam: PerceiveAnything, embeddings: Embeddings) -> None:
         self._settings = settings
         self._pam = pam
-        self._gallery = gallery
+        self._embeddings = embeddings
 
-    def answer(self, requests: Sequence[JobRequest]) -> list[JobReply | Exception]:
+    def run(self, requests: Sequence[JobRequest]) -> list[JobReply | Exception]:
         """A reply for each request, or what is wrong with it; raises what is no single request's fault."""
-        works: list[_Work | Exception] = [
-            _Work(request, seen) if isinstance(seen, Seen) else seen
+        ongoing: list[_Ongoing | Exception] = [
+            _Ongoing(request, seen) if isinstance(seen, Seen) else seen
             for request, seen in zip(
-                requests, self._gallery.look([request.picture for request in requests]), strict=True
+                requests, self._embeddings.look([request.picture for request in requests]), strict=True
             )
         ]
-        found = self._segment(works)
+        found = self._segment(ongoing)
         self._describe(found)
-        return [work.reply(self._pam.version) if isinstance(work, _Work) else work for work in works]
+        return [one.reply(self._pam.version) if isinstance(one, _Ongoing) else one for one in ongoing]
 
-    def _segment(self, works: list[_Work | Exception]) -> list[_Found]:
-        """The regions of all works; one whose prompts are at fault becomes that fault."""
+    def _segment(self, ongoing: list[_Ongoing | Exception]) -> list[_Found]:
+        """The regions of all requests; one whose prompts are at fault becomes that fault."""
         found: list[_Found] = []
-        asked: list[tuple[_Work, int, Prompt]] = []
-        with _timed([work for work in works if isinstance(work, _Work)], "decode"):
-            for place, work in enumerate(works):
-                if isinstance(work, Exception):
+        asked: list[tuple[_Ongoing, int, Prompt]] = []
+        with _timed([one for one in ongoing if isinstance(one, _Ongoing)], "decode"):
+            for place, one in enumerate(ongoing):
+                if isinstance(one, Exception):
                     continue
                 try:
-                    prompts = [self._prompts(work.seen.embedding, group) for group in work.request.groups]
+                    prompts = [self._prompts(one.seen.embedding, group) for group in one.request.groups]
                 except Exception as error:
-                    works[place] = error
+                    ongoing[place] = error
                     continue
-                for number, group in enumerate(work.request.groups):
-                    asked += [(work, number, prompt) for prompt in prompts[number]]
+                for number, group in enumerate(one.request.groups):
+                    asked += [(one, number, prompt) for prompt in prompts[number]]
                     if group.propose:
-                        regions = self._pam.propose(work.seen.embedding, limit=self._settings.max_proposals)
-                        found += [_Found(work, number, region) for region in regions]
-            regions = self._pam.segment([work.seen.embedding for work, _, _ in asked], [prompt for *_, prompt in asked])
-        return found + [_Found(work, number, region) for (work, number, _), region in zip(asked, regions, strict=True)]
+                        regions = self._pam.propose(one.seen.embedding, limit=self._settings.max_proposals)
+                        found += [_Found(one, number, region) for region in regions]
+            regions = self._pam.segment([one.seen.embedding for one, _, _ in asked], [prompt for *_, prompt in asked])
+        return found + [_Found(one, number, region) for (one, number, _), region in zip(asked, regions, strict=True)]
 
     def _prompts(self, embedding: Embedding, group: Group) -> list[Prompt]:
         from backend.worker.cut import cut, to_pixels
@@ -121,22 +121,22 @@ class Step:
         """Regions that are asked the same go together, whatever picture they are of."""
         alike: dict[object, list[_Found]] = defaultdict(list)
         for one in found:
-            alike[one.group.texts, one.group.label_sets, one.work.request.max_new_tokens].append(one)
+            alike[one.group.texts, one.group.label_sets, one.asked.request.max_new_tokens].append(one)
         for members in alike.values():
-            works = list({id(one.work): one.work for one in members}.values())
+            ongoing = list({id(one.asked): one.asked for one in members}.values())
             readings = self._pam.readings([one.region for one in members])
             replies: list[RegionReply] = []
             while len(replies) < len(members):
                 # each region's prompt is read once, whatever is then asked about it
-                with _timed(works, "prefill"):
+                with _timed(ongoing, "prefill"):
                     reading = next(readings)
-                with _timed(works, "generate"):
+                with _timed(ongoing, "generate"):
                     replies += self._ask(reading, members[0])
             for one, reply in zip(members, replies, strict=True):
-                one.work.groups[one.number].append(reply)
+                one.asked.groups[one.number].append(reply)
 
     def _ask(self, reading: Reading, like: _Found) -> list[RegionReply]:
-        texts = self._texts(reading, like.group.texts, like.work.request.max_new_tokens)
+        texts = self._texts(reading, like.group.texts, like.asked.request.max_new_tokens)
         labels = self._labels(reading, like.group)
         return [_reply(region, t, chosen) for region, t, chosen in zip(reading.regions, texts, labels, strict=True)]
 
@@ -167,12 +167,12 @@ class Step:
 
 
 @contextmanager
-def _timed(works: Sequence[_Work], stage: str) -> Iterator[None]:
-    """Share what the block takes among some works."""
+def _timed(ongoing: Sequence[_Ongoing], stage: str) -> Iterator[None]:
+    """Share what the block takes among some requests."""
     begin = time.perf_counter()
     yield
-    for work in works:
-        work.seconds[stage] += (time.perf_counter() - begin) / len(works)
+    for one in ongoing:
+        one.seconds[stage] += (time.perf_counter() - begin) / len(ongoing)
 
 
 def _reply(region: Segment, texts: dict[str, TextReply], labels: tuple[LabelReply, ...]) -> RegionReply:

@@ -13,7 +13,7 @@ from backend.fetching.pictures import PictureStore
 from backend.job import JobReply, JobRequest
 from backend.settings import Settings
 from backend.worker.video_checkpoint import Checkpoints
-from backend.worker.video_work import ClipWork
+from backend.worker.video_job import VideoJob
 
 if TYPE_CHECKING:
     from model import PerceiveAnything
@@ -26,7 +26,7 @@ _STEADY_S = 0.3  # so long a job goes on at least, however many wait: or nothing
 log = logging.getLogger(__name__)
 
 
-class Clips:
+class VideoSessions:
     """Answers jobs about videos, in slices.
 
     Args:
@@ -51,36 +51,36 @@ class Clips:
         self._wanted = wanted
         self._checkpoints = checkpoints
         self._worker = worker
-        self._in_hand: OrderedDict[str, ClipWork] = OrderedDict()
+        self._in_hand: OrderedDict[str, VideoJob] = OrderedDict()
 
-    def answer(self, request: JobRequest) -> JobReply:
+    def advance(self, request: JobRequest) -> JobReply:
         """Work on a video for a while; the reply says whether it is done."""
         begin = time.monotonic()
         key = _key(request)
-        work = self._in_hand.pop(key, None) or self._begin(key, request)
+        job = self._in_hand.pop(key, None) or self._begin(key, request)
         going = True
         try:
             while going and not self._put_down(time.monotonic() - begin):
-                going = work.run()
-                if going and time.monotonic() - work.kept_at > self._settings.video_checkpoint_s:
-                    self._keep(key, work)
+                going = job.run()
+                if going and time.monotonic() - job.kept_at > self._settings.video_checkpoint_s:
+                    self._keep(key, job)
         except BaseException as error:
-            work.close()
+            job.close()
             if isinstance(error, Exception):
                 # an error of the video's comes again; one that came of the checkpoint must not
                 self._checkpoints.drop(key)
             raise
-        reply = work.reply()
+        reply = job.reply()
         if going:
-            self._in_hand[key] = work
+            self._in_hand[key] = job
             reply = reply.model_copy(update={"worker": self._worker})
         else:
-            work.close()
+            job.close()
             self._checkpoints.drop(key)
         seconds = {"queue": max(0.0, time.time() - request.sent_at), "video": time.monotonic() - begin}
         return JobReply(
-            width=work.width,
-            height=work.height,
+            width=job.width,
+            height=job.height,
             groups=(),
             seconds=seconds,
             model_version=self._pam.version,
@@ -88,22 +88,22 @@ class Clips:
             clip=reply,
         )
 
-    def _begin(self, key: str, request: JobRequest) -> ClipWork:
+    def _begin(self, key: str, request: JobRequest) -> VideoJob:
         assert request.clip is not None
         checkpoint = self._checkpoints.get(key)
         if request.clip.part and checkpoint is None:
             log.info("a video's work was not in hand any more: it is begun anew")
         while len(self._in_hand) >= IN_HAND:
-            other, work = self._in_hand.popitem(last=False)
-            self._keep(other, work)
-            work.close()
-        return ClipWork(
+            other, job = self._in_hand.popitem(last=False)
+            self._keep(other, job)
+            job.close()
+        return VideoJob(
             self._settings, self._pam, self._pictures, request.picture, request.clip, request.max_new_tokens, checkpoint
         )
 
-    def _keep(self, key: str, work: ClipWork) -> None:
-        work.kept_at = time.monotonic()
-        checkpoint = work.checkpoint()
+    def _keep(self, key: str, job: VideoJob) -> None:
+        job.kept_at = time.monotonic()
+        checkpoint = job.checkpoint()
         if checkpoint is not None:
             self._checkpoints.keep(key, checkpoint)
 

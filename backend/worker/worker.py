@@ -33,7 +33,7 @@ from backend.worker.embedding_locks import EmbeddingLocks
 from backend.worker.embeddings import Embeddings
 from backend.worker.engine import Engine, expect, make_resident, resident_stats
 from backend.worker.video_checkpoint import Checkpoints
-from backend.worker.video_sessions import Clips
+from backend.worker.video_sessions import VideoSessions
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class ResidentWorker(SimpleWorker):
     Attributes:
         affinity: where it says so; None where nobody asks.
         held_s: how long it is believed.
-        client: a connection of its own, for the heart's thread.
+        client: a connection of its own, for the heartbeat's thread.
         draining: it was asked to end.
         encode_s: what encoding a picture costs it, a running mean in seconds; 0 before the first.
         step_s: it takes several jobs that nobody clicked for at once, as many as it believes to do in this time.
@@ -148,7 +148,7 @@ class ResidentWorker(SimpleWorker):
         return companions
 
     def stats(self) -> dict[str, float]:
-        """For its sign of life."""
+        """For its status."""
         return resident_stats() | {
             ENCODE_STAT: self.encode_s,
             STEP_STAT: self.busy_s,
@@ -180,7 +180,7 @@ class ResidentWorker(SimpleWorker):
         time.sleep(_AFTER_YOU_S)
 
     def beat(self) -> None:
-        """Called from the heart's thread: ends a process that hangs, is orphaned, or was asked to end."""
+        """Called from the heartbeat's thread: ends a process that hangs, is orphaned, or was asked to end."""
         parent = os.environ.get("PALLAS_PARENT")
         if parent is not None and int(parent) != os.getppid():
             log.critical("the program that started this worker is gone: it ends too")
@@ -228,20 +228,20 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
     worker.client = client
     worker.affinity, worker.held_s = Affinity(client), settings.picture_memory_s
     worker.step_s = settings.step_s
-    sign = WorkerStatus(name, "loading", settings.model, pid=os.getpid(), host=socket.gethostname(), payload=VERSION)
-    heart = Heartbeat(client, settings.heartbeat_s, settings.heartbeat_ttl_s, worker.beat, worker.stats)
+    status = WorkerStatus(name, "loading", settings.model, pid=os.getpid(), host=socket.gethostname(), payload=VERSION)
+    beats = Heartbeat(client, settings.heartbeat_s, settings.heartbeat_ttl_s, worker.beat, worker.stats)
     client.sadd(PRIVATE, name)
-    heart.start(sign)
+    beats.start(status)
     try:
         engine, device = _load(settings, client, blocking, name)
         make_resident(engine)
         version = engine.model_version
-        heart.say(replace(sign, state="ready", model_version=version, device=device))
+        beats.publish(replace(status, state="ready", model_version=version, device=device))
         log.info("worker %s is ready: %s on %s", name, version, device)
         worker.work(logging_level="WARNING")
         return 0
     finally:
-        heart.stop()
+        beats.stop()
 
 
 def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis, name: str) -> tuple[Engine, str]:
@@ -259,11 +259,13 @@ def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis, name: 
         settings.compile,
         settings.quantize,
     )
-    claims = EmbeddingLocks(blocking, pam.version, settings.job_timeout_s)
+    locks = EmbeddingLocks(blocking, pam.version, settings.job_timeout_s)
     pictures = PictureStore(settings, client)
     waiting = [make_queue(queue, client) for queue in (f"{INTERACTIVE}:{name}", INTERACTIVE)]
-    clips = Clips(settings, pam, pictures, lambda: any(queue.count for queue in waiting), Checkpoints(client), name)
-    engine = Engine(settings, pam, Embeddings(settings, pam, pictures, claims), clips)
+    videos = VideoSessions(
+        settings, pam, pictures, lambda: any(queue.count for queue in waiting), Checkpoints(client), name
+    )
+    engine = Engine(settings, pam, Embeddings(settings, pam, pictures, locks), videos)
     engine.warm_up()
     seconds = time.perf_counter() - begin
     log.info("loaded and warmed %s in %.1f s, %d threads", pam.version, seconds, threads)

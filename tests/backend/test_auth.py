@@ -19,12 +19,12 @@ def basic(text: str) -> str:
 
 
 def test_the_right_ones_get_in() -> None:
-    door = BasicAuth(SETTINGS)
+    auth = BasicAuth(SETTINGS)
     for page in ("/", "/predict", "/webhook", "/metrics", "/nowhere"):
-        door.admit(page, basic("ann:pä:ss"))
-        door.admit(page, basic("ann:pä:ss").replace("Basic", "basic"))
-    door.admit("/live", None)
-    door.admit("/webhook", f"Bearer {webhook_token(SETTINGS)}")
+        auth.admit(page, basic("ann:pä:ss"))
+        auth.admit(page, basic("ann:pä:ss").replace("Basic", "basic"))
+    auth.admit("/live", None)
+    auth.admit("/webhook", f"Bearer {webhook_token(SETTINGS)}")
 
 
 @pytest.mark.parametrize(

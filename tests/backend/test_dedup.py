@@ -11,19 +11,19 @@ from backend.predict.dedup import Dedup
 
 def test_who_asks_the_same_meanwhile_waits_for_the_answer(client: redis.Redis) -> None:
     client.flushall()
-    once = Dedup(client, 10)
-    first = once.begin("question")
+    dedup = Dedup(client, 10)
+    first = dedup.begin("question")
     assert first is not None
     finished: list[float] = []
 
     def second() -> None:
-        assert once.begin("question") is None
+        assert dedup.begin("question") is None
         finished.append(time.monotonic())
 
     asker = threading.Thread(target=second)
     with first:
         asker.start()
-        other = once.begin("another question")
+        other = dedup.begin("another question")
         assert other is not None
         time.sleep(0.3)
         assert not finished
@@ -34,9 +34,9 @@ def test_who_asks_the_same_meanwhile_waits_for_the_answer(client: redis.Redis) -
 
 def test_after_a_failure_the_next_one_tries_again(client: redis.Redis) -> None:
     client.flushall()
-    once = Dedup(client, 10)
-    first = once.begin("question")
+    dedup = Dedup(client, 10)
+    first = dedup.begin("question")
     assert first is not None
     with pytest.raises(RuntimeError), first:
         raise RuntimeError
-    assert once.begin("question") is not None
+    assert dedup.begin("question") is not None

@@ -46,7 +46,7 @@ def task(*result: dict[str, Any], drafts: list[dict[str, Any]] | None = None) ->
     )
 
 
-def wishes(*result: dict[str, Any]) -> list[WantedRegion]:
+def wanted(*result: dict[str, Any]) -> list[WantedRegion]:
     return unfinished(list(result), IMAGE, 10**6)
 
 
@@ -55,36 +55,36 @@ CAPTION = item("textarea", "caption", {"text": ["a cup"]})
 
 
 def test_boxes_get_a_mask_and_words_each() -> None:
-    first, second = wishes(box(5, 5, 30, 40) | {"id": "a"}, box(50, 30, 40, 60, label="object") | {"id": "b"})
+    first, second = wanted(box(5, 5, 30, 40) | {"id": "a"}, box(50, 30, 40, 60, label="object") | {"id": "b"})
     assert first.prompt.box == (5, 5, 35, 45) and second.prompt.label == "object"
     assert not first.own
 
 
 def test_points_are_regions_of_their_own_unless_one_says_not_this() -> None:
     plain = [point(x, 50, positive=None, id=str(x)) for x in (10, 40)]
-    assert [len(wish.prompt.points) for wish in wishes(*plain)] == [1, 1]
-    (together,) = wishes(*plain, point(70, 70, positive=False, id="no"))
+    assert [len(region.prompt.points) for region in wanted(*plain)] == [1, 1]
+    (together,) = wanted(*plain, point(70, 70, positive=False, id="no"))
     assert [p.positive for p in together.prompt.points] == [True, True, False]
-    assert wishes(point(70, 70, positive=False)) == []
+    assert wanted(point(70, 70, positive=False)) == []
 
 
 def test_a_mask_gets_the_words_that_it_lacks_and_keeps_its_own() -> None:
     mask = rectangle(60, 40, 180, 200)
-    (wish,) = wishes(mask_item(mask), CLASS)
-    assert wish.prompt.mask is not None and (from_rle(wish.prompt.mask) == mask).all()
-    assert [own["from_name"] for own in wish.own] == ["mask", "class"] and wish.prompt.label == "food"
-    assert wishes(mask_item(mask), CLASS, CAPTION) == []
+    (region,) = wanted(mask_item(mask), CLASS)
+    assert region.prompt.mask is not None and (from_rle(region.prompt.mask) == mask).all()
+    assert [own["from_name"] for own in region.own] == ["mask", "class"] and region.prompt.label == "food"
+    assert wanted(mask_item(mask), CLASS, CAPTION) == []
 
 
 def test_words_before_the_geometry_are_understood() -> None:
-    (wish,) = wishes(CAPTION, mask_item(rectangle(60, 40, 180, 200)))
-    assert [own["from_name"] for own in wish.own] == ["mask", "caption"]
+    (region,) = wanted(CAPTION, mask_item(rectangle(60, 40, 180, 200)))
+    assert [own["from_name"] for own in region.own] == ["mask", "caption"]
 
 
 def test_leftovers_under_a_masks_id_are_no_prompts() -> None:
     mask = mask_item(rectangle(60, 40, 180, 200))
     bogus = item("keypointlabels", "point", {**mask["value"], "keypointlabels": ["food"]})
-    assert wishes(mask, bogus, CLASS, CAPTION) == []
+    assert wanted(mask, bogus, CLASS, CAPTION) == []
 
 
 def test_where_boxes_are_the_answer_they_keep_their_shape() -> None:
@@ -93,14 +93,14 @@ def test_where_boxes_are_the_answer_they_keep_their_shape() -> None:
         </RectangleLabels><TextArea name="caption" toName="image" perRegion="true"/></View>"""
     ).images["image"]
     drawn = box(5, 5, 30, 40) | {"id": "r"}
-    (wish,) = unfinished([drawn], image, 10**6)
-    assert wish.prompt.box == (5, 5, 35, 45) and wish.own[0]["value"]["width"] == 30
+    (region,) = unfinished([drawn], image, 10**6)
+    assert region.prompt.box == (5, 5, 35, 45) and region.own[0]["value"]["width"] == 30
     assert unfinished([drawn, CAPTION], image, 10**6) == []
 
 
 def test_one_broken_region_does_not_cost_the_others() -> None:
     broken = item("brushlabels", "mask", {"rle": [1, 2, 3]}, "broken")
-    assert len(wishes(broken, box(5, 5, 30, 40) | {"id": "b"})) == 1
+    assert len(wanted(broken, box(5, 5, 30, 40) | {"id": "b"})) == 1
 
 
 def test_the_draft_is_newer_than_the_annotation_and_skipped_work_does_not_count() -> None:
@@ -146,9 +146,9 @@ def remember(answers: Answers, mask: np.ndarray, region: str | None = None) -> s
 def test_a_lone_negative_click_takes_the_smallest_region_under_it(answers: Answers) -> None:
     large, small = rectangle(0, 0, 500, 390), rectangle(60, 40, 180, 200)
     given = task(mask_item(large, "large"), mask_item(small, "small"))
-    wish = correct(given, answers, 20, 30)
-    assert wish.id == "small" and [p.positive for p in wish.prompt.points] == [False]
-    assert wish.prompt.mask is not None and (from_rle(wish.prompt.mask) == small).all()
+    region = correct(given, answers, 20, 30)
+    assert region.id == "small" and [p.positive for p in region.prompt.points] == [False]
+    assert region.prompt.mask is not None and (from_rle(region.prompt.mask) == small).all()
     assert correct(given, answers, 50, 80).id == "large"
     with pytest.raises(PromptError, match="click on a thing first"):
         correct(given, answers, 99, 99)
@@ -176,9 +176,9 @@ def test_a_corrected_region_keeps_the_clicks_that_made_it(answers: Answers) -> N
     mask = rectangle(60, 40, 180, 200)
     made = RegionPrompt(points=(PointPrompt(x=15, y=25),), label="food")
     answers.keep("1.1", 7, [Remembered.of([mask_item(mask, "r")], to_rle(mask), made)])
-    wish = correct(task(), answers, 20, 30)
-    assert [(p.x, p.positive) for p in wish.prompt.points] == [(15, True), (20, False)]
-    assert wish.prompt.label == "food" and wish.prompt.mask is not None
+    region = correct(task(), answers, 20, 30)
+    assert [(p.x, p.positive) for p in region.prompt.points] == [(15, True), (20, False)]
+    assert region.prompt.label == "food" and region.prompt.mask is not None
 
 
 def test_a_correction_keeps_the_words_that_a_person_has_changed(answers: Answers) -> None:
@@ -187,6 +187,6 @@ def test_a_correction_keeps_the_words_that_a_person_has_changed(answers: Answers
     answers.keep("1.1", 7, [Remembered.of(ours, to_rle(mask))])
     edited = item("textarea", "caption", {"text": ["my own words"], "format": "rle", "rle": [1, 2, 3]})
     draft = {"id": 2, "result": [mask_item(mask, "r"), CLASS, edited], "updated_at": "2026-11-23T09:00:00Z"}
-    wish = correct(task(drafts=[draft]), answers, 20, 30)
-    (word,) = wish.words
+    region = correct(task(drafts=[draft]), answers, 20, 30)
+    (word,) = region.words
     assert word["from_name"] == "caption" and word["value"] == {"text": ["my own words"]}

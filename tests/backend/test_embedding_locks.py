@@ -32,23 +32,23 @@ state, checkpoint, picture, pause = sys.argv[1:]
 settings = Settings(state_dir=state, local_roots=picture.rsplit("/", 1)[0])
 client = connect(settings, patience_s=None)
 pam = PerceiveAnything.from_pretrained(checkpoint, device="cpu")
-gallery = Embeddings(settings, pam, PictureStore(settings, client), EmbeddingLocks(client, pam.version, 60))
-gallery.look([])
+embeddings = Embeddings(settings, pam, PictureStore(settings, client), EmbeddingLocks(client, pam.version, 60))
+embeddings.look([])
 original = pam.encode_all
 def slow(images):
     client.incr("encoding")
     time.sleep(float(pause))
     return original(images)
 pam.encode_all = slow
-gallery._encode_s = 1.0
+embeddings._encode_s = 1.0
 client.incr("there")
 while int(client.get("there")) < 2:
     time.sleep(0.005)
 begin = time.perf_counter()
-(seen,) = gallery.look([picture])
+(seen,) = embeddings.look([picture])
 print(json.dumps({
-    "stats": gallery.stats(), "seconds": time.perf_counter() - begin,
-    "sum": float(seen.embedding.features.double().sum()), "again": gallery.look([picture])[0].cached,
+    "stats": embeddings.stats(), "seconds": time.perf_counter() - begin,
+    "sum": float(seen.embedding.features.double().sum()), "again": embeddings.look([picture])[0].cached,
 }))
 """
 
@@ -110,18 +110,18 @@ def embedding() -> Embedding:
 
 def test_an_embedding_is_handed_to_all_who_wait(client: redis.Redis) -> None:
     client.flushall()
-    claims = [EmbeddingLocks(client, "v", 60) for _ in range(3)]
-    tickets = [one.take("a") for one in claims]
-    assert tickets[0] is None and all(tickets[1:]) and claims[0].take("b") is None
+    locks = [EmbeddingLocks(client, "v", 60) for _ in range(3)]
+    tickets = [one.take("a") for one in locks]
+    assert tickets[0] is None and all(tickets[1:]) and locks[0].take("b") is None
     assert EmbeddingLocks(client, "another version", 60).take("a") is None
     made = embedding()
-    claims[0].done("a", made)
-    for one, ticket in zip(claims[1:], tickets[1:], strict=True):
+    locks[0].done("a", made)
+    for one, ticket in zip(locks[1:], tickets[1:], strict=True):
         handed = one.wait("a", str(ticket), 1)
         assert handed is not None and (handed.width, handed.height) == (30, 20)
         assert torch.equal(handed.features, made.features)
         assert all(map(torch.equal, handed.high_resolution, made.high_resolution))
-    assert claims[1].take("a") is None  # the claim is gone
+    assert locks[1].take("a") is None  # the lock is gone
 
 
 def test_a_picture_that_cannot_be_encoded_is_nobodys(client: redis.Redis) -> None:
@@ -137,10 +137,10 @@ def test_a_picture_that_cannot_be_encoded_is_nobodys(client: redis.Redis) -> Non
 
 def test_without_redis_everybody_encodes(tmp_path: Path) -> None:
     nowhere = redis.Redis(unix_socket_path=str(tmp_path / "none.sock"))
-    claims = EmbeddingLocks(nowhere, "v", 60)
-    assert claims.take("a") is None
-    claims.done("a", embedding())
-    assert claims.wait("a", "ticket", 1) is None
+    locks = EmbeddingLocks(nowhere, "v", 60)
+    assert locks.take("a") is None
+    locks.done("a", embedding())
+    assert locks.wait("a", "ticket", 1) is None
 
 
 def test_bytes_that_are_no_embedding_are_refused() -> None:

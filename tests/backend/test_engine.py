@@ -15,39 +15,39 @@ def embedding(floats: int) -> Embedding:
 
 
 def test_the_shelf_keeps_to_its_bytes_and_drops_the_oldest() -> None:
-    shelf = EmbeddingCache(limit_bytes=400)
+    cache = EmbeddingCache(limit_bytes=400)
     for key in "abc":
-        shelf.put(key, embedding(40))
-        assert shelf.get("a") is not None or key == "c"
-        assert shelf.nbytes <= 400
+        cache.put(key, embedding(40))
+        assert cache.get("a") is not None or key == "c"
+        assert cache.nbytes <= 400
     # "a" was used last, so "b" had to go
-    assert shelf.get("a") is not None and shelf.get("b") is None and shelf.get("c") is not None
-    shelf.put("huge", embedding(200))
-    assert shelf.get("huge") is None and len(shelf) == 2 and shelf.nbytes == 320
+    assert cache.get("a") is not None and cache.get("b") is None and cache.get("c") is not None
+    cache.put("huge", embedding(200))
+    assert cache.get("huge") is None and len(cache) == 2 and cache.nbytes == 320
 
 
 def test_what_the_device_has_no_room_for_goes_to_host_memory() -> None:
-    shelf = EmbeddingCache(limit_bytes=400, host_bytes=480)
+    cache = EmbeddingCache(limit_bytes=400, host_bytes=480)
     for key in "abcd":
-        shelf.put(key, embedding(40))
-    assert (shelf.nbytes, shelf.host_nbytes, len(shelf)) == (320, 320, 4)
-    assert shelf.stats.evictions == 0
+        cache.put(key, embedding(40))
+    assert (cache.nbytes, cache.host_nbytes, len(cache)) == (320, 320, 4)
+    assert cache.stats.evictions == 0
     # "a" comes back, and what was used longest ago makes room for it
-    assert shelf.get("a") is not None and (shelf.nbytes, shelf.host_nbytes) == (320, 320)
+    assert cache.get("a") is not None and (cache.nbytes, cache.host_nbytes) == (320, 320)
     for key in "ef":
-        shelf.put(key, embedding(40))
-    assert shelf.nbytes <= 400 and shelf.host_nbytes <= 480
-    assert shelf.stats.evictions == 6 - len(shelf)
-    assert shelf.get("nothing") is None
-    assert (shelf.stats.hits, shelf.stats.misses) == (1, 1)
+        cache.put(key, embedding(40))
+    assert cache.nbytes <= 400 and cache.host_nbytes <= 480
+    assert cache.stats.evictions == 6 - len(cache)
+    assert cache.get("nothing") is None
+    assert (cache.stats.hits, cache.stats.misses) == (1, 1)
 
 
 def test_ten_thousand_pictures_do_not_make_it_grow() -> None:
-    shelf = EmbeddingCache(limit_bytes=4000, host_bytes=2000)
+    cache = EmbeddingCache(limit_bytes=4000, host_bytes=2000)
     for number in range(10_000):
-        shelf.put(str(number), embedding(10))
-    assert shelf.nbytes <= 4000 and shelf.host_nbytes <= 2000 and len(shelf) == 150
-    assert shelf.stats.evictions == 10_000 - 150
+        cache.put(str(number), embedding(10))
+    assert cache.nbytes <= 4000 and cache.host_nbytes <= 2000 and len(cache) == 150
+    assert cache.stats.evictions == 10_000 - 150
 
 
 def test_percentages_become_pixels() -> None:
@@ -71,15 +71,15 @@ def test_an_address_is_believed_for_a_while(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_resident_memory_does_not_grow_over_ten_thousand_pictures() -> None:
-    """Measured, not summed up: embeddings of 256 KB each, 2.6 GB in all, on a shelf of 20 MB."""
-    shelf, addresses = EmbeddingCache(limit_bytes=20 << 20), Addresses(believed_s=300, most=1000)
+    """Measured, not summed up: embeddings of 256 KB each, 2.6 GB in all, on a cache of 20 MB."""
+    cache, addresses = EmbeddingCache(limit_bytes=20 << 20), Addresses(believed_s=300, most=1000)
     process = psutil.Process()
     early = 0
     for number in range(10_000):
         addresses.put(f"http://host/{number}.jpg", str(number))
         made = Embedding(1, 1, torch.full((1 << 16,), float(number)), (torch.zeros(0), torch.zeros(0)))
-        shelf.put(str(number), made)
+        cache.put(str(number), made)
         if number == 1000:
             early = process.memory_info().rss
-    assert shelf.nbytes <= 20 << 20 and shelf.stats.evictions == 10_000 - 80
+    assert cache.nbytes <= 20 << 20 and cache.stats.evictions == 10_000 - 80
     assert process.memory_info().rss - early < 40 << 20

@@ -30,8 +30,8 @@ def engine(pam: PerceiveAnything, tmp_path: Path, client: redis.Redis) -> Engine
     for number, colour in enumerate(("red", "green", "blue")):
         Image.new("RGB", (60 + 40 * number, 50), colour).save(tmp_path / f"{number}.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG not really")
-    gallery = Embeddings(settings, pam, PictureStore(settings, client), EmbeddingLocks(client, pam.version, 60))
-    return Engine(settings, pam, gallery)
+    embeddings = Embeddings(settings, pam, PictureStore(settings, client), EmbeddingLocks(client, pam.version, 60))
+    return Engine(settings, pam, embeddings)
 
 
 LABELS = LabelSet(candidates=(Candidate(label="a", names=("cat",)), Candidate(label="b", names=("dog", "hound"))))
@@ -70,7 +70,7 @@ def without_seconds(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def answers(engine: Engine, payloads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [engine.answer(payload) for payload in payloads]
+    return [engine.perform(payload) for payload in payloads]
 
 
 def test_each_job_of_a_step_gets_its_own_answer(engine: Engine, tmp_path: Path, pam: PerceiveAnything) -> None:
@@ -124,10 +124,10 @@ def test_a_step_that_fails_as_a_whole_is_done_job_by_job(
         job(tmp_path / "2.png", clicks((50, 50))),
     ]
     engine.expect(payloads)
-    assert "groups" in engine.answer(payloads[0])
+    assert "groups" in engine.perform(payloads[0])
     with pytest.raises(RuntimeError, match="cannot bear"):
-        engine.answer(payloads[1])
-    assert "groups" in engine.answer(payloads[2])
+        engine.perform(payloads[1])
+    assert "groups" in engine.perform(payloads[2])
 
 
 def test_a_gpus_memory_is_among_the_numbers(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from backend.errors import ConfigError, PromptError
 from backend.job import RegionPrompt
 from backend.label_studio.protocol import Context, ResultItem
 from backend.labeling.roles import read_roles
-from backend.tasks.prompts import check_names, read_prompts
+from backend.tasks.prompts import check_names, wanted_regions
 from tests.http.stack import CONFIG, box, point
 
 ROLES = read_roles(CONFIG)
@@ -19,9 +19,9 @@ def context(*regions: dict[str, Any]) -> list[ResultItem]:
 
 
 def read(*regions: dict[str, Any]) -> list[RegionPrompt]:
-    wishes, negatives = read_prompts(context(*regions), 10**6)
+    wanted, negatives = wanted_regions(context(*regions), 10**6)
     assert not negatives
-    return [wish.prompt for wish in wishes]
+    return [region.prompt for region in wanted]
 
 
 def test_clicks_make_one_region() -> None:
@@ -76,19 +76,19 @@ def test_leftovers_are_ignored() -> None:
 
 
 def test_a_lone_negative_click_speaks_about_a_region_that_is_there() -> None:
-    wishes, negatives = read_prompts(context(point(10, 20, positive=False)), 10**6)
-    assert not wishes and [item.value.x for item in negatives] == [10]
+    wanted, negatives = wanted_regions(context(point(10, 20, positive=False)), 10**6)
+    assert not wanted and [item.value.x for item in negatives] == [10]
 
 
 def test_a_mask_drawn_by_hand_keeps_its_shape_and_is_asked_for_words() -> None:
     value = {"points": [[10, 10], [50, 10], [50, 60]], "closed": True, "polygonlabels": ["animal"]}
     drawn = point(0, 0, positive=None, type="polygonlabels", from_name="poly", id="mine", value=value)
     older = drawn | {"id": "older", "value": value | {"points": [[0, 0], [9, 0], [9, 9]]}}
-    wishes, _ = read_prompts(context(older, drawn), 10**6)
-    (wish,) = wishes
-    assert wish.prompt.mask is not None and wish.prompt.mask["size"] == [400, 600]
-    assert wish.prompt.label == "animal"
-    assert wish.own[0]["value"]["points"] == value["points"] and wish.own[0]["from_name"] == "poly"
+    wanted, _ = wanted_regions(context(older, drawn), 10**6)
+    (region,) = wanted
+    assert region.prompt.mask is not None and region.prompt.mask["size"] == [400, 600]
+    assert region.prompt.label == "animal"
+    assert region.own[0]["value"]["points"] == value["points"] and region.own[0]["from_name"] == "poly"
 
 
 def test_refusals() -> None:

@@ -144,8 +144,8 @@ def test_a_clip_goes_on_after_its_worker_was_killed(
         process, _ = begin(stack, label_studio)
         try:
             wait_until(lambda: steps(client) > 30)
-            (sign,) = stack.workers()
-            os.kill(sign.pid, signal.SIGKILL)
+            (worker,) = stack.workers()
+            os.kill(worker.pid, signal.SIGKILL)
             known = steps(client)
             assert 30 < known < 120
             out, _ = process.communicate(timeout=200)

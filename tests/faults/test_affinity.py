@@ -26,23 +26,23 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
         yield connect(settings)
 
 
-def sign(name: str, state: str = "ready", step_s: float = 0.1) -> WorkerStatus:
+def worker(name: str, state: str = "ready", step_s: float = 0.1) -> WorkerStatus:
     return WorkerStatus(name, state, "tiny", stats={ENCODE_STAT: 0.2, STEP_STAT: step_s})
 
 
 def test_the_warm_worker_is_asked_if_it_is_free_or_all_are_busy(client: redis.Redis) -> None:
     affinity = Affinity(client)
-    a, b = sign("a"), sign("b")
+    a, b = worker("a"), worker("b")
     assert affinity.choose("p", [a, b]) is None  # nobody holds it
     affinity.free("a", ["p"], 60)
     assert affinity.choose("p", [a, b]) is a
     assert affinity.choose("p", [a]) is None and affinity.choose("p", [b]) is None
-    assert affinity.choose("p", [sign("a", "loading"), b, sign("c")]) is None
+    assert affinity.choose("p", [worker("a", "loading"), b, worker("c")]) is None
     affinity.busy("a")
     assert affinity.choose("p", [a, b]) is None  # b can begin at once
     affinity.busy("b")
     assert affinity.choose("p", [a, b]) is a  # all are busy: the warm one is worth a little waiting
-    assert affinity.choose("p", [sign("a", step_s=5.0), b]) is None  # but not as much as that
+    assert affinity.choose("p", [worker("a", step_s=5.0), b]) is None  # but not as much as that
     assert worth_waiting(2, 0.3, 0.1) and not worth_waiting(2, 0.31, 0.1) and not worth_waiting(32, 0.3, 0.1)
     affinity.free("b", [], 60)
     affinity.free("a", [], 60)
@@ -70,7 +70,7 @@ def test_two_workers_encode_a_picture_once(stack: Stack, project: StandIn) -> No
 
 
 def misses(stack: Stack) -> float:
-    return sum(sign.stats.get("embedding_misses", 0) for sign in stack.workers())
+    return sum(worker.stats.get("embedding_misses", 0) for worker in stack.workers())
 
 
 def test_a_gpu_for_each_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

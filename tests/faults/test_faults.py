@@ -37,7 +37,7 @@ PICTURE = "/data/upload/1/coffee.jpg"
 
 
 def settings_of(stack: Stack) -> Settings:
-    """With the stack's quick heart."""
+    """With the stack's quick heartbeat."""
     return stack.settings.model_copy(update={"heartbeat_s": 0.5})
 
 
@@ -51,7 +51,7 @@ def error_of(dispatcher: Dispatcher, job: Job) -> str:
 
 
 def worker_pids(stack: Stack) -> list[int]:
-    return [sign.pid for sign in stack.workers() if sign.state == "ready"]
+    return [worker.pid for worker in stack.workers() if worker.state == "ready"]
 
 
 def test_workers_killed_at_random(small_checkpoint: Path) -> None:
@@ -80,9 +80,9 @@ def test_a_poison_task_fails_alone(stack: Stack, project: StandIn) -> None:
             if job.args[0]["picture"].endswith("poison.jpg"):
                 owner = client.hget(f"rq:execution:{job_id}:{execution_id}", "worker_name")
                 assert isinstance(owner, bytes)
-                (sign,) = [sign for sign in heartbeat.everybody(client) if sign.name == owner.decode()]
-                killed.append(sign.pid)
-                os.kill(sign.pid, signal.SIGKILL)
+                (worker,) = [worker for worker in heartbeat.everybody(client) if worker.name == owner.decode()]
+                killed.append(worker.pid)
+                os.kill(worker.pid, signal.SIGKILL)
 
     project.on_picture = kill
     process, _job = begin(stack, project)
@@ -136,7 +136,7 @@ def test_a_disk_that_is_full(small_checkpoint: Path, tmp_path: Path, project: St
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, restore_signals=False)
     try:
         url = f"redis://127.0.0.1:{port}/0"
-        wait_until(lambda: connect_answers(url))
+        wait_until(lambda: is_up(url))
         with run_stack(tmp_path / "stack", small_checkpoint, REDIS_URL=url, PALLAS_MAX_NEW_TOKENS="4") as stack:
             picture = f"{project.url}/nowhere"
             size = (tmp_path / "appendonly.aof").stat().st_size
@@ -158,7 +158,7 @@ def test_a_disk_that_is_full(small_checkpoint: Path, tmp_path: Path, project: St
         server.wait(10)
 
 
-def connect_answers(url: str) -> bool:
+def is_up(url: str) -> bool:
     import redis
 
     try:
@@ -240,8 +240,8 @@ def test_a_finished_job_is_never_failed_nor_run_again(stack: Stack) -> None:
     job = dispatcher.submit(request("finished"), BULK)
     assert dispatcher.results([job.id], 20)
     wait_until(lambda: job.get_status(refresh=True) == "finished")
-    for sign in stack.workers():
-        assert abandon(client, sign.name) == 0
+    for worker in stack.workers():
+        assert abandon(client, worker.name) == 0
     janitor = Janitor(settings_of(stack))
     client.delete("pallas:janitor")
     for _ in range(3):

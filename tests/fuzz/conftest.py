@@ -31,7 +31,7 @@ class Front:
     answered: Counter[str] = field(default_factory=Counter)
 
     def jobs(self) -> float:
-        """How many the worker has done; it tells with its sign of life, twice a second."""
+        """How many the worker has done; it tells with its heartbeat, twice a second."""
         return self.stack.wait_for_worker().stats["jobs"]
 
     def post(self, page: str, body: bytes) -> TestResponse:
@@ -69,5 +69,5 @@ def front(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         )
         yield Front(create_app(settings, Dispatcher(settings)), stack)
         logging.getLogger("backend").setLevel(logging.NOTSET)
-        assert [sign.name for sign in stack.workers()] == [before], "the worker did not live through this"
+        assert [worker.name for worker in stack.workers()] == [before], "the worker did not live through this"
         assert "Traceback" not in stack.log.read_text(), stack.log.read_text()[-3000:]

@@ -58,9 +58,9 @@ class Stack:
     def wait_for_worker(self, seconds: float = 60) -> heartbeat.WorkerStatus:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            for sign in self.workers():
-                if sign.state == "ready":
-                    return sign
+            for worker in self.workers():
+                if worker.state == "ready":
+                    return worker
             time.sleep(0.1)
         raise AssertionError(f"no worker became ready:\n{self.log.read_text()}")
 

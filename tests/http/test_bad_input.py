@@ -25,7 +25,7 @@ def goes_on_working(stack: Stack, host: PictureHost) -> Any:
     yield
     good = stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)])
     assert good.status_code == 200 and good.json()["results"][0]["result"]
-    assert [sign.name for sign in stack.workers()] == [before]
+    assert [worker.name for worker in stack.workers()] == [before]
     assert "Traceback" not in stack.log.read_text()
 
 

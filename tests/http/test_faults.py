@@ -136,7 +136,7 @@ def test_a_job_over_its_limit(small_checkpoint: Path, tmp_path: Path, host: Pict
         before = stack.wait_for_worker().name
         answer = stack.predict(f"{host.url}/coffee.jpg", MANY)
         refused(answer, 504, "JobTimeout", "PALLAS_JOB_TIMEOUT_S")
-        assert [sign.name for sign in stack.workers()] == [before]
+        assert [worker.name for worker in stack.workers()] == [before]
 
 
 def test_a_full_queue(small_checkpoint: Path, tmp_path: Path, host: PictureHost) -> None:

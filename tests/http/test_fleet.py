@@ -32,7 +32,7 @@ def run(stack: Stack, *command: str) -> subprocess.CompletedProcess[str]:
 def ready(stack: Stack, count: int, other_than: set[str]) -> set[str]:
     until = time.monotonic() + 90
     while time.monotonic() < until:
-        names = {sign.name for sign in stack.workers() if sign.state == "ready"} - other_than
+        names = {worker.name for worker in stack.workers() if worker.state == "ready"} - other_than
         if len(names) >= count:
             return names
         time.sleep(0.1)
@@ -60,7 +60,7 @@ def test_a_rolling_restart_without_a_failed_click(small_checkpoint: Path, tmp_pa
                 done = run(stack, "worker", "--drain", name)
                 assert done.returncode == 0, done.stderr
                 assert f"worker {name} has ended" in done.stdout
-                assert name not in {sign.name for sign in stack.workers()}
+                assert name not in {worker.name for worker in stack.workers()}
                 # serve starts a new one
                 ready(stack, count, before)
         finally:
@@ -127,8 +127,8 @@ def test_a_front_whose_version_no_worker_knows_says_so_at_once(
 ) -> None:
     with run_stack(tmp_path, small_checkpoint, "--workers", "0") as stack:
         client = connect(stack.settings)
-        sign = WorkerStatus("newer", "ready", "m", payload=VERSION + 1)
-        heartbeat.Heartbeat(client, 60, 60, lambda: None).say(sign)
+        worker = WorkerStatus("newer", "ready", "m", payload=VERSION + 1)
+        heartbeat.Heartbeat(client, 60, 60, lambda: None).publish(worker)
         begin = time.monotonic()
         refused(stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)]), 503, "NoWorker", "another version")
         assert time.monotonic() - begin < 5
@@ -138,7 +138,7 @@ def test_a_sign_that_says_more_than_we_know_is_read(stack: Stack) -> None:
     client = connect(stack.settings)
     client.set("pallas:worker:later", '{"name": "later", "state": "ready", "model": "m", "mood": "good"}', ex=5)
     client.sadd("pallas:workers", "later")
-    assert "later" in {sign.name for sign in heartbeat.everybody(client)}
+    assert "later" in {worker.name for worker in heartbeat.everybody(client)}
     client.delete("pallas:worker:later")
 
 
@@ -165,5 +165,5 @@ def test_rubbish_in_the_queue_does_not_end_the_worker(stack: Stack, host: Pictur
         time.sleep(0.02)
     assert stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)]).status_code == 200
     assert job.get_status(refresh=True) == "failed"
-    assert [sign.name for sign in stack.workers()] == [before]
+    assert [worker.name for worker in stack.workers()] == [before]
     job.delete()  # other tests read all that lies there

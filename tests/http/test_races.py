@@ -97,7 +97,7 @@ def test_the_model_changes_while_jobs_wait(
                 asked = [pool.submit(stack.predict, f"{host.url}/coffee.jpg?{i}", [point(50, 50)]) for i in range(6)]
                 second = start(other)
                 until = time.monotonic() + 60
-                while len({sign.model_version for sign in stack.workers() if sign.state == "ready"}) < 2:
+                while len({worker.model_version for worker in stack.workers() if worker.state == "ready"}) < 2:
                     assert time.monotonic() < until
                     asked.append(pool.submit(stack.predict, f"{host.url}/rocket.jpg", [point(50, 50)]))
                     time.sleep(0.2)

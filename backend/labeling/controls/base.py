@@ -44,7 +44,7 @@ class RegionContext:
         group: the questions that were asked, for the order of the label sets.
         region: the answer about this region.
         label: the label that the annotator chose at the prompt, or None.
-        taste: the settings.
+        options: the settings.
     """
 
     id: str
@@ -52,7 +52,7 @@ class RegionContext:
     group: Group
     region: RegionReply
     label: str | None = None
-    taste: ShapingOptions = field(default_factory=ShapingOptions)
+    options: ShapingOptions = field(default_factory=ShapingOptions)
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -76,7 +76,7 @@ class RegionContext:
             return LabelReply(label=fixed, probability=1.0)
         wanted = labels.label_set()
         for asked, chosen in zip(self.group.label_sets, self.region.labels, strict=True):
-            if asked == wanted and chosen.probability >= self.taste.label_threshold and chosen.label in labels:
+            if asked == wanted and chosen.probability >= self.options.label_threshold and chosen.label in labels:
                 return chosen
         # the annotator did name one that leaves the choice to the model, and the model has none
         return (

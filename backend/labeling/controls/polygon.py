@@ -14,7 +14,7 @@ class Polygon(Geometry):
     plain: ClassVar[str] = "Polygon"
 
     def value(self, context: RegionContext) -> dict[str, Any] | None:
-        points = outline(context.mask, context.taste.polygon_tolerance)
+        points = outline(context.mask, context.options.polygon_tolerance)
         if len(points) < 3:
             return None
         return {"points": [list(point) for point in points], "closed": True}

@@ -15,7 +15,7 @@ class Vector(Geometry):
     plain: ClassVar[str] = "Vector"
 
     def value(self, context: RegionContext) -> dict[str, Any] | None:
-        points = outline(context.mask, context.taste.polygon_tolerance)
+        points = outline(context.mask, context.options.polygon_tolerance)
         if len(points) < 3:
             return None
         before: str | None = None

@@ -74,15 +74,15 @@ def wait_for_worker(
     client = connect(settings)
     until = time.monotonic() + patience_s
     while not stop.is_set():
-        signs = heartbeat.everybody(client)
-        if any(sign.state == "ready" for sign in signs):
-            version = next(sign.model_version for sign in signs if sign.state == "ready")
+        workers = heartbeat.everybody(client)
+        if any(worker.state == "ready" for worker in workers):
+            version = next(worker.model_version for worker in workers if worker.state == "ready")
             spec = ledger.spec()
             if spec.model_version and spec.model_version != version:
                 log.warning("the workers have %s now, the job began with %s", version, spec.model_version)
             ledger.note(spec=spec.model_copy(update={"model_version": version}).model_dump_json(), note="")
             return True
-        ledger.note(note=_LOADING if signs else _NOBODY)
+        ledger.note(note=_LOADING if workers else _NOBODY)
         if time.monotonic() > until:
             raise ConfigError("no worker became ready: start `python -m backend serve`, or add --workers 1")
         tell()
@@ -90,18 +90,18 @@ def wait_for_worker(
     return False
 
 
-def work(settings: Settings, ledger: Ledger, stop: threading.Event, tell: Callable[[], None]) -> str:
+def run_job(settings: Settings, ledger: Ledger, stop: threading.Event, tell: Callable[[], None]) -> str:
     """Work on a job until it is finished, paused, cancelled or stopped; the state that it is left in."""
     while True:
         try:
-            return _work(settings, ledger, stop, tell)
+            return _run_once(settings, ledger, stop, tell)
         except redis.RedisError as error:
             log.warning("Redis does not answer (%s): the job goes on when it is back", type(error).__name__)
             if stop.wait(1):
                 return PAUSED
 
 
-def _work(settings: Settings, ledger: Ledger, stop: threading.Event, tell: Callable[[], None]) -> str:
+def _run_once(settings: Settings, ledger: Ledger, stop: threading.Event, tell: Callable[[], None]) -> str:
     dispatcher = Dispatcher(settings)
     client = dispatcher.redis
     spec = ledger.spec()
@@ -172,6 +172,6 @@ def plan_only(settings: Settings, spec: Spec, items: Iterable[Item]) -> Counts:
         counts.to_do += bool(plans)
         counts.nothing += not plans
         counts.jobs += len(plans)
-        counts.regions += sum(len(plan.wishes) for plan in plans)
+        counts.regions += sum(len(plan.wanted) for plan in plans)
         counts.proposals += sum(plan.regions is not None and plan.regions.propose for plan in plans)
     return counts

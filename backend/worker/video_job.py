@@ -83,7 +83,7 @@ class _Object:
         )
 
 
-class ClipWork:
+class VideoJob:
     """One video and what is wanted of it. `run` goes on, `reply` says what is known; `close` when it is over.
 
     Args:
