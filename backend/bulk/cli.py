@@ -202,7 +202,7 @@ def _dry_run(settings: Settings, spec: Spec, client: redis.Redis, console: Conso
     try:
         source = make_source(settings, spec, client, ledger.list_key, threading.Event())
         begin = time.monotonic()
-        counts = plan_only(settings, spec, islice(source.read(-1), spec.limit))
+        counts = plan_only(settings, spec, islice(source.items(-1), spec.limit))
     finally:
         client.delete(ledger.list_key)
     peak = peak_bytes() / 2**20

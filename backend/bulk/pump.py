@@ -141,9 +141,9 @@ class Pump:
 
     def _limited(self, cursor: int) -> Iterator[Item]:
         if self._spec.limit is None:
-            return self._source.read(cursor)
+            return self._source.items(cursor)
         # places need not be dense: count again from the beginning
-        return (item for item in islice(self._source.read(-1), self._spec.limit) if item.place > cursor)
+        return (item for item in islice(self._source.items(-1), self._spec.limit) if item.place > cursor)
 
     def _second_pass(self) -> None:
         """What was put down for later: again when it is due, and what was in hand at a death alone."""

@@ -111,6 +111,6 @@ def _cards(settings: Settings, client: redis.Redis, ledger: Ledger, folder: Path
 
 def _drawn(settings: Settings, store: PictureStore, address: str, result: list[dict[str, Any]]) -> tuple[str, Words]:
     if not is_video(result):
-        return draw_picture(store.read(address), result, settings.max_picture_pixels)
+        return draw_picture(store.fetch(address), result, settings.max_picture_pixels)
     with fetch(store, address, settings) as file:
         return draw_video(Path(file.name), result, settings)

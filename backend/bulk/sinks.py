@@ -76,7 +76,7 @@ class FileSink(Sink):
         part = self._output.with_name(f".{self._output.name}.new")
         with part.open("w", encoding="utf-8") as out:
             out.write("[")
-            for number, item in enumerate(islice(source.read(-1), limit)):
+            for number, item in enumerate(islice(source.items(-1), limit)):
                 out.write(",\n" if number else "\n")
                 json.dump(_task(item, self._stored(offsets, item.place)), out, ensure_ascii=False)
             out.write("\n]\n")

@@ -55,7 +55,7 @@ class Source(ABC):
         """How many tasks, as far as is known."""
 
     @abstractmethod
-    def read(self, after: int) -> Iterator[Item]:
+    def items(self, after: int) -> Iterator[Item]:
         """Those with a place above `after`, in order; -1 for all."""
 
     @abstractmethod
@@ -86,9 +86,9 @@ class ProjectSource(Source):
                 self._total = self._api.tasks_after(self._project, 0, 1)[1]
         return self._total
 
-    def read(self, after: int) -> Iterator[Item]:
+    def items(self, after: int) -> Iterator[Item]:
         if self._listed:
-            yield from self._read_list(after)
+            yield from self._list_items(after)
             return
         while True:
             tasks, _ = self._api.tasks_after(self._project, max(after, 0), _PAGE, self._more)
@@ -102,7 +102,7 @@ class ProjectSource(Source):
         for key in keys:
             yield self._one(key, int(key))
 
-    def _read_list(self, after: int) -> Iterator[Item]:
+    def _list_items(self, after: int) -> Iterator[Item]:
         while True:
             ids: Sequence[Any] = self._redis.lrange(self._list, after + 1, after + _PAGE)
             if not ids:
@@ -146,7 +146,7 @@ class JsonSource(Source):
             self._total = sum(1 for _ in self._raw())
         return self._total
 
-    def read(self, after: int) -> Iterator[Item]:
+    def items(self, after: int) -> Iterator[Item]:
         for place, raw in enumerate(self._raw()):
             if place > after:
                 yield _item(str(place), place, raw)
@@ -183,7 +183,7 @@ class FolderSource(Source):
             self._total = sum(1 for _ in self._paths(self._folder))
         return self._total
 
-    def read(self, after: int) -> Iterator[Item]:
+    def items(self, after: int) -> Iterator[Item]:
         for place, path in enumerate(self._paths(self._folder)):
             if place > after:
                 relative = path.relative_to(self._folder).as_posix()
@@ -192,7 +192,7 @@ class FolderSource(Source):
 
     def pick(self, keys: Iterable[str]) -> Iterator[Item]:
         wanted = set(keys)
-        return (item for item in self.read(-1) if item.key in wanted)
+        return (item for item in self.items(-1) if item.key in wanted)
 
     def _paths(self, folder: Path) -> Iterator[Path]:
         try:

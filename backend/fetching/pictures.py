@@ -52,7 +52,7 @@ class PictureStore:
         self._label_studio = LabelStudio(settings)
         self._downloads = Downloads(settings)
 
-    def read(self, reference: str) -> bytes:
+    def fetch(self, reference: str) -> bytes:
         """The encoded bytes of a picture; references and errors as `copy` has them."""
         sink = io.BytesIO()
         self.copy(reference, sink, Limits(self._settings.max_picture_bytes, self._settings.fetch_timeout_s))

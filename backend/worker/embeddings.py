@@ -106,7 +106,7 @@ class Embeddings:
         embedding = self._cache.get(known) if known is not None else None
         if embedding is not None:
             return embedding
-        data = self._pictures.read(address)
+        data = self._pictures.fetch(address)
         content = hashlib.sha256(data).hexdigest()
         self._addresses.put(address, content)
         # the same picture under another address is the same picture

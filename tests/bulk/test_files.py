@@ -101,7 +101,7 @@ def test_the_output_keeps_what_was_there(tmp_path: Path) -> None:
     kept["predictions"] = [{"model_version": "detector", "result": []}, {"model_version": "v1", "result": ["old"]}]
     (tmp_path / "in.json").write_text(json.dumps([kept, {"image": "bare"}]))
     source = JsonSource(tmp_path / "in.json")
-    items = list(source.read(-1))
+    items = list(source.items(-1))
     assert [item.key for item in items] == ["0", "1"] and items[0].versions == {"detector", "v1"}
     sink = FileSink(tmp_path / "out.json", "j")
     sink.store(items[0], Prediction(result=[{"id": "a"}], model_version="v1", score=0.5))
@@ -139,17 +139,17 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
 def test_sources_go_on_in_the_middle(tmp_path: Path) -> None:
     (tmp_path / "in.json").write_text(json.dumps([{"image": str(i)} for i in range(10)] + [7]))
     source = JsonSource(tmp_path / "in.json")
-    assert [item.key for item in source.read(7)] == ["8", "9", "10"]
+    assert [item.key for item in source.items(7)] == ["8", "9", "10"]
     assert [item.key for item in source.pick(["3", "5"])] == ["3", "5"]
     assert source.total() == 11
-    *_, strange = source.read(-1)
+    *_, strange = source.items(-1)
     assert strange.task is None and "JSON object" in str(strange.error)
     for name in ("b.png", "a.jpg", "c.txt"):
         (tmp_path / name).touch()
     folder = FolderSource(tmp_path, "image", "http://host/")
-    found = list(folder.read(-1))
+    found = list(folder.items(-1))
     assert [item.raw["data"]["image"] for item in found] == ["http://host/a.jpg", "http://host/b.png"]
-    assert [item.place for item in folder.read(0)] == [1]
+    assert [item.place for item in folder.items(0)] == [1]
 
 
 def test_memory_does_not_grow_with_the_job(bulk: Bulk, tmp_path: Path) -> None:
