@@ -152,31 +152,49 @@ class Ledger:
         """Keys of the settled tasks beyond the cursor."""
         return members(self._redis, f"{self._key}:ahead")
 
-    def settle(self, key: str, done: Done | None, passed: Iterable[str] = (), cursor: int | None = None) -> None:
-        """A task is done, or (None) put down as failed or for later; the cursor moves behind the tasks `passed`."""
+    def settle(
+        self, key: str, place: int, done: Done | None, passed: Iterable[str] = (), cursor: int | None = None
+    ) -> None:
+        """A task is done, or (None) put down as failed or for later; the cursor moves behind the tasks `passed`.
+
+        It counts once, however often it is said: whoever got no answer from Redis says it again.
+        """
         passed = list(passed)
-        pipe = self._redis.pipeline()
-        if done is not None:
-            self._count(pipe, done)
-            pipe.hdel(f"{self._key}:later", key)
-            pipe.zrem(f"{self._key}:due", key)
-        if cursor is None:
-            pipe.sadd(f"{self._key}:ahead", key)
-        else:
-            pipe.hset(self._key, "cursor", cursor)
-        if passed:
-            pipe.srem(f"{self._key}:ahead", *passed)
-        pipe.execute()
+        ahead, later = f"{self._key}:ahead", f"{self._key}:later"
+
+        def write(pipe: redis.client.Pipeline) -> None:
+            before = pipe.hget(self._key, "cursor")
+            first = place > int(before or -1) and not pipe.sismember(ahead, key)
+            again = pipe.hexists(later, key)
+            pipe.multi()
+            if done is not None and (first or again):
+                self._count(pipe, done)
+                pipe.hdel(later, key)
+                pipe.zrem(f"{self._key}:due", key)
+            if cursor is not None:
+                pipe.hset(self._key, "cursor", cursor)
+            elif first:
+                pipe.sadd(ahead, key)
+            if passed:
+                pipe.srem(ahead, *passed)
+
+        self._redis.transaction(write, self._key, ahead, later)
 
     # what went wrong
 
     def later(self, trouble: Trouble, seconds: float) -> None:
-        """To be tried again after so many seconds."""
-        pipe = self._redis.pipeline()
-        pipe.hset(f"{self._key}:later", trouble.key, trouble.to_json())
-        pipe.zadd(f"{self._key}:due", {trouble.key: self.now() + seconds})
-        pipe.hincrby(self._key, "retried", 1)
-        pipe.execute()
+        """To be tried again after so many seconds; it counts once, however often it is said."""
+        later, text, due = f"{self._key}:later", trouble.to_json(), self.now() + seconds
+
+        def write(pipe: redis.client.Pipeline) -> None:
+            known = pipe.hget(later, trouble.key) == text.encode()
+            pipe.multi()
+            pipe.hset(later, trouble.key, text)
+            pipe.zadd(f"{self._key}:due", {trouble.key: due})
+            if not known:
+                pipe.hincrby(self._key, "retried", 1)
+
+        self._redis.transaction(write, later)
 
     def failed(self, trouble: Trouble) -> None:
         """Given up."""

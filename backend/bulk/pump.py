@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 
 import redis
 
@@ -49,6 +49,7 @@ _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 300.0
 _DRAIN_S = 15.0
 _LEASE_S = 2.0
+_DUE_AT_ONCE = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,8 @@ class Pump:
     def _second_pass(self) -> None:
         """What was put down for later: again when it is due, and what was in hand at a death alone."""
         while self._goes_on() and (self._ledger.waiting() or self._items):
-            due = [t for t in self._ledger.troubles_due(self._dispatcher.window() * 4) if t.key not in self._items]
+            # very many at once: to find them the source is read again, from its beginning
+            due = [t for t in self._ledger.troubles_due(_DUE_AT_ONCE) if t.key not in self._items]
             calm = [trouble for trouble in due if not trouble.deaths]
             chosen = calm or ([] if self._items else due[:1])
             missing = {trouble.key: trouble for trouble in chosen}
@@ -177,16 +179,16 @@ class Pump:
         key = item.key
         if item.task is None or self._spec.model_version in item.versions:
             if item.error is not None:
-                self._fail(key, item.error)
+                self._fail(item, item.error)
             else:
-                self._settle(key, Done(skipped="predicted already"))
+                self._settle(item, Done(skipped="predicted already"))
             return True
         try:
             predictions = item.raw.get("predictions") or []
             task = wanted_task(item.task, predictions, self._roles, self._spec)
             plans = [plan for plan in self._planner.plans(task, self._roles) if plan.groups()]
             if not plans:
-                self._settle(key, Done(skipped="nothing to predict"))
+                self._settle(item, Done(skipped="nothing to predict"))
                 return True
             if self._local is not None:
                 plans = [self._local.park(plan) for plan in plans]
@@ -196,7 +198,7 @@ class Pump:
             self._ledger.note(note=str(error))
             return False
         except BackendError as error:
-            self._fail(key, error)
+            self._fail(item, error)
             return True
         self._items[key] = item
         return True
@@ -230,7 +232,7 @@ class Pump:
             for plan, _ in result.replies:
                 self._local.release(plan)
         if result.errors:
-            self._fail(result.key, result.errors[0])
+            self._fail(self._items[result.key], result.errors[0])
             self._items.pop(result.key)
         else:
             self._store(_Storing(self._items[result.key], result))
@@ -255,9 +257,9 @@ class Pump:
 
     def _stored(self, future: Future[Done]) -> None:
         storing = self._storing[future]
-        key = storing.item.key
+        item = storing.item
         try:
-            self._settle(key, future.result())
+            self._settle(item, future.result())
         except redis.RedisError:
             if future.exception() is None:
                 raise  # it is stored; the books are to be written
@@ -269,27 +271,31 @@ class Pump:
             # nothing can be stored at all: not this task's fault
             self._halt(f"{error}")
         except BackendError as error:
-            self._fail(key, error)
+            self._fail(item, error)
         except Exception:
-            log.exception("task %s: its answer cannot be stored", key)
-            self._fail(key, LabelStudioFault("the answer could not be made or stored: the log says why"))
-        self._items.pop(key)
+            log.exception("task %s: its answer cannot be stored", item.key)
+            self._fail(item, LabelStudioFault("the answer could not be made or stored: the log says why"))
+        self._items.pop(item.key)
 
-    def _settle(self, key: str, done: Done | None) -> None:
-        self._rate.count(done is not None and not done.skipped)
-        if self._troubles.pop(key, None) is not None:
+    def _settle(self, item: Item, done: Done | None) -> None:
+        """Into the books, and only then out of hand: where Redis goes away in between, it is done once more."""
+        key = item.key
+        if key in self._troubles:
             if done is not None:
-                self._ledger.settle(key, done, [key])
-            return
-        self._settled.add(key)
-        passed, cursor = [], None
-        while self._order and self._order[0][0] in self._settled:
-            first, cursor = self._order.popleft()
-            self._settled.discard(first)
-            passed.append(first)
-        self._ledger.settle(key, done, passed, cursor)
+                self._ledger.settle(key, item.place, done)
+            del self._troubles[key]
+        else:
+            passed = list(takewhile(lambda one: one[0] == key or one[0] in self._settled, self._order))
+            cursor = passed[-1][1] if passed else None
+            self._ledger.settle(key, item.place, done, [first for first, _ in passed], cursor)
+            self._settled.add(key)
+            for first, _ in passed:
+                self._order.popleft()
+                self._settled.discard(first)
+        self._rate.count(done is not None and not done.skipped)
 
-    def _fail(self, key: str, error: BackendError) -> None:
+    def _fail(self, item: Item, error: BackendError) -> None:
+        key = item.key
         before = self._troubles.get(key)
         tries = (before.tries if before else 0) + 1
         deaths = (before.deaths if before else 0) + isinstance(error, WorkerDied)
@@ -299,7 +305,7 @@ class Pump:
         else:
             self._ledger.failed(trouble)
         log.info("task %s: %s: %s (try %d)", key, error.type, ascii(str(error)), tries)
-        self._settle(key, None)
+        self._settle(item, None)
 
     def _keep_lease(self) -> None:
         # in a thread: whoever waits for Label Studio in the middle of a page still works on the job

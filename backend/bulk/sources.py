@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -120,15 +121,15 @@ class ProjectSource(Source):
     def _write_list(self, spec: Spec) -> None:
         """The tasks of a tab as it is now: what the job does would else move them from page to page."""
         assert spec.project is not None
-        ids: Iterable[int] = spec.task_ids
+        named = dict.fromkeys(spec.task_ids)
+        ids: Iterator[int] = iter(named)
         if spec.view is not None:
-            ids = self._api.view_task_ids(spec.project, spec.view)
-            if spec.task_ids:
-                ids = [number for number in ids if number in set(spec.task_ids)]
+            shown = self._api.view_task_ids(spec.project, spec.view)
+            ids = (number for number in shown if number in named) if named else shown
         part = f"{self._list}:new"
         self._redis.delete(part)
-        for number in dict.fromkeys(ids) if spec.task_ids else ids:
-            self._redis.rpush(part, number)
+        while page := list(islice(ids, _PAGE)):
+            self._redis.rpush(part, *page)
         if self._redis.exists(part):
             self._redis.rename(part, self._list)
 

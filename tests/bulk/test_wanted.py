@@ -91,10 +91,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
 def test_the_books_are_bounded_and_go_on(client: redis.Redis) -> None:
     ledger = Ledger.create(client, spec())
     assert ledger.cursor() == -1 and ledger.lease() and not Ledger(client, ledger.job).lease()
-    ledger.settle("1", Done(regions=2, score=0.95, labels=("a", "b"), seconds={"encode": 0.5}))
-    ledger.settle("2", None)
+    ledger.settle("1", 1, Done(regions=2, score=0.95, labels=("a", "b"), seconds={"encode": 0.5}))
+    ledger.settle("2", 2, None)
     assert ledger.ahead() == {"1", "2"}
-    ledger.settle("0", Done(skipped="nothing to predict"), ["0", "1", "2"], 2)
+    ledger.settle("0", 0, Done(skipped="nothing to predict"), ["0", "1", "2"], 2)
     assert ledger.ahead() == set() and ledger.cursor() == 2
     fields = ledger.fields()
     assert fields["done"] == "1" and fields["skipped nothing to predict"] == "1" and fields["score 9"] == "1"
@@ -105,7 +105,7 @@ def test_the_books_are_bounded_and_go_on(client: redis.Redis) -> None:
     assert ledger.waiting() == 0 and ledger.failures() == 1 and ledger.troubles_due(10) == []
     assert ledger.retry_failed() == 1 and ledger.failures() == 0
     assert ledger.troubles_due(10) == [Trouble("2", "WorkerDied", "it died", 0, 0)]
-    ledger.settle("2", Done(regions=1, score=0.1), ["2"])
+    ledger.settle("2", 2, Done(regions=1, score=0.1))
     assert ledger.waiting() == 0 and ledger.fields()["done"] == "2"
     for number in range(60):
         score = (number * 37 % 60) / 60
@@ -118,7 +118,7 @@ def test_the_books_are_bounded_and_go_on(client: redis.Redis) -> None:
 
 def test_the_books_of_ended_jobs_go_after_a_season(client: redis.Redis) -> None:
     ledger = Ledger.create(client, spec())
-    ledger.settle("1", Done(score=0.5, labels=("a",)))
+    ledger.settle("1", 1, Done(score=0.5, labels=("a",)))
     ledger.set_state(PAUSED)
     assert client.ttl(f"pallas:bulk:{ledger.job}") == -1
     ledger.set_state(FINISHED)
