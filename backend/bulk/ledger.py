@@ -15,11 +15,12 @@ import redis
 from backend.bulk.spec import Spec
 from backend.errors import BadRequest
 from backend.queueing.heartbeat import members
+from backend.queueing.leases import Lease
 
 RUNNING, PAUSED, CANCELLED, FINISHED = "running", "paused", "cancelled", "finished"
 
 _ALL = "pallas:bulk"
-_LEASE_MS = 8_000
+_LEASE_S = 8.0
 _KEPT_S = 90 * 86_400
 """How long the books of an ended job stay; those of a paused one stay until it is taken up again."""
 _BOOKS = ("", ":tasks", ":ahead", ":later", ":due", ":failed", ":labels", ":least", ":shown")
@@ -68,7 +69,7 @@ class Ledger:
         self._redis = client
         self.job = job
         self._key = f"{_ALL}:{job}"
-        self._me = uuid.uuid4().hex
+        self._lease = Lease(client, f"{self._key}:lease", _LEASE_S)
 
     @classmethod
     def create(cls, client: redis.Redis, spec: Spec) -> Ledger:
@@ -127,17 +128,10 @@ class Ledger:
 
     def lease(self) -> bool:
         """Take or renew the right to work on the job; False where another program has it."""
-        key = f"{self._key}:lease"
-        if self._redis.set(key, self._me, nx=True, px=_LEASE_MS):
-            return True
-        if self._redis.get(key) != self._me.encode():
-            return False
-        self._redis.pexpire(key, _LEASE_MS)
-        return True
+        return self._lease.hold()
 
     def release(self) -> None:
-        if self._redis.get(f"{self._key}:lease") == self._me.encode():
-            self._redis.delete(f"{self._key}:lease")
+        self._lease.release()
 
     def is_worked_on(self) -> bool:
         return bool(self._redis.exists(f"{self._key}:lease"))

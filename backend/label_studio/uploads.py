@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 
@@ -15,10 +14,11 @@ import redis
 from backend.errors import LabelStudioAway
 from backend.label_studio.api import LabelStudioApi
 from backend.label_studio.protocol import Prediction
+from backend.queueing.leases import Lease
 
 _CLAIM = "pallas:upload:"
 _UNFINISHED = "(so far,"
-_CLAIM_S = 45  # longer than one look or one POST may take; a program that is killed holds up the next so long
+_CLAIM_S = 45.0  # longer than one POST may take, or Redis be silent; a program that is killed holds up the next so long
 _LOOK_S = 0.2
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -44,13 +44,16 @@ class Uploader:
             LabelStudioAway: a stop was asked for before Label Studio came back.
             LabelStudioRefused, TaskGone, LabelStudioFault.
         """
-        with self._claimed(task, prediction.model_version) as renew:
+        claim = Lease(self._redis, claim_key(task, prediction.model_version), _CLAIM_S, self._me)
+        with claim.renewed(), self._released(claim):
             tries = 0
             while True:
+                self._wait_for(claim)
                 if self._api.has_prediction(task, prediction.model_version):
                     return tries > 0
+                if not claim.renew():
+                    continue  # Redis was away for long, and somebody else may have stored it meanwhile: look again
                 tries += 1
-                renew()
                 try:
                     self._api.post_prediction(task, prediction)
                     return True
@@ -59,34 +62,23 @@ class Uploader:
                     if self._stop.wait(_PAUSES_S[min(tries, len(_PAUSES_S)) - 1]):
                         raise
                     log.debug("task %s: %s", task, error)
-                renew()
 
     def drop_unfinished(self, task: int, model_version: str) -> None:
         """Delete what was answered about a video before its work was over. Raises what the API raises."""
         self._api.drop_predictions(task, lambda found: is_unfinished(found, model_version))
 
-    @contextlib.contextmanager
-    def _claimed(self, task: int, version: str) -> Iterator[_Renew]:
-        key, token = claim_key(task, version), self._me.encode()
-        # a claim of our own is left where Redis went away in the middle of an earlier try
-        while not self._redis.set(key, token, nx=True, ex=_CLAIM_S) and self._redis.get(key) != token:
-            if self._stop.is_set():
+    def _wait_for(self, claim: Lease) -> None:
+        while not claim.hold():
+            if self._stop.wait(_LOOK_S):
                 raise LabelStudioAway("stopped while another program uploads the same prediction")
-            time.sleep(_LOOK_S)
+
+    @contextlib.contextmanager
+    def _released(self, claim: Lease) -> Iterator[None]:
         try:
-            yield _Renew(self._redis, key)
+            yield
         finally:
             with contextlib.suppress(redis.RedisError):
-                if self._redis.get(key) == token:
-                    self._redis.delete(key)
-
-
-class _Renew:
-    def __init__(self, client: redis.Redis, key: str) -> None:
-        self._redis, self._key = client, key
-
-    def __call__(self) -> None:
-        self._redis.expire(self._key, _CLAIM_S)
+                claim.release()
 
 
 def unfinished_version(version: str, share: float) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import redis
-from rq.results import Result
 
 from backend import logs
 from backend.errors import BackendError, NoWorker, QueueFull
@@ -17,6 +16,7 @@ from backend.job import JobReply, JobRequest
 from backend.label_studio.protocol import LabelStudioTask
 from backend.predict.sending import request_of
 from backend.queueing.dispatcher import Dispatcher
+from backend.queueing.queues import Result
 from backend.settings import Settings
 from backend.tasks.plan import Plan
 from backend.tasks.planner import TaskResult

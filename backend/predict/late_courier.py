@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import uuid
 
 import redis
 
@@ -16,6 +15,7 @@ from backend.labeling.roles import read_roles
 from backend.predict.in_flight import InFlight
 from backend.predict.late_queue import LateQueue, Pending
 from backend.queueing.dispatcher import Dispatcher
+from backend.queueing.leases import Lease
 from backend.queueing.queues import BATCH
 from backend.settings import Settings
 from backend.tasks.answers import Answers
@@ -40,7 +40,7 @@ class LateCourier:
         self._answers = Answers.of(settings, dispatcher.redis)
         self._planner = Planner(settings, self._answers)
         self._late = LateQueue(settings, self._redis)
-        self._me = uuid.uuid4().hex
+        self._lease = Lease(self._redis, _LEASE, _LEASE_S)
         self._in_flight = InFlight(settings, dispatcher, BATCH)
         self._in_hand: dict[str, Pending] = {}
         self._stop = threading.Event()
@@ -56,7 +56,7 @@ class LateCourier:
 
     def round(self) -> bool:
         """Submit what is due, deliver what is completed; False where there is nothing to do."""
-        if not self._is_mine():
+        if not self._lease.hold():
             self._in_hand.clear()
             self._in_flight = InFlight(self._settings, self._dispatcher, BATCH)
             return False
@@ -71,15 +71,6 @@ class LateCourier:
             with logs.of_request(pending.request_id):
                 self._deliver(pending, result)
         return len(self._in_flight) > 0
-
-    def _is_mine(self) -> bool:
-        lease_ms = round(1000 * _LEASE_S)
-        if self._redis.set(_LEASE, self._me, nx=True, px=lease_ms):
-            return True
-        if self._redis.get(_LEASE) != self._me.encode():
-            return False
-        self._redis.pexpire(_LEASE, lease_ms)
-        return True
 
     def _submit(self, pending: Pending) -> None:
         try:
@@ -129,6 +120,11 @@ class LateCourier:
         self._late.settle([pending.key])
 
     def _run(self) -> None:
+        # also while a delivery waits for Label Studio: nobody else could store it any sooner
+        with self._lease.renewed():
+            self._rounds()
+
+    def _rounds(self) -> None:
         while not self._stop.is_set():
             busy = False
             try:

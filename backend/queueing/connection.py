@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import tempfile
+import time
+from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -16,35 +19,64 @@ from redis.retry import Retry
 from backend.errors import QueueDown
 from backend.settings import Settings
 
-log = logging.getLogger(__name__)
+BLOCK_S = 5
+"""A command that blocks on purpose does so in pieces of so many seconds at most: a connection whose other end is gone
+is noticed soon after.
+"""
+
+PATIENCE_S = 2.0
+"""How long an ordinary command may take."""
+
+ANSWER_S = 10
+"""How long the answer to a command that blocks may be late."""
 
 _RETRY_EVERY_S = 1.0
-
-
+_LEAST_S = 0.001
 _SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 108 with the closing zero
 
 
-def connect(settings: Settings, patience_s: float | None = 2.0, outage_s: float = 0.0) -> redis.Redis:
-    """A client of the configured Redis; it connects when first used.
+class State(Enum):
+    """Of a Redis, as a PING sees it."""
+
+    UP = "it answers"
+    LOADING = "it is reading its data"
+    SILENT = "it listens, but does not answer"
+    AWAY = "it cannot be reached"
+
+
+def connect(settings: Settings, blocking: bool = False, outage_s: float = 0.0) -> redis.Redis:
+    """A client of the configured Redis; it connects when first used, and waits for no answer for ever.
 
     Args:
         settings: says which Redis.
-        patience_s: how long one command may take; None for connections that block on purpose.
+        blocking: for commands that block on purpose, for BLOCK_S at most.
         outage_s: how long to try again where Redis does not answer; by default not at all, since who is asked must be
             able to answer "the queue is down" at once.
     """
-    retry = Retry(ExponentialBackoff(cap=_RETRY_EVERY_S, base=0.1), round(outage_s / _RETRY_EVERY_S))
-    if settings.redis_url is not None:
-        return redis.Redis.from_url(
-            settings.redis_url.get_secret_value(),
-            socket_timeout=patience_s,
-            socket_connect_timeout=2.0,
-            retry=retry,
-            health_check_interval=30,
-        )
-    return redis.Redis(
-        unix_socket_path=str(socket_path(settings)), socket_timeout=patience_s, retry=retry, socket_connect_timeout=2.0
-    )
+    options: dict[str, Any] = {
+        "socket_timeout": BLOCK_S + ANSWER_S if blocking else PATIENCE_S,
+        "socket_connect_timeout": PATIENCE_S,
+        "retry": Retry(ExponentialBackoff(cap=_RETRY_EVERY_S, base=0.1), round(outage_s / _RETRY_EVERY_S)),
+        # a connection that was idle while the other end went away without a word
+        "health_check_interval": 30,
+    }
+    if settings.redis_url is None:
+        return redis.Redis(unix_socket_path=str(socket_path(settings)), **options)
+    url = settings.redis_url.get_secret_value()
+    if not url.startswith("unix:"):
+        options["socket_keepalive"] = True
+    return redis.Redis.from_url(url, **options)
+
+
+def pieces(seconds: float) -> Iterator[float]:
+    """A wait of so many seconds, in pieces that a blocking command may take; none is 0, which would be for ever."""
+    until = time.monotonic() + seconds
+    left_s = seconds
+    while True:
+        yield min(max(left_s, _LEAST_S), BLOCK_S)
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            return
 
 
 def queue_down(error: redis.RedisError) -> QueueDown:
@@ -72,10 +104,15 @@ def socket_path(settings: Settings) -> Path:
     return Path(tempfile.gettempdir()) / f"pallas-{os.getuid()}-{name}" / "redis.sock"
 
 
-def is_up(settings: Settings) -> bool:
-    """Whether the configured Redis answers a PING."""
+def state_of(settings: Settings) -> State:
+    """How the configured Redis is, within two seconds."""
     with contextlib.closing(connect(settings)) as client:
         try:
-            return bool(client.ping())
+            client.ping()
+            return State.UP
+        except redis.BusyLoadingError:
+            return State.LOADING
+        except redis.TimeoutError:
+            return State.SILENT
         except redis.RedisError:
-            return False
+            return State.AWAY

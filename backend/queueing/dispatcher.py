@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 import redis
 from pydantic import ValidationError
-from rq import Queue
-from rq.exceptions import DuplicateJobError, NoSuchJobError
-from rq.job import Job, JobStatus
-from rq.results import Result
-from rq.serializers import JSONSerializer
 
 from backend import logs
 from backend.errors import (
@@ -32,7 +25,23 @@ from backend.job import FUNCTION, VERSION, JobReply, JobRequest
 from backend.queueing import heartbeat
 from backend.queueing.affinity import Affinity, patience_s
 from backend.queueing.connection import connect
-from backend.queueing.queues import INTERACTIVE, JOBS, STRICT_ORDER, clips_key, make_queue, private_key
+from backend.queueing.queues import (
+    INTERACTIVE,
+    STRICT_ORDER,
+    Failure,
+    Job,
+    Queue,
+    Result,
+    clips_key,
+    enqueue,
+    failure,
+    find,
+    forget,
+    job_key,
+    make_queue,
+    private_key,
+    results,
+)
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,25 +52,13 @@ _FAILURE_TTL_S = 3600
 _WINDOW = 8  # tasks in the queues for each worker
 
 
-class _Private(Queue):
-    """One of the queues, but a job that is put in waits under a key that one worker alone looks at."""
-
-    def __init__(self, name: str, key: str, client: redis.Redis) -> None:
-        super().__init__(name, connection=client, serializer=JSONSerializer)
-        self._private = key
-
-    def push_job_id(self, job_id: str, pipeline: redis.client.Pipeline | None = None, at_front: bool = False) -> None:
-        target = pipeline if pipeline is not None else self.connection
-        target.rpush(self._private, job_id)
-
-
 class Dispatcher:
     """The front's side of the queues; safe to use from many threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.redis = connect(settings)
-        self._waiting = connect(settings, patience_s=None)
+        self._waiting = connect(settings, blocking=True)
         self._affinity = Affinity(self.redis)
 
     def run(self, request: JobRequest) -> JobReply:
@@ -73,7 +70,7 @@ class Dispatcher:
         warm = self._affinity.choose(request.picture, workers)
         if warm is None:
             return self.collect(self._enqueue(make_queue(INTERACTIVE, self.redis), request), request)
-        job = self._enqueue(_Private(INTERACTIVE, private_key(warm.name), self.redis), request)
+        job = self._enqueue(make_queue(INTERACTIVE, self.redis, private_key(warm.name)), request)
         if not self.results([job.id], patience_s(warm)) and self.redis.lrem(private_key(warm.name), 1, job.id):
             make_queue(INTERACTIVE, self.redis).push_job_id(job.id, at_front=True)
         return self.collect(job, request)
@@ -91,33 +88,33 @@ class Dispatcher:
         """Enqueue a job, unless the same question is in work or was answered not long ago; the job's id.
 
         With a worker, that one alone takes it, as long as it is alive. Whoever asks gets the result by that id, and it
-        stays for an hour. Raises what `submit` raises.
+        stays for an hour; but an error is no answer, and who asks after one asks anew. Raises what `submit` raises.
         """
         job_id = _digest(request, self.model_version())
-        with contextlib.suppress(NoSuchJobError):
-            job = Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer)
-            if job.get_status(refresh=False) in ("queued", "started", "finished"):
+        if (job := find(self.redis, job_id)) is not None:
+            if job.get_status(refresh=False) in ("queued", "started") or self._is_answered(job_id):
                 return job_id
             job.delete()
         known = any(one.name == worker for one in self._room(queue))
-        waiting = _Private(queue, clips_key(worker), self.redis) if known else make_queue(queue, self.redis)
-        try:
-            self._enqueue(waiting, request, job_id)
-        except DuplicateJobError:
-            log.debug("job %s was asked for twice at once", job_id)
+        self._enqueue(make_queue(queue, self.redis, clips_key(worker) if known else None), request, job_id)
         return job_id
+
+    def _is_answered(self, job_id: str) -> bool:
+        result = results(self.redis, [job_id], 0).get(job_id)
+        if result is None or failure(result) is not None:
+            return False
+        return not (isinstance(result.return_value, dict) and "error" in result.return_value)
 
     def withdraw(self, job_id: str) -> None:
         """Forget a job of `submit_once` and its result: nobody wants it any longer."""
-        with contextlib.suppress(NoSuchJobError):
-            Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer).delete()
+        forget(self.redis, job_id)
 
     def missing(self, job_ids: Iterable[str]) -> list[str]:
         """Those of the jobs that Redis has nothing of."""
         ids = list(job_ids)
         pipe = self.redis.pipeline(transaction=False)
         for job_id in ids:
-            pipe.exists(Job.key_for(job_id))
+            pipe.exists(job_key(job_id))
         return [job_id for job_id, there in zip(ids, pipe.execute(), strict=True) if not there]
 
     def _room(self, queue: str) -> list[heartbeat.WorkerStatus]:
@@ -138,22 +135,18 @@ class Dispatcher:
 
     def _enqueue(self, queue: Queue, request: JobRequest, job_id: str | None = None) -> Job:
         shared = job_id is not None
-        job = queue.create_job(
+        return enqueue(
+            queue,
             FUNCTION,
-            args=(request.model_dump(mode="json"),),
-            timeout=self._settings.job_timeout_s,
-            result_ttl=_SHARED_RESULT_TTL_S if shared else _RESULT_TTL_S,
-            failure_ttl=_FAILURE_TTL_S,
+            request.model_dump(mode="json"),
+            f"perceive {request.request_id}",
+            limit_s=self._settings.job_timeout_s,
+            result_s=_SHARED_RESULT_TTL_S if shared else _RESULT_TTL_S,
+            failure_s=_FAILURE_TTL_S,
             # nobody waits for it any longer then
-            ttl=None if shared else self._settings.wait_s,
-            # rq would describe the job by its arguments, and those may hold private addresses
-            description=f"perceive {request.request_id}",
+            waits_s=None if shared else self._settings.wait_s,
             job_id=job_id,
-            status=JobStatus.QUEUED,
         )
-        # first, so that a job which is put in is known whatever happens then
-        self.redis.sadd(JOBS, job.id)
-        return queue.enqueue_job(job, unique=shared)
 
     def collect(self, job: Job, request: JobRequest, wait_s: float | None = None) -> JobReply:
         """Wait for a job's reply, at most wait_s seconds (the settings' own by default).
@@ -186,18 +179,7 @@ class Dispatcher:
 
     def results(self, job_ids: Iterable[str], seconds: float) -> dict[str, Result]:
         """Wait until one of the jobs has a result; those that are there by then, none after so many seconds."""
-        ids = list(job_ids)
-        if not ids:
-            return {}
-        # on a connection that may block, since the enqueuing one gives up after two seconds; 0 would wait for ever
-        streams: dict[Any, Any] = {Result.get_key(job_id): "0-0" for job_id in ids}
-        found: Any = self._waiting.xread(streams, block=max(1, round(1000 * seconds))) or []
-        results = {}
-        for key, entries in found:
-            job_id = key.decode().removeprefix(Result.get_key(""))
-            name, payload = entries[-1]
-            results[job_id] = Result.restore(job_id, name.decode(), payload, self._waiting, JSONSerializer)
-        return results
+        return results(self._waiting, job_ids, seconds)
 
     def _wait(self, job: Job, seconds: float) -> Result:
         result = self.results([job.id], seconds).get(job.id)
@@ -217,29 +199,29 @@ class Dispatcher:
 
     def unpack(self, result: Result, request: JobRequest) -> JobReply:
         """The reply in a result; raises what `collect` raises but NoWorker and ModelLoading."""
-        if result.type is Result.Type.SUCCESSFUL:
-            value = result.return_value
-            if isinstance(value, dict) and "error" in value:
-                raise from_wire(value["error"])
-            try:
-                return JobReply.model_validate(value)
-            except ValidationError:
-                with logs.of_request(request.request_id):
-                    log.error("a reply that this front does not understand")
-                raise WorkerError("the worker answers in another format: run the same version everywhere") from None
-        raise self._failure(result, request)
+        if failure(result) is not None:
+            raise self._failure(result, request)
+        value = result.return_value
+        if isinstance(value, dict) and "error" in value:
+            raise from_wire(value["error"])
+        try:
+            return JobReply.model_validate(value)
+        except ValidationError:
+            with logs.of_request(request.request_id):
+                log.error("a reply that this front does not understand")
+            raise WorkerError("the worker answers in another format: run the same version everywhere") from None
 
     def _failure(self, result: Result, request: JobRequest) -> BackendError:
-        trace = result.exc_string or ""
-        if "AbandonedJobError" in trace or "Work-horse terminated" in trace:
+        why = failure(result)
+        if why is Failure.LOST:
             return WorkerDied("the worker went away during the job: it is restarted, send the request again")
-        if "JobTimeoutException" in trace:
+        if why is Failure.OVERRAN:
             return JobTimeout(
                 f"the job took longer than {self._settings.job_timeout_s} s: use a smaller picture, a faster device or "
                 "model, or raise PALLAS_JOB_TIMEOUT_S"
             )
         with logs.of_request(request.request_id):
-            log.error("failed in the worker:\n%s", trace)
+            log.error("failed in the worker:\n%s", result.exc_string)
         return WorkerError(f"the worker failed on this request; its log says why under request {request.request_id}")
 
 

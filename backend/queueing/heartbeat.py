@@ -85,7 +85,7 @@ class Heartbeat:
         client: Redis.
         every_s: between two beats.
         ttl_s: how long a status lasts.
-        on_beat: called at each beat, for what else must be kept alive; its errors are logged.
+        on_beat: called before each beat, also while Redis is away; its errors are logged.
         stats: called at each beat, for the status.
     """
 
@@ -129,13 +129,16 @@ class Heartbeat:
         self._client.set(_KEY + status.name, json.dumps(asdict(replace(status, stats=self._stats()))), ex=self._ttl_s)
         self._client.sadd(_NAMES, status.name)
 
+    def _renew(self) -> None:
+        assert self._status is not None
+        self._beat(self._status)
+
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
-            try:
-                assert self._status is not None
-                self._beat(self._status)
-                self._on_beat()
-            except redis.RedisError as error:
-                log.warning("heartbeat: Redis does not answer (%s)", type(error).__name__)
-            except Exception:
-                log.exception("heartbeat failed")
+            for part in (self._on_beat, self._renew):
+                try:
+                    part()
+                except redis.RedisError as error:
+                    log.warning("heartbeat: Redis does not answer (%s)", type(error).__name__)
+                except Exception:
+                    log.exception("heartbeat failed")

@@ -7,27 +7,18 @@ and what looks lost must look so twice, so that neither a jump of a clock nor an
 from __future__ import annotations
 
 import logging
-import math
 import threading
-import uuid
 
 import redis
-from rq.exceptions import NoSuchJobError
-from rq.executions import Execution
-from rq.job import Job
-from rq.job_lifecycle import record_job_failure
-from rq.registry import StartedJobRegistry
-from rq.serializers import JSONSerializer
 
-from backend.queueing import affinity, heartbeat, versions
-from backend.queueing.connection import connect
-from backend.queueing.queues import BULK, JOBS, PRIVATE, STRICT_ORDER, clips_key, make_queue, private_key
+from backend.queueing import affinity, heartbeat, queues, versions
+from backend.queueing.connection import PATIENCE_S, connect
+from backend.queueing.leases import Lease
+from backend.queueing.queues import BULK, JOBS, PRIVATE, STRICT_ORDER, clips_key, job_key, make_queue, private_key
 from backend.settings import Settings
 from backend.system.memory import Tidy
 
 _LEASE = "pallas:janitor"
-_AT_ONCE = 1
-"""As an expiry time in rq's registry, which holds seconds since 1970: long past by any clock."""
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +29,7 @@ class Janitor:
     def __init__(self, settings: Settings) -> None:
         self._redis = connect(settings)
         self._every_s = settings.heartbeat_s
-        self._me = uuid.uuid4().hex
+        self._lease = Lease(self._redis, _LEASE, 3 * self._every_s)
         self._suspects: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
@@ -51,7 +42,7 @@ class Janitor:
 
     def look(self) -> None:
         """Look once; what was suspect already in the look before is lost."""
-        if not self._is_mine():
+        if not self._lease.hold():
             self._suspects = set()
             return
         workers = heartbeat.everybody(self._redis)
@@ -59,25 +50,15 @@ class Janitor:
         alive = {worker.name for worker in workers}
         self._suspects = self._silent(alive) | self._deserted(alive) | self._astray(alive)
 
-    def _is_mine(self) -> bool:
-        lease_ms = math.ceil(3000 * self._every_s)
-        if not self._redis.set(_LEASE, self._me, nx=True, px=lease_ms):
-            holder = self._redis.get(_LEASE)
-            if holder != self._me.encode():
-                return False
-            self._redis.pexpire(_LEASE, lease_ms)
-        return True
-
     def _silent(self, alive: set[str]) -> set[str]:
         """Running jobs whose worker has no heartbeat: failed, so that who waits for them learns it."""
         suspects = set()
         for name in STRICT_ORDER:
-            registry = make_queue(name, self._redis).started_job_registry
-            silent = [key for key, worker in _executions(self._redis, registry) if worker not in alive]
+            silent = [key for _, key, worker in queues.running(self._redis, name) if worker not in alive]
             lost = [key for key in silent if key in self._suspects]
             if lost:
                 log.error("%d jobs were lost with their workers", len(lost))
-                _fail(self._redis, registry, lost)
+                queues.abandon(self._redis, name, lost)
             suspects |= set(silent) - set(lost)
         return suspects
 
@@ -95,7 +76,7 @@ class Janitor:
             return set()
         pipe = self._redis.pipeline(transaction=False)
         for job_id in ids:
-            pipe.hget(Job.key_for(job_id), "status")
+            pipe.hget(job_key(job_id), "status")
         status = dict(zip(ids, pipe.execute(), strict=True))
         over = [job_id for job_id, state in status.items() if state not in (b"queued", b"started", None)]
         if over:
@@ -109,35 +90,23 @@ class Janitor:
 
     def _whereabouts(self, alive: set[str]) -> set[str]:
         """Ids of all jobs in a queue, running, or put aside."""
-        queues = [make_queue(name, self._redis) for name in STRICT_ORDER]
+        shared = [make_queue(name, self._redis).key for name in STRICT_ORDER]
         pipe = self._redis.pipeline(transaction=False)
-        for key in (*(queue.key for queue in queues), *map(private_key, alive), *map(clips_key, alive)):
+        for key in (*shared, *map(private_key, alive), *map(clips_key, alive)):
             pipe.lrange(key, 0, -1)
         waiting = {job_id.decode() for found in pipe.execute() for job_id in found}
-        running = {
-            job_id
-            for queue in queues
-            for job_id, _ in queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
-        }
-        return waiting | running | versions.ids(self._redis)
+        begun = {job_id for name in STRICT_ORDER for job_id, _, _ in queues.running(self._redis, name)}
+        return waiting | begun | versions.ids(self._redis)
 
     def _put_back(self, job_id: str) -> None:
-        try:
-            job = Job.fetch(job_id, connection=self._redis, serializer=JSONSerializer)
-        except NoSuchJobError:
+        job = queues.find(self._redis, job_id)
+        if job is None:
             self._redis.srem(JOBS, job_id)
-            return
-        if job.get_status(refresh=False) == "started":
-            with self._redis.pipeline() as pipe:
-                record_job_failure(job, "AbandonedJobError: started, and nobody runs it", pipe)
-                pipe.execute()
-            return
-        log.warning("job %s was taken by a worker that is gone: back into its queue", job_id)
-        key = make_queue(job.origin, self._redis).key
-        with self._redis.pipeline() as pipe:
-            pipe.lrem(key, 0, job_id)
-            pipe.lpush(key, job_id)
-            pipe.execute()
+        elif job.get_status(refresh=False) == "started":
+            queues.lose(job)
+        else:
+            log.warning("job %s was taken by a worker that is gone: back into its queue", job_id)
+            queues.put_back(self._redis, job)
 
     def _run(self) -> None:
         tidy = Tidy()
@@ -148,6 +117,9 @@ class Janitor:
                 self.look()
             except redis.RedisError as error:
                 log.debug("janitor: Redis does not answer (%s)", type(error).__name__)
+                # signs of life have expired meanwhile: who lives gives another first
+                self._suspects = set()
+                self._stop.wait(2 * self._every_s + PATIENCE_S)
             except Exception:
                 log.exception("janitor failed")
 
@@ -158,9 +130,8 @@ def abandon(client: redis.Redis, worker: str) -> int:
     release(client, worker)
     count = 0
     for name in STRICT_ORDER:
-        registry = make_queue(name, client).started_job_registry
-        mine = [key for key, owner in _executions(client, registry) if owner == worker]
-        _fail(client, registry, mine)
+        mine = [key for _, key, owner in queues.running(client, name) if owner == worker]
+        queues.abandon(client, name, mine)
         count += len(mine)
     return count
 
@@ -174,26 +145,5 @@ def release(client: redis.Redis, worker: str) -> None:
     bulk = make_queue(BULK, client).key
     while client.lmove(clips_key(worker), bulk, "RIGHT", "LEFT") is not None:
         pass
+    queues.drop_private(client, worker)
     client.srem(PRIVATE, worker)
-
-
-def _executions(client: redis.Redis, registry: StartedJobRegistry) -> list[tuple[str, str]]:
-    """Of each running job rq's key of the execution, and the name of the worker that began it."""
-    executions = [
-        Execution(execution_id, job_id, client)
-        for job_id, execution_id in registry.get_job_and_execution_ids(cleanup=False)
-    ]
-    pipe = client.pipeline(transaction=False)
-    for execution in executions:
-        pipe.hget(execution.key, "worker_name")
-    names = pipe.execute() if executions else []
-    return [
-        (execution.composite_key, (name or b"").decode()) for execution, name in zip(executions, names, strict=True)
-    ]
-
-
-def _fail(client: redis.Redis, registry: StartedJobRegistry, keys: list[str]) -> None:
-    if keys:
-        client.zadd(registry.key, dict.fromkeys(keys, _AT_ONCE), xx=True)
-        # rq fails them and wakes who waits; a job that has finished meanwhile stays as it is
-        registry.cleanup(timestamp=_AT_ONCE)

@@ -6,23 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
-from rq.exceptions import DeserializationError
-from rq.job import Job
 
 from backend.job import FUNCTION
 from backend.queueing.heartbeat import WorkerStatus
-from backend.queueing.queues import make_queue
+from backend.queueing.queues import Job, asked, job_key, make_queue
 
 _KEY = "pallas:parked"
 
 
 def version_of(job: Job) -> int | None:
     """Of a job's payload; None where it is no job of ours, whatever else somebody wrote into Redis."""
+    found = asked(job)
     try:
-        (payload,) = job.args
+        name, (payload,) = found or ("", ())
         version = payload["version"]
-        return version if job.func_name == FUNCTION and isinstance(version, int) else None
-    except (DeserializationError, LookupError, TypeError, ValueError):
+        return version if name == FUNCTION and isinstance(version, int) else None
+    except (LookupError, TypeError, ValueError):
         return None
 
 
@@ -45,7 +44,7 @@ def release(client: redis.Redis, workers: Sequence[WorkerStatus]) -> int:
     understood = {worker.payload for worker in workers}
     count = 0
     for version, job_id, entry in _entries(client):
-        origin = client.hget(Job.key_for(job_id), "origin")
+        origin = client.hget(job_key(job_id), "origin")
         # what nobody waits for any longer has expired meanwhile
         if (origin is None or version in understood) and client.lrem(_KEY, 1, entry) and isinstance(origin, bytes):
             client.rpush(make_queue(origin.decode(), client).key, job_id)

@@ -171,6 +171,11 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
     Raises:
         StartError, QueueDown: a part does not start.
     """
+    if (owner := embedded_redis.owner(settings)) is not None:
+        log.warning(
+            "the embedded Redis in %s is looked after by %s: this program uses it too, and the same queue",
+            *(settings.state_dir, owner),
+        )
     with stop_signal() as stop, embedded_redis.running(settings), contextlib.ExitStack() as parts:
         workers = [WorkerProcess(settings, number) for number in range(settings.workers)]
         for worker in workers:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
+from backend.queueing.connection import pieces
+
 if TYPE_CHECKING:
     from model import Embedding
 
@@ -73,7 +75,11 @@ class EmbeddingLocks:
         from model import Embedding
 
         try:
-            found: Any = self._redis.blpop([_HANDED + ticket], max(seconds, _LEAST_S))
+            found: Any = None
+            for piece_s in pieces(max(seconds, _LEAST_S)):
+                found = self._redis.blpop([_HANDED + ticket], piece_s)
+                if found is not None:
+                    break
             if found is None:
                 log.warning("a picture that another worker encodes did not come within %.1f s", seconds)
                 # nobody else shall wait for one that may be gone

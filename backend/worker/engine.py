@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from backend import logs
 from backend.errors import BackendError, BadRequest, from_model
 from backend.job import VERSION, JobReply, JobRequest
+from backend.queueing import alarm
 from backend.settings import Settings
 from backend.worker.embeddings import Embeddings
 from backend.worker.inference import Inference
@@ -143,10 +144,13 @@ class Engine:
                 requests[_key(payload)] = _request(payload)
             except Exception as error:
                 self._ready[_key(payload)] = error
+        # no single request's fault, or one that was not caught: each of them is tried alone when its turn comes
         try:
             self._ready |= zip(requests, self._inference.run(list(requests.values())), strict=True)
+        except alarm.JobOverran:
+            log.warning("%d jobs take too long together: each is tried alone", len(requests))
+            alarm.begin_anew()
         except Exception:
-            # no single request's fault, or one that was not caught: each of them is tried alone when its turn comes
             log.exception("%d jobs failed together", len(requests))
 
 

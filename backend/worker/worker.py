@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 
 import redis
-from rq import SimpleWorker, worker_registration
-from rq.executions import Execution
-from rq.job import Job, JobStatus
-from rq.job_lifecycle import record_job_failure
-from rq.queue import Queue
-from rq.serializers import JSONSerializer
-from rq.utils import now
 
 from backend.fetching.pictures import PictureStore
 from backend.job import FUNCTION, VERSION
-from backend.queueing import drain, heartbeat, versions
+from backend.queueing import alarm, drain, heartbeat, versions
 from backend.queueing.affinity import ENCODE_STAT, STEP_STAT, Affinity
 from backend.queueing.connection import connect
 from backend.queueing.heartbeat import Heartbeat, WorkerStatus
-from backend.queueing.queues import BATCH, BULK, CLIPS, INTERACTIVE, PRIVATE, make_queue
+from backend.queueing.queues import BATCH, BULK, CLIPS, INTERACTIVE, PRIVATE, Execution, Job, Queue, fail, make_queue
+from backend.queueing.rq_worker import QueueWorker
 from backend.settings import Settings
 from backend.system.imports import uncollected
 from backend.system.memory import Tidy
@@ -41,6 +37,8 @@ _OUTAGE_S = 30.0
 _OVERRUN_S = 15
 """A job that ignores its limit for so long hangs in native code: the process is ended and started anew."""
 
+_ENDING_S = 60
+"""One that is to end and has no job in hand ends itself after so long, whatever it waits for."""
 
 _AFTER_YOU_S = 0.05
 
@@ -48,18 +46,15 @@ _TOGETHER = (BATCH, BULK)
 _TOGETHER_MOST = 16
 """Jobs of these queues are computed in one step, so many at most."""
 
-_REGISTERED_S = 86_400
-"""How long rq's registry believes that a job runs: whether its worker lives, the janitor knows better."""
 
-
-class ResidentWorker(SimpleWorker):
-    """An rq worker that does not fork, runs our function only, and says which pictures it holds.
+class ResidentWorker(QueueWorker):
+    """Runs our function only, takes several jobs at once, and says which pictures it holds.
 
     Attributes:
         affinity: where it says so; None where nobody asks.
         held_s: how long it is believed.
         client: a connection of its own, for the heartbeat's thread.
-        draining: it was asked to end.
+        ending_since: by the monotonic clock; None as long as it goes on.
         encode_s: what encoding a picture costs it, a running mean in seconds; 0 before the first.
         step_s: it takes several jobs that nobody clicked for at once, as many as it believes to do in this time.
         job_s: what such a job costs it, a running mean in seconds; 0 before the first.
@@ -70,7 +65,6 @@ class ResidentWorker(SimpleWorker):
 
     affinity: Affinity | None = None
     client: redis.Redis | None = None
-    draining = False
     held_s = 0.0
     encode_s = 0.0
     step_s = 0.0
@@ -79,50 +73,32 @@ class ResidentWorker(SimpleWorker):
     jobs = 0
     steps = 0
     tidy = Tidy()
-    job_started: float | None = None
-    job_limit_s = 0.0
-    # after an outage the next try comes within seconds, not after a minute
-    max_connection_wait_time = 2.0
-
-    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
-        return _REGISTERED_S
-
-    def clean_registries(self) -> None:
-        # rq would also fail what it takes for abandoned, by the clock of whoever looks
-        for queue in self.queues:
-            if queue.acquire_maintenance_lock():
-                queue.finished_job_registry.cleanup()
-                queue.failed_job_registry.cleanup()
-                worker_registration.clean_worker_registry(queue)
-                queue.release_maintenance_lock()
-        self.last_cleaned_at = now()  # type: ignore[assignment]  # rq declares None
+    ending_since: float | None = None
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         version = versions.version_of(job)
         if version != VERSION:
             self._decline(job, version)
             return
-        self.job_limit_s = float(job.timeout or 0)
-        self.job_started = time.monotonic()
+        begin = time.monotonic()
         if self.affinity is not None:
-            self.affinity.busy(self.name)
-        others = self._companions(job, queue)
-        if others:
-            expect([one.args[0] for one in (job, *(other for other, _ in others))])
+            with _if_redis_is_there():
+                self.affinity.busy(self.name)
+        begun = [(job, self.prepare_execution(job)), *self._companions(job, queue)]
+        if len(begun) > 1:
+            expect([one.args[0] for one, _ in begun])
         try:
-            super().execute_job(job, queue)
-            for other, execution in others:
-                self.perform_job(other, queue, execution)
+            self.perform_all(begun, queue)
             if queue.name in _TOGETHER:
-                self.job_s = _mean(self.job_s, (time.monotonic() - self.job_started) / (1 + len(others)))
+                self.job_s = _mean(self.job_s, (time.monotonic() - begin) / len(begun))
         finally:
-            self.busy_s = _mean(self.busy_s, time.monotonic() - self.job_started)
-            self.job_started = None
-            self.jobs, self.steps = self.jobs + 1 + len(others), self.steps + 1
+            self.busy_s = _mean(self.busy_s, time.monotonic() - begin)
+            self.jobs, self.steps = self.jobs + len(begun), self.steps + 1
             if self.affinity is not None:
-                held = [self._held(one) for one in (job, *(other for other, _ in others))]
+                held = [self._held(one) for one, _ in begun]
                 pictures = [picture for picture in held if picture is not None]
-                self.affinity.free(self.name, pictures, self.held_s, click=job.origin == INTERACTIVE)
+                with _if_redis_is_there():
+                    self.affinity.free(self.name, pictures, self.held_s, click=job.origin == INTERACTIVE)
             # between jobs, so that none waits for the heap in its midst
             self.tidy.look()
 
@@ -133,18 +109,13 @@ class ResidentWorker(SimpleWorker):
         companions: list[tuple[Job, Execution]] = []
         most = min(_TOGETHER_MOST, int(self.step_s / self.job_s)) - 1
         while len(companions) < most and not any(other.count for other in self.queues[: self.queues.index(queue)]):
-            taken = Queue.lpop([queue.key], None, connection=self.connection)
-            if taken is None:
+            other = self.take_another(queue)
+            if other is None:
                 break
-            other = queue.fetch_job(taken[1].decode())
-            if other is None or other.get_status(refresh=False) != JobStatus.QUEUED:
-                continue  # withdrawn, or its time is over
             if not _sociable(other):
                 queue.push_job_id(other.id, at_front=True)
                 break
-            companions.append((other, self.prepare_execution(other)))
-            # from here on it counts as running: if this worker dies, it is failed, not put back to kill the next
-            other.set_status(JobStatus.STARTED)
+            companions.append((other, self.begin(other)))
         return companions
 
     def stats(self) -> dict[str, float]:
@@ -170,9 +141,7 @@ class ResidentWorker(SimpleWorker):
         if version is None:
             # who can write to Redis must neither be able to call what he likes nor end the worker
             log.error("refused job %s: it does not ask for %s", job.id, FUNCTION)
-            with self.connection.pipeline() as pipe:
-                record_job_failure(job, "refused: not an allowed function", pipe)
-                pipe.execute()
+            fail(job, "refused: not an allowed function")
             return
         log.warning("job %s has a payload of version %d, this worker knows %d: put back", job.id, version, VERSION)
         versions.put_back(self.connection, job, version, heartbeat.everybody(self.connection))
@@ -180,19 +149,36 @@ class ResidentWorker(SimpleWorker):
         time.sleep(_AFTER_YOU_S)
 
     def beat(self) -> None:
-        """Called from the heartbeat's thread: ends a process that hangs, is orphaned, or was asked to end."""
+        """Called from the heartbeat's thread: ends a process that hangs, is orphaned, or was asked to end.
+
+        What must be seen also while Redis is away comes first.
+        """
+        if alarm.overdue_s() > _OVERRUN_S:
+            log.critical("the job hangs %d s beyond its limit: this worker ends itself", _OVERRUN_S)
+            os._exit(70)
+        if self.ending_since is not None:
+            if not alarm.is_set() and time.monotonic() - self.ending_since > _ENDING_S:
+                log.critical("worker %s has not ended in %d s: it does now", self.name, _ENDING_S)
+                os._exit(70)
+            return
         parent = os.environ.get("PALLAS_PARENT")
         if parent is not None and int(parent) != os.getppid():
             log.critical("the program that started this worker is gone: it ends too")
-            os.kill(os.getpid(), signal.SIGTERM)
-        if self.client is not None and not self.draining and drain.wanted(self.client, self.name):
-            self.draining = True
+        elif self.client is not None and drain.wanted(self.client, self.name):
             log.info("worker %s was asked to end: it finishes its job first", self.name)
-            os.kill(os.getpid(), signal.SIGTERM)
-        started = self.job_started
-        if started is not None and self.job_limit_s and time.monotonic() - started > self.job_limit_s + _OVERRUN_S:
-            log.critical("the job hangs %d s beyond its limit: this worker ends itself", _OVERRUN_S)
-            os._exit(70)
+        else:
+            return
+        self.ending_since = time.monotonic()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _if_redis_is_there() -> Iterator[None]:
+    """For what only helps others to choose: a worker does not end because it could not be said."""
+    try:
+        yield
+    except redis.RedisError as error:
+        log.warning("Redis does not answer (%s)", type(error).__name__)
 
 
 def _mean(before: float, newest: float) -> float:
@@ -214,17 +200,11 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
     """
     client = connect(settings)
     # a result that is ready when Redis goes away is worth waiting for
-    blocking = connect(settings, patience_s=None, outage_s=_OUTAGE_S)
+    blocking = connect(settings, blocking=True, outage_s=_OUTAGE_S)
     name = name or f"pallas-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    worker = ResidentWorker(
-        # parts of videos before what is new, so that few are in hand at once
-        [make_queue(q, blocking) for q in (f"{INTERACTIVE}:{name}", INTERACTIVE, f"{CLIPS}:{name}", BATCH, BULK)],
-        name=name,
-        connection=blocking,
-        serializer=JSONSerializer,
-        worker_ttl=20,
-        log_job_description=False,
-    )
+    # parts of videos before what is new, so that few are in hand at once
+    names = (f"{INTERACTIVE}:{name}", INTERACTIVE, f"{CLIPS}:{name}", BATCH, BULK)
+    worker = ResidentWorker.on(names, name, blocking)
     worker.client = client
     worker.affinity, worker.held_s = Affinity(client), settings.picture_memory_s
     worker.step_s = settings.step_s
@@ -262,9 +242,13 @@ def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis, name: 
     locks = EmbeddingLocks(blocking, pam.version, settings.job_timeout_s)
     pictures = PictureStore(settings, client)
     waiting = [make_queue(queue, client) for queue in (f"{INTERACTIVE}:{name}", INTERACTIVE)]
-    videos = VideoSessions(
-        settings, pam, pictures, lambda: any(queue.count for queue in waiting), Checkpoints(client), name
-    )
+
+    def wanted() -> bool:
+        with _if_redis_is_there():
+            return any(queue.count for queue in waiting)
+        return False
+
+    videos = VideoSessions(settings, pam, pictures, wanted, Checkpoints(client), name)
     engine = Engine(settings, pam, Embeddings(settings, pam, pictures, locks), videos)
     engine.warm_up()
     seconds = time.perf_counter() - begin

@@ -30,7 +30,7 @@ from model import PerceiveAnything
 
 state, checkpoint, picture, pause = sys.argv[1:]
 settings = Settings(state_dir=state, local_roots=picture.rsplit("/", 1)[0])
-client = connect(settings, patience_s=None)
+client = connect(settings, blocking=True)
 pam = PerceiveAnything.from_pretrained(checkpoint, device="cpu")
 embeddings = Embeddings(settings, pam, PictureStore(settings, client), EmbeddingLocks(client, pam.version, 60))
 embeddings.look([])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from backend.label_studio import uploads
 from backend.label_studio.api import LabelStudioApi
 from backend.label_studio.protocol import Prediction
 from backend.label_studio.uploads import Uploader
@@ -145,6 +146,57 @@ def test_label_studio_is_away_for_a_while(
         assert label_studio.counts("v2") == {number: 1}
         # a few polite requests, not a storm
         assert sum(label_studio.asked.values()) < 25
+
+
+def test_label_studio_is_away_longer_than_a_claim_lasts(
+    tmp_path: Path, label_studio: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two fronts, one answer: neither the one that waits for Label Studio nor one that is slow to post is overtaken."""
+    monkeypatch.setattr(uploads, "_CLAIM_S", 1.0)
+    settings = Settings(state_dir=tmp_path / "state", label_studio_url=label_studio.url, label_studio_api_key=TOKEN)
+    number = label_studio.add({"image": PICTURE})
+    prediction = Prediction(result=[{"id": "a"}], model_version="v1")
+    api = LabelStudioApi(settings)
+    looked, back = threading.Event(), threading.Event()
+
+    class Slow(LabelStudioApi):
+        def post_prediction(self, task: int, prediction: Prediction) -> None:
+            looked.set()
+            back.wait(30)
+            super().post_prediction(task, prediction)
+
+    stored: list[bool] = []
+    with running(settings):
+        fronts = [Uploader(connect(settings), one) for one in (Slow(settings), api)]
+        threads = [threading.Thread(target=lambda f=f: stored.append(f.upload(number, prediction))) for f in fronts]
+        threads[0].start()
+        assert looked.wait(30)
+        threads[1].start()
+        threads[1].join(2.5)  # longer than the claim would last
+        back.set()
+        for thread in threads:
+            thread.join(30)
+    assert label_studio.counts() == {number: 1} and sorted(stored) == [False, True]
+
+
+def test_who_lost_its_claim_looks_again_before_it_posts(tmp_path: Path, label_studio: StandIn) -> None:
+    """As after an outage of Redis longer than any lease, in which another front has stored it."""
+    settings = Settings(state_dir=tmp_path / "state", label_studio_url=label_studio.url, label_studio_api_key=TOKEN)
+    number = label_studio.add({"image": PICTURE})
+    prediction = Prediction(result=[{"id": "a"}], model_version="v1")
+    with running(settings):
+        client = connect(settings)
+
+        class Overtaken(LabelStudioApi):
+            def has_prediction(self, task: int, model_version: str) -> bool:
+                found = super().has_prediction(task, model_version)
+                if not found:
+                    client.delete(uploads.claim_key(task, model_version))
+                    Uploader(client, LabelStudioApi(settings)).upload(task, prediction)
+                return found
+
+        assert not Uploader(client, Overtaken(settings)).upload(number, prediction)
+    assert label_studio.counts() == {number: 1}
 
 
 def test_without_a_key_the_answer_says_what_to_do(

@@ -29,9 +29,12 @@ from benchmarks.stand_in import StandIn
 from tests.bulk.conftest import environment
 from tests.bulk.test_late import wait_until
 from tests.bulk.test_project import begin, fill
-from tests.http.stack import Stack, point, run_stack
+from tests.http.stack import CONFIG, Stack, box, point, run_stack
 from tests.http.test_bad_input import refused
 from tests.http.test_faults import free_port
+from tests.http.test_video import CONFIG as VIDEO_CONFIG
+from tests.http.test_video import SQUARE, drawn
+from tests.videos import picture, write
 
 PICTURE = "/data/upload/1/coffee.jpg"
 
@@ -94,6 +97,34 @@ def test_a_poison_task_fails_alone(stack: Stack, project: StandIn) -> None:
     assert "11 tasks predicted" in told and "WorkerDied" in told
     project.on_picture = lambda _: None
     stack.wait_for_worker()
+
+
+def test_an_error_is_not_reused_as_an_answer(stack: Stack, project: StandIn) -> None:
+    """A picture that comes a moment later is found when the same is asked again."""
+    assert project.pictures is not None
+    for number in (1, 2):
+        project.add({"image": "/data/upload/1/later.jpg"}, box(10, 10, 30 + number, 30))
+    whole = {"tasks": list(project.tasks.values()), "project": "1.1", "label_config": CONFIG}
+    asked = whole | {"params": {"context": None}}
+    refused(stack.post("/predict", json=asked), 404, "PictureNotFound")
+    (project.pictures / "later.jpg").write_bytes((project.pictures / "coffee.jpg").read_bytes())
+    answer = stack.post("/predict", json=asked)
+    assert answer.status_code == 200 and all(found["result"] for found in answer.json()["results"])
+
+
+def test_a_video_stays_with_the_worker_that_has_it_in_hand(stack: Stack, project: StandIn) -> None:
+    """Of two workers that are both free: the video is fetched once, however many slices it takes."""
+    wait_until(lambda: len(worker_pids(stack)) == 2)
+    assert project.pictures is not None
+    write(project.pictures / "long.mp4", [picture(i % 60) for i in range(100)])
+    fetched: list[str] = []
+    project.on_picture = fetched.append
+    task = project.add({"video": "/data/upload/1/long.mp4"}, drawn(SQUARE))
+    body = {"tasks": [project.tasks[task]], "project": "1.1", "label_config": VIDEO_CONFIG}
+    answer = stack.post("/predict", json=body | {"params": {"context": None}})
+    assert answer.status_code == 200 and answer.json()["results"][0]["result"]
+    assert stack.log.read_text().count("video=") >= 3, "a slice or two would prove nothing"
+    assert fetched == ["long.mp4"]
 
 
 def test_redis_is_killed_in_the_middle(stack: Stack, project: StandIn) -> None:

@@ -1,0 +1,96 @@
+"""rq's worker as ours builds on it: one process that does not fork, survives outages of Redis, takes jobs together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Self
+
+import redis
+from rq import SimpleWorker, worker_registration
+from rq.executions import Execution
+from rq.job import Job, JobStatus
+from rq.queue import Queue
+from rq.serializers import JSONSerializer
+from rq.utils import now
+from rq.worker import WorkerStatus
+
+from backend.queueing import alarm
+from backend.queueing.connection import BLOCK_S
+from backend.queueing.queues import make_queue
+
+_REGISTERED_S = 86_400
+"""How long rq's registry believes that a job runs: whether its worker lives, the janitor knows better."""
+
+log = logging.getLogger(__name__)
+
+
+class QueueWorker(SimpleWorker):
+    """Takes jobs from queues in their order and calls what they name, in this process; made by `on`."""
+
+    death_penalty_class = alarm.Alarm
+    # after an outage the next try comes within seconds, not after a minute
+    max_connection_wait_time = 2.0
+
+    @classmethod
+    def on(cls, names: Sequence[str], name: str, client: redis.Redis) -> Self:
+        """A worker for the queues of these names, the first before the others, on a connection that may block."""
+        return cls(
+            [make_queue(queue, client) for queue in names],
+            name=name,
+            connection=client,
+            serializer=JSONSerializer,
+            # by rq's reckoning 15 s longer than it waits for a job
+            worker_ttl=BLOCK_S + 15,
+            log_job_description=False,
+        )
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        return _REGISTERED_S
+
+    def clean_registries(self) -> None:
+        # rq would also fail what it takes for abandoned, by the clock of whoever looks
+        for queue in self.queues:
+            if queue.acquire_maintenance_lock():
+                queue.finished_job_registry.cleanup()
+                queue.failed_job_registry.cleanup()
+                worker_registration.clean_worker_registry(queue)
+                queue.release_maintenance_lock()
+        self.last_cleaned_at = now()  # type: ignore[assignment]  # rq declares None
+
+    def subscribe(self) -> None:
+        """rq's commands, which its own thread would listen for: it ends in an outage of Redis, and they with it."""
+
+    def set_shutdown_requested_date(self) -> None:
+        """Nobody reads it, and a signal must not wait for Redis."""
+
+    def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
+        alarm.off()
+        super().handle_execution_ended(job, queue, heartbeat_ttl)
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        except redis.RedisError as error:
+            log.warning("Redis does not answer (%s): the worker ends without signing off", type(error).__name__)
+
+    def take_another(self, queue: Queue) -> Job | None:
+        """The next job of a queue, if one waits; not begun yet."""
+        while (taken := Queue.lpop([queue.key], None, connection=self.connection)) is not None:
+            job = queue.fetch_job(taken[1].decode())
+            # else it was withdrawn, or its time is over
+            if job is not None and job.get_status(refresh=False) == JobStatus.QUEUED:
+                return job
+        return None
+
+    def begin(self, job: Job) -> Execution:
+        """From here on the job counts as running: if this worker dies, it is failed, not put back to kill the next."""
+        execution = self.prepare_execution(job)
+        job.set_status(JobStatus.STARTED)
+        return execution
+
+    def perform_all(self, begun: Sequence[tuple[Job, Execution]], queue: Queue) -> None:
+        """Jobs that were begun, one after the other; busy until the last of them is over."""
+        for job, execution in begun:
+            self.perform_job(job, queue, execution)
+        self.set_state(WorkerStatus.IDLE)
