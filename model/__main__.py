@@ -109,16 +109,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    if options.name in hub.bundled_names():
-        print(f"{options.name} is bundled: {hub.resolve(options.name)}")
-        return 0
-    row = hub.known(options.name)
-    if row is not None:
-        print(f"{row.name}: about {row.download_gb:g} GB with SAM 2.1-large; needs {row.memory_gb:g} GB of GPU memory")
-    folder = hub.resolve(options.name)
-    print(f"model: {folder}")
-    if not any((folder / name).is_file() for name in ("sam2.safetensors", "sam2.pt", hub.SAM2_FILE)):
-        print(f"SAM 2: {hub.fetch_sam2()}")
+    from model.loading.fetch import fetch
+
+    fetch(options.name)
     return 0
 
 

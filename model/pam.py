@@ -42,7 +42,8 @@ class PerceiveAnything:
 
     Attributes:
         name: the name or folder it was loaded from.
-        version: `<name>@<fingerprint>`, changes only when configuration or weights change.
+        version: `<name>@<fingerprint>`, or `<name>@<commit>-<fingerprint>` where a commit was asked for; changes only
+            when configuration or weights change.
         video: what it does with videos; `track`, `describe_video`, `stream` and `watch` are its verbs.
     """
 
@@ -74,8 +75,11 @@ class PerceiveAnything:
         """Load a published checkpoint, or one in the same layout.
 
         Args:
-            folder_or_id: a folder, a name of `hub.KNOWN` or of a bundled checkpoint, or a Hugging Face hub id.
-            sam2_checkpoint: SAM 2's weights; None takes those in the folder, else facebook/sam2.1-hiera-large.
+            folder_or_id: a folder, a name of `hub.KNOWN` or of a bundled checkpoint, or a Hugging Face hub id; the
+                published folders are nested, and either of the two will do. `@` and 40 hexadecimal digits after a name
+                or an id pin a commit.
+            sam2_checkpoint: SAM 2's weights; None takes those in the folder or the one around it, else
+                facebook/sam2.1-hiera-large.
             sam2_config: the Hydra YAML that fits them, a path or a name of the `sam2` package; None finds it.
             device: "auto" (cuda, mps, cpu in this order), "cuda", "cuda:1", "mps", "cpu".
             dtype: "auto" (bfloat16 on GPUs that have it, float16 on others, float32 on the CPU), or one of these.
@@ -95,8 +99,7 @@ class PerceiveAnything:
         if in_eight_bits:
             eight_bits(language.model)
         tower = Tower(checkpoint.load_sam2(place), kind)
-        name = Path(folder_or_id).name
-        pam = cls(tower, vision, language, name, f"{name}@{checkpoint.fingerprint()}")
+        pam = cls(tower, vision, language, checkpoint.name, checkpoint.version)
         if compile:
             language.fixed = True
             compile_encoder(tower)

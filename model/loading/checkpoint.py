@@ -9,25 +9,20 @@ from typing import Any
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
-from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from model.errors import CheckpointError
 from model.language.qwen import Language
 from model.language.unsure import Unsure
 from model.loading import hub
-from model.loading.weights import Tensors, load_into, read_folder, read_json
+from model.loading.folder import model_folder, read_json
+from model.loading.frozen_copy import compare
+from model.loading.plan import HEAD, TABLE, Plan
+from model.loading.weights import Tensors, list_folder, shapes_of
 from model.perceiver import Vision
-from model.sam.build import build_sam2, find_config, packaged_config
+from model.sam.build import build_sam2, check_sam2, find_config, packaged_config
 
-_VISION = (
-    "vision_resampler.",
-    "mm_projector_img.",
-    "mm_projector_semT.",
-    "image_newline",
-    "semT_newline",
-    "frame_newline",
-)
 _SAM2_NAMES = ("sam2.safetensors", "sam2.pt", hub.SAM2_FILE)
 
 
@@ -37,115 +32,120 @@ class Checkpoint:
 
     Attributes:
         folder: the Hugging Face folder (config.json, weights, tokenizer).
-        sam2_weights: SAM 2's .pt or .safetensors.
+        sam2_weights: SAM 2's .pt or .safetensors, or a PAM folder with a copy in its shards.
         sam2_config: the Hydra YAML that fits them.
+        name: what to call it; see `hub.Location`.
+        commit: of the hub's repository that the folder is of; None for other folders.
     """
 
     folder: Path
     sam2_weights: Path
     sam2_config: Path
+    name: str
+    commit: str | None = None
 
     @classmethod
     def find(
         cls, name: str | Path, sam2_checkpoint: str | Path | None = None, sam2_config: str | Path | None = None
     ) -> Checkpoint:
-        """Resolve a model's name and its SAM 2 files (given, in the folder, or from the hub, in this order).
+        """Resolve a model's name and its SAM 2 files.
+
+        Args:
+            name: see `hub.resolve`.
+            sam2_checkpoint: SAM 2's weights, or a PAM folder whose shards hold a copy of them; None looks in the
+                model's folder, then in the one around it (as the published repositories and their clones lie), then on
+                the hub.
+            sam2_config: a YAML file or a name of the `sam2` package's; None finds what fits the weights.
 
         Raises:
             CheckpointError: something is not there; the message says what.
         """
-        folder = hub.resolve(name)
+        place = hub.resolve(name)
+        folder = place.folder
         # read before SAM 2 is looked for, so that a wrong folder does not start a download
         read_json(folder / "config.json")
         if sam2_checkpoint is not None:
             weights = Path(sam2_checkpoint).expanduser()
-            if not weights.is_file():
+            if weights.is_dir():
+                weights = model_folder(weights) or weights
+            elif not weights.is_file():
                 raise CheckpointError(f"{weights} is missing: sam2_checkpoint (--sam2) must name SAM 2's weight file")
         else:
-            inside = [folder / name for name in _SAM2_NAMES if (folder / name).is_file()]
-            weights = inside[0] if inside else hub.fetch_sam2()
+            near = [at / file for at in (folder, folder.parent) for file in _SAM2_NAMES if (at / file).is_file()]
+            weights = near[0] if near else hub.fetch_sam2()
         if sam2_config is None:
             config = find_config(weights)
         else:
             config = Path(sam2_config).expanduser()
             config = config if config.is_file() else packaged_config(str(sam2_config))
-        return cls(folder, weights, config)
+        return cls(folder, weights, config, place.name, place.commit)
+
+    @property
+    def version(self) -> str:
+        """The name with the fingerprint: it changes only when configuration or weights change."""
+        return f"{self.name}{'-' if '@' in self.name else '@'}{self.fingerprint()}"
 
     def fingerprint(self) -> str:
         """Eight hex digits that change when the configuration or the weight files change (names and sizes)."""
         settings = (self.folder / "config.json", self.folder / "generation_config.json", self.sam2_config)
         parts = [file.read_bytes() for file in settings if file.is_file()]
-        for file in sorted([*self.folder.glob("*.safetensors"), *self.folder.glob("*.bin"), self.sam2_weights]):
+        weights = [*self.folder.glob("*.safetensors"), *self.folder.glob("*.bin")]
+        if self.sam2_weights.is_dir():
+            parts.append(b"its own SAM 2")
+        else:
+            weights.append(self.sam2_weights)
+        # by name: wherever the hub's cache lies, the same weights have the same fingerprint
+        for file in sorted(weights, key=lambda file: file.name):
             parts.append(f"{file.name}:{file.stat().st_size}".encode())
             with file.open("rb") as data:
                 parts.append(data.read(1 << 20))
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:8]
 
     def load_sam2(self, device: torch.device) -> SAM2Base:
-        """SAM 2 in float32; see `model.sam.build.build_sam2`."""
+        """SAM 2 in float32; see `build_sam2`. Where the folder has a copy of another one, a warning says so."""
+        compare(list_folder(self.folder), self.sam2_weights)
         return build_sam2(self.sam2_config, self.sam2_weights, device)
 
     def load_language(self, device: torch.device, dtype: torch.dtype) -> tuple[Vision, Language]:
         """The Semantic Perceiver with its projectors, and the language model.
 
+        Weights go to the device one by one, as they are read: host memory holds the largest of them.
+
         Raises:
             CheckpointError: a file is missing or damaged, or the tensors do not fit config.json.
         """
-        settings = read_json(self.folder / "config.json")
-        _check_kind(settings, self.folder)
-        tokenizer = _load_tokenizer(self.folder, settings)
-        tensors = read_folder(self.folder)
-        config = _qwen_config(settings, self.folder)
-        fix = f"{self.folder / 'config.json'} and the weights must come from the same download: fetch the folder again"
-        vision_tensors, qwen_tensors = _split(tensors)
-        with torch.device("meta"):
-            vision = Vision(config.hidden_size, int(settings.get("mm_hidden_size", 256)))
-        load_into(vision, {k: v.to(device) for k, v in vision_tensors.items()}, self.folder, fix, assign=True)
-        model = _load_qwen(config, qwen_tensors, len(tokenizer), self.folder, fix, device, dtype)
-        defaults, unsure = _generation_defaults(self.folder, settings, tokenizer)
-        longest = int(settings.get("tokenizer_model_max_length") or 12288)
-        return vision.cast(dtype).eval().requires_grad_(False), Language(model, tokenizer, defaults, longest, unsure)
+        plan = Plan.of(self.folder)
+        vision_tensors: Tensors = {}
+        qwen_tensors: Tensors = {}
+        wanted = shapes_of(plan.vision)
+        for name, tensor in plan.weights.read():
+            if name in wanted:
+                vision_tensors[name] = tensor.to(device)
+            else:
+                moved = tensor.to(device).to(dtype)
+                qwen_tensors[name] = _resize(moved, plan.rows) if name in (TABLE, HEAD) else moved
+        qwen_tensors.setdefault(HEAD, qwen_tensors[TABLE])
+        vision, model = plan.vision, plan.qwen
+        vision.load_state_dict(vision_tensors, assign=True)
+        model.load_state_dict(qwen_tensors, assign=True)
+        model.tie_weights()
+        # its frequencies are no parameters, so the meta device left them empty
+        model.model.rotary_emb = Qwen2RotaryEmbedding(config=model.config).to(device)
+        defaults, unsure = _generation_defaults(self.folder, plan.settings, plan.tokenizer)
+        longest = int(plan.settings.get("tokenizer_model_max_length") or 12288)
+        language = Language(model, plan.tokenizer, defaults, longest, unsure)
+        return vision.cast(dtype).eval().requires_grad_(False), language
 
+    def check(self) -> None:
+        """Everything that loading does but reading the weights.
 
-def _check_kind(settings: dict[str, Any], folder: Path) -> None:
-    tower = str(settings.get("mm_vision_tower", ""))
-    if "sam2" not in tower:
-        raise CheckpointError(
-            f"{folder / 'config.json'} has mm_vision_tower {tower!r}: this is not a PAM checkpoint "
-            "(PAM names its SAM 2 there); give a PAM folder"
-        )
-    kind = settings.get("mm_projector_type", "linear")
-    if kind != "mlp2x_gelu":
-        raise CheckpointError(f"{folder / 'config.json'} has mm_projector_type {kind!r}; PAM's is 'mlp2x_gelu'")
-
-
-def _qwen_config(settings: dict[str, Any], folder: Path) -> Qwen2Config:
-    own = {k: v for k, v in settings.items() if not k.startswith("mm_") and k not in ("model_type", "architectures")}
-    # rope_scaling: PAM's code drops it whatever the file says; the dtype is from_pretrained's to choose
-    for name in ("rope_scaling", "torch_dtype", "dtype", "transformers_version"):
-        own.pop(name, None)
-    try:
-        config = Qwen2Config(**own)
-    except Exception as error:
-        raise CheckpointError(f"{folder / 'config.json'} is not a Qwen2 configuration: {error}") from None
-    config._attn_implementation = "sdpa"
-    return config
-
-
-def _load_tokenizer(folder: Path, settings: dict[str, Any]) -> PreTrainedTokenizerBase:
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise CheckpointError(f"{folder} has no tokenizer.json: the download stopped half-way, fetch the folder again")
-    try:
-        # by its class: AutoTokenizer would read config.json, whose model type transformers does not know
-        tokenizer = Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:
-        raise CheckpointError(f"the tokenizer in {folder} cannot be read ({error}): fetch the folder again") from None
-    # as in PAM's code: these lengthen the vocabulary (and so the logits), ids of words stay as they are
-    extra = ["<im_patch>"] if settings.get("mm_use_im_patch_token", True) else []
-    extra += ["<im_start>", "<im_end>"] if settings.get("mm_use_im_start_end", False) else []
-    if extra:
-        tokenizer.add_tokens(extra, special_tokens=True)
-    return tokenizer
+        Raises:
+            CheckpointError: it would not load; the message names the file and the fix.
+        """
+        plan = Plan.of(self.folder)
+        _generation_defaults(self.folder, plan.settings, plan.tokenizer)
+        check_sam2(self.sam2_config, self.sam2_weights)
+        compare(list_folder(self.folder), self.sam2_weights)
 
 
 def _generation_defaults(
@@ -159,47 +159,8 @@ def _generation_defaults(
     return GenerationConfig(**values), None if entry is None else Unsure.read(entry, tokenizer, path)
 
 
-def _split(tensors: Tensors) -> tuple[Tensors, Tensors]:
-    """Vision tensors (without `model.`) and Qwen2 tensors; frozen copies of SAM 2 in the folder are left out."""
-    vision: Tensors = {}
-    qwen: Tensors = {}
-    for name, tensor in tensors.items():
-        bare = name.removeprefix("model.")
-        if bare.startswith("vision_tower."):
-            continue  # PAM always reads SAM 2 from its own file
-        if bare.startswith(_VISION):
-            vision[bare] = tensor
-        else:
-            qwen[name] = tensor
-    return vision, qwen
-
-
-def _load_qwen(
-    config: Qwen2Config,
-    tensors: Tensors,
-    vocabulary: int,
-    folder: Path,
-    fix: str,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Qwen2ForCausalLM:
-    config.vocab_size = vocabulary
-    # generate() must not see the padding rows beyond the tokenizer: they were never trained
-    for name in ("model.embed_tokens.weight", "lm_head.weight"):
-        if name in tensors:
-            tensors[name] = _resize(tensors[name], vocabulary)
-    if config.tie_word_embeddings and "model.embed_tokens.weight" in tensors:
-        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
-    with torch.device("meta"):
-        model = Qwen2ForCausalLM(config)
-    load_into(model, {k: v.to(device, dtype) for k, v in tensors.items()}, folder, fix, assign=True)
-    model.tie_weights()
-    # its frequencies are no parameters, so the meta device left them empty
-    model.model.rotary_emb = Qwen2RotaryEmbedding(config=config).to(device)
-    return model
-
-
 def _resize(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """A table of as many words: generate() must not see the padding rows beyond the tokenizer, never trained."""
     if len(rows) >= count:
         return rows[:count]
     return torch.cat([rows, rows.float().mean(0, keepdim=True).to(rows.dtype).expand(count - len(rows), -1)])

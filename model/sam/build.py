@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from sam2.modeling.sam2_base import SAM2Base
+from torch.overrides import TorchFunctionMode
 
 from model.errors import CheckpointError
-from model.loading.weights import load_into, read_tensors
+from model.loading.frozen_copy import list_frozen_copy
+from model.loading.weights import Listing, check_fit, list_file, shapes_of
 
 _BY_FILE_NAME = {
     Path(weights).stem: config for config, weights in HF_MODEL_ID_TO_FILENAMES.values()
@@ -23,11 +27,16 @@ _PACKAGED = ", ".join(sorted(Path(config).name for config in _BY_FILE_NAME.value
 
 
 def find_config(weights: Path) -> Path:
-    """The config that belongs to a weight file: the one .yaml beside it, else the `sam2` package's by file name.
+    """The config that belongs to SAM 2's weights: the one .yaml beside them, else the `sam2` package's by file name.
+
+    For a PAM folder with a copy of SAM 2 in its shards: its sam2.yaml, else that of SAM 2.1-large.
 
     Raises:
         CheckpointError: neither is there.
     """
+    if weights.is_dir():
+        inside = weights / "sam2.yaml"
+        return inside if inside.is_file() else packaged_config(_BY_FILE_NAME["sam2.1_hiera_large"])
     for beside in (weights.with_suffix(".yaml"), weights.parent / "sam2.yaml"):
         if beside.is_file():
             return beside
@@ -57,13 +66,47 @@ def packaged_config(name: str) -> Path:
 def build_sam2(config: Path, weights: Path, device: torch.device) -> SAM2Base:
     """SAM 2 with its weights in float32, in eval mode on the device.
 
+    Args:
+        config: a Hydra YAML.
+        weights: a weight file, or a PAM folder with a copy in its shards.
+        device: a tensor at a time goes there.
+
     Raises:
         CheckpointError: an unreadable config, one that would build anything but SAM 2, or weights that do not fit it.
     """
-    tensors = {name: tensor.float() for name, tensor in read_tensors(weights).items()}
-    sam = empty_sam2(config)
-    load_into(sam, tensors, weights, f"Its SAM 2 config is {config}: give the one it was trained with (--sam2-config)")
+    sam, tensors = _fitting(config, weights, device)
+    sam.load_state_dict({name: tensor.to(device).float() for name, tensor in tensors.read()}, assign=True)
     return sam.to(device).eval()
+
+
+def check_sam2(config: Path, weights: Path) -> None:
+    """Whether `build_sam2` would: everything but reading; raises CheckpointError as it does."""
+    _fitting(config, weights, torch.device("cpu"))
+
+
+class _Hollow(TorchFunctionMode):
+    """New parameters have shapes and no memory: weights will take their places, and random ones take long to draw."""
+
+    _FOR_PARAMETERS = (torch.empty, torch.zeros, torch.ones, torch.randn)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in self._FOR_PARAMETERS and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def _fitting(config: Path, weights: Path, device: torch.device) -> tuple[SAM2Base, Listing]:
+    """SAM 2 without its weights, and those: they fit."""
+    tensors = list_frozen_copy(weights) if weights.is_dir() else list_file(weights)
+    # sam2 makes some tables on the current CUDA device, whatever others there are
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext(), _Hollow():
+        sam = empty_sam2(config)
+    fix = f"Its SAM 2 config is {config}: give the one it was trained with (--sam2-config)"
+    check_fit(shapes_of(sam), tensors.shapes, weights, fix)
+    return sam, tensors
 
 
 def empty_sam2(config: Path) -> SAM2Base:

@@ -19,7 +19,7 @@ GOOD = 0.7  # IoU with the truth
 
 def names_things() -> bool:
     """Whether the bundled checkpoint's card says that it tells classes apart; only then is the right one asked for."""
-    figures = json.loads((hub.resolve("tiny") / "run.json").read_text(encoding="utf-8"))["figures"]
+    figures = json.loads((hub.resolve("tiny").folder / "run.json").read_text(encoding="utf-8"))["figures"]
     return bool(figures["class_top1"] >= 0.9)
 
 

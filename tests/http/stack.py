@@ -66,8 +66,8 @@ class Stack:
 
 
 @contextmanager
-def run_stack(folder: Path, model: Path | str, *arguments: str, **environment: str) -> Iterator[Stack]:
-    """Start `python -m backend serve` on a free port, and stop it with SIGTERM."""
+def run_stack(folder: Path, model: Path | str | None, *arguments: str, **environment: str) -> Iterator[Stack]:
+    """Start `python -m backend serve` on a free port, and stop it with SIGTERM; a model of None is the settings'."""
     folder.mkdir(parents=True, exist_ok=True)
     own = {"PALLAS_STATE_DIR": str(folder / "state"), "PALLAS_DEVICE": "cpu", "PALLAS_HEARTBEAT_S": "0.5"}
     # the picture hosts of these tests
@@ -75,7 +75,9 @@ def run_stack(folder: Path, model: Path | str, *arguments: str, **environment: s
     # errors as HTTP codes, unless a test is about showing them to the annotator
     own |= {"PALLAS_SHOW_ERRORS": "false"} | environment
     log = folder / "stack.log"
-    with serving(log, "--model", str(model), *arguments, environment=own) as child:
+    named = () if model is None else ("--model", str(model))
+    with serving(log, *named, *arguments, environment=own) as child:
+        model = own["PALLAS_MODEL"] if model is None else model
         settings = Settings(redis_url=own.get("REDIS_URL"), state_dir=folder / "state", model=str(model))
         yield Stack(child.url, child.process, settings, log)
 

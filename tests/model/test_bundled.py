@@ -25,7 +25,7 @@ def tiny() -> PerceiveAnything:
 
 
 def test_it_is_small_and_holds_no_pickle() -> None:
-    folder = hub.resolve("tiny")
+    folder = hub.resolve("tiny").folder
     files = [path for path in folder.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 30_000_000
     assert {path.suffix for path in files} <= {".json", ".txt", ".safetensors", ".yaml", ".md", ".png"}

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from benchmarks.weights import VOCABULARY, write_tokenizer
 from model import CheckpointError, DeviceError, PerceiveAnything, Prompt, Sampling, Task
 from model.loading import hub
+from tests.checkpoints import shard
 
 PROMPT = Prompt(box=(100, 50, 400, 300))
 
@@ -38,22 +40,47 @@ def say(pam: PerceiveAnything, image: Image.Image) -> tuple[int, ...]:
     )
 
 
-def shard(folder: Path) -> None:
-    """Split model.safetensors into two shards with an index, as the hub does with large models."""
-    tensors = load_file(folder / "model.safetensors")
-    names = sorted(tensors)
-    table: dict[str, str] = {}
-    for number, part in enumerate((names[::2], names[1::2]), start=1):
-        file = f"model-0000{number}-of-00002.safetensors"
-        save_file({name: tensors[name] for name in part}, folder / file)
-        table |= dict.fromkeys(part, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": table}))
-    (folder / "model.safetensors").unlink()
-
-
 def test_shards_load_like_one_file(folder: Path, pam: PerceiveAnything, coffee: Image.Image) -> None:
     shard(folder)
     assert say(load(folder), coffee) == say(pam, coffee)
+
+
+def test_a_nested_folder_is_the_model(folder: Path, pam: PerceiveAnything, coffee: Image.Image) -> None:
+    """As the published repositories are, and so their clones and downloads."""
+    outer = folder.parent / "PAM-3B"
+    outer.mkdir()
+    folder.rename(outer / "inner")
+    for name in ("sam2.safetensors", "sam2.yaml"):
+        (outer / "inner" / name).rename(outer / name)
+    (outer / ".git").mkdir()
+    for given in (outer, outer / "inner"):
+        assert say(load(given), coffee) == say(pam, coffee)
+    assert load(outer).version.startswith("PAM-3B@")
+    shutil.copytree(outer / "inner", outer / "other")
+    with pytest.raises(CheckpointError, match=r"holds 2 models: give one of .*inner, .*other"):
+        load(outer)
+
+
+def test_a_folder_without_a_model_is_not_meant(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The project itself has a folder `tiny` beside the bundled checkpoint of that name."""
+    (tmp_path / "here" / "tiny" / "pictures").mkdir(parents=True)
+    (tmp_path / "here" / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert hub.resolve("tiny").folder == hub.BUNDLED / "tiny"
+    # it has the form of a hub id, but a folder is what was typed: the hub is not asked
+    with pytest.raises(CheckpointError, match="owner/name holds no model"):
+        hub.resolve("owner/name")
+    shutil.copytree(folder, tmp_path / "here" / "tiny" / "mine")
+    assert hub.resolve("tiny").folder == Path("tiny/mine")
+
+
+def test_commits_are_of_the_hub(folder: Path) -> None:
+    commit = "0123456789" * 4
+    for name in ("tiny", str(folder)):
+        with pytest.raises(CheckpointError, match="keeps no commits of it: give it without @0123"):
+            hub.resolve(f"{name}@{commit}")
+    with pytest.raises(CheckpointError, match="after @ stand the 40 hexadecimal digits"):
+        hub.resolve("PAM-3B@main")
 
 
 def test_a_torch_bin_loads_too(folder: Path, pam: PerceiveAnything, coffee: Image.Image) -> None:
@@ -73,11 +100,59 @@ def test_sam2_may_lie_elsewhere(folder: Path, tmp_path: Path, pam: PerceiveAnyth
     assert say(load(folder, sam2_checkpoint=weights), coffee) == say(pam, coffee)
 
 
-def test_copies_of_sam2_in_the_folder_are_ignored(folder: Path, pam: PerceiveAnything, coffee: Image.Image) -> None:
+def add_copies(folder: Path, change: float = 0.0) -> None:
+    """What the released folders hold beside the model: SAM 2 in bfloat16, and the tied head."""
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.vision_tower.sam2_model_predictor.no_mem_embed"] = torch.zeros(1, 1, 256)
-    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    for name, tensor in load_file(folder / "sam2.safetensors").items():
+        tensors[f"model.vision_tower.sam2_model_predictor.{name}"] = (tensor.float() + change).bfloat16()
+    tensors["lm_head.weight"] = torch.zeros_like(tensors["model.embed_tokens.weight"])
     save_file(tensors, folder / "model.safetensors")
+
+
+def test_copies_in_the_folder_are_not_read(
+    folder: Path, pam: PerceiveAnything, coffee: Image.Image, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_copies(folder)
+    assert say(load(folder), coffee) == say(pam, coffee)
+    assert caplog.messages == []
+
+
+def test_another_sam2_in_the_folder_is_said_and_can_be_taken(
+    folder: Path, pam: PerceiveAnything, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_copies(folder, change=0.25)
+    loaded = load(folder)
+    (said,) = caplog.messages
+    assert f"is another one than {folder / 'sam2.safetensors'}, which is used" in said
+    assert "6 of 6 tensors" in said and f"--sam2 {folder}" in said
+    name = "no_mem_embed"
+    here = pam.tower.sam.state_dict()[name]
+    assert torch.equal(loaded.tower.sam.state_dict()[name], here)
+    caplog.clear()
+    taken = load(folder, sam2_checkpoint=folder)
+    assert torch.equal(taken.tower.sam.state_dict()[name], (here + 0.25).bfloat16().float())
+    assert caplog.messages == [] and taken.version != loaded.version
+    with pytest.raises(CheckpointError, match="holds no copy of SAM 2"):
+        load(folder, sam2_checkpoint=hub.BUNDLED / "tiny")
+
+
+def test_tensors_beyond_ours_are_named_once(
+    folder: Path, pam: PerceiveAnything, coffee: Image.Image, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    more = ("model.layers.0.self_attn.rotary_emb.inv_freq", "model.mask_extractor.weight", "vision_resampler.spare")
+    save_file(tensors | {name: torch.zeros(2) for name in more}, folder / "model.safetensors")
+    assert say(load(folder), coffee) == say(pam, coffee)
+    (said,) = caplog.messages
+    assert all(name in said for name in more)
+
+
+def test_a_head_that_is_nowhere_is_the_table(folder: Path, pam: PerceiveAnything, coffee: Image.Image) -> None:
+    """transformers takes a model that says nothing of tying for one with a head of its own."""
+    path = folder / "config.json"
+    settings = json.loads(path.read_text())
+    settings.pop("tie_word_embeddings")
+    path.write_text(json.dumps(settings))
     assert say(load(folder), coffee) == say(pam, coffee)
 
 
@@ -123,10 +198,14 @@ def test_a_half_downloaded_folder(folder: Path) -> None:
         load(folder)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "sam2.safetensors"])
-def test_truncated_weights(folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "sam2.safetensors", "sam2.pt"])
+@pytest.mark.parametrize("length", [100_000, -1000])
+def test_truncated_weights(folder: Path, name: str, length: int) -> None:
     path = folder / name
-    path.write_bytes(path.read_bytes()[:100_000])
+    if name == "sam2.pt":
+        torch.save({"model": load_file(folder / "sam2.safetensors")}, path)
+        (folder / "sam2.safetensors").unlink()
+    path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(CheckpointError, match=f"{name} is truncated or damaged"):
         load(folder)
 
@@ -183,44 +262,14 @@ def test_unknown_names_and_devices(folder: Path) -> None:
         PerceiveAnything.from_pretrained(folder, device="cpu", dtype="int4")
 
 
-def test_the_hub_is_asked_and_its_folder_used(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, coffee: Image.Image
-) -> None:
-    asked: list[str] = []
-
-    def download(hub_id: str, **_: object) -> str:
-        asked.append(hub_id)
-        return str(folder)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert say(load("PAM-3B"), coffee)  # type: ignore[arg-type]
-    assert asked == ["Perceive-Anything/PAM-3B"]
-
-
-def test_sam2_large_comes_from_the_hub_when_nothing_is_given(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "sam2.safetensors").rename(folder / "other.safetensors")
-    (folder / "sam2.yaml").unlink()
-    asked: list[tuple[str, str]] = []
-    wrong = folder / "sam2.1_hiera_large.pt"
-    torch.save({"model": load_file(folder / "other.safetensors")}, folder.parent / wrong.name)
-
-    def download(repo: str, file: str) -> str:
-        asked.append((repo, file))
-        return str(folder.parent / wrong.name)
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    # the large config is found by the file's name; our small weights cannot fit it, which is then said
-    with pytest.raises(CheckpointError, match=r"sam2\.1_hiera_l\.yaml"):
+def test_the_tokenizer_of_released_shapes_is_qwens(folder: Path) -> None:
+    """Other ids would not be an error later, but odd words."""
+    write_tokenizer(folder, VOCABULARY)
+    change_config(folder, hidden_size=2048, vocab_size=151_936)
+    with pytest.raises(CheckpointError, match="does not fit: it has another shape for"):
         load(folder)
-    assert asked == [("facebook/sam2.1-hiera-large", "sam2.1_hiera_large.pt")]
-
-
-def test_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def fail(*_: object, **__: object) -> str:
-        raise LocalEntryNotFoundError("offline")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    with pytest.raises(CheckpointError, match="hub does not answer"):
-        hub.resolve("owner/name")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        text = (folder / name).read_text()
+        (folder / name).write_text(text.replace("<|im_start|>", "<|im_begin|>"))
+    with pytest.raises(CheckpointError, match=r"has \S+ for <\|im_start\|>, where Qwen's has 151644"):
+        load(folder)
