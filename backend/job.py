@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.values.task import Task
 
-VERSION = 3
+VERSION = 4
 """Of the payload, to be raised with each change of it; a worker puts others back (`parked`)."""
 
 FUNCTION = "backend.worker.engine.perform"
@@ -29,23 +29,35 @@ class PointPrompt(_Value):
     positive: bool = True
 
 
+class Drawing(_Value):
+    """A region as Label Studio has it: its kind (polygon, rectangle …) and its value.
+
+    Where the picture's size is not known yet: the worker makes the mask or the box at that size.
+    """
+
+    kind: str
+    value: dict[str, Any]
+
+
 class RegionPrompt(_Value):
     """One region's prompt, in percentages of the picture.
 
     Points, a box, both; or a mask, which is then the region itself; or a mask with negative points, which are cut out
-    of it.
+    of it; or a drawing, which then stands for the box or the mask.
 
     Attributes:
         points: clicks that belong to this region.
         box: (x1, y1, x2, y2), or None.
         mask: RLE of the picture's size as `model.values.mask.to_rle` makes it, or None.
-        label: the label that the annotator chose, or None.
+        drawing: instead of a box or a mask, or None.
+        labels: that the annotator chose, by their values in the config.
     """
 
     points: tuple[PointPrompt, ...] = ()
     box: tuple[Percent, Percent, Percent, Percent] | None = None
     mask: dict[str, Any] | None = None
-    label: str | None = None
+    drawing: Drawing | None = None
+    labels: tuple[str, ...] = ()
 
 
 class TextAsk(_Value):
@@ -91,17 +103,21 @@ class Group(_Value):
 
 
 class ClipMark(_Value):
-    """Where a person saw a thing: seconds from the video's beginning, a box in percentages of the picture."""
+    """Where a person saw a thing: seconds from the video's beginning, a box in percentages of the picture.
+
+    A turned box is a drawing: what is upright around it depends on the picture's size.
+    """
 
     time_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    box: tuple[Percent, Percent, Percent, Percent]
+    box: tuple[Percent, Percent, Percent, Percent] | None = None
+    drawing: Drawing | None = None
 
 
 class ClipObject(_Value):
-    """One thing to follow; `label` is what the annotator chose for it, or None."""
+    """One thing to follow; `labels` are what the annotator chose for it, by their values in the config."""
 
     marks: tuple[ClipMark, ...]
-    label: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 class ClipAsk(_Value):

@@ -18,12 +18,12 @@ from backend.errors import BadRequest
 from backend.fetching import local
 from backend.fetching.download import Limits
 from backend.fetching.pictures import BLOB_KEY
+from backend.net import data_url
 from backend.settings import Settings
 from backend.tasks.plan import Plan
 from backend.tasks.video_plan import ClipPlan
 
 _TTL_S = 86_400
-_ELSEWHERE = ("data:", "blob:")
 _MOST_IN_REDIS = 512 << 20  # one value of Redis
 
 
@@ -79,7 +79,8 @@ class LocalPictures:
         Raises:
             BadRequest: it is no address.
         """
-        if ("://" in reference and not reference.lower().startswith("file:")) or reference.startswith(_ELSEWHERE):
+        remote = "://" in reference and not reference.lower().startswith("file:")
+        if remote or reference.startswith("blob:") or data_url.is_data_url(reference):
             return None
         try:
             raw = Path(local.path_of(reference))

@@ -87,7 +87,7 @@ class Pump:
         self._settings = settings
         self._ledger = ledger
         self._spec = ledger.spec()
-        self._roles = wanted_roles(read_roles(self._spec.label_config, settings.language), self._spec)
+        self._roles = read_roles(self._spec.label_config, settings.language)
         self._source = source
         self._sink = sink
         self._stop = stop
@@ -185,8 +185,9 @@ class Pump:
             return True
         try:
             predictions = item.raw.get("predictions") or []
-            task = wanted_task(item.task, predictions, self._roles, self._spec)
-            plans = [plan for plan in self._planner.plans(task, self._roles) if plan.groups()]
+            roles = wanted_roles(self._roles.of(item.task.data), self._spec)
+            task = wanted_task(item.task, predictions, roles, self._spec)
+            plans = [plan for plan in self._planner.plans(task, roles) if plan.groups()]
             if not plans:
                 self._settle(item, Done(skipped="nothing to predict"))
                 return True
@@ -371,4 +372,4 @@ class Pump:
 def _picture(storing: _Storing) -> str:
     """Where the picture of a task is, also when its job read it from Redis."""
     plan, _ = storing.result.replies[0]
-    return str(storing.result.task.data.get(plan.key, "")) if plan.picture.startswith("blob:") else plan.picture
+    return plan.address(storing.result.task.data) if plan.picture.startswith("blob:") else plan.picture

@@ -58,9 +58,9 @@ def make_source(settings: Settings, spec: Spec, client: redis.Redis, list_key: s
     assert spec.input is not None
     if spec.input.is_dir():
         roles = read_roles(spec.label_config, settings.language)
-        keys = [*(image.key for image in roles.images.values()), *(video.key for video in roles.videos.values())]
-        return FolderSource(spec.input, keys[0], spec.url_prefix, PICTURES if roles.images else VIDEOS)
-    return JsonSource(spec.input)
+        values = [*(image.value for image in roles.images.values()), *(video.value for video in roles.videos.values())]
+        return FolderSource(spec.input, values[0], spec.url_prefix, PICTURES if roles.images else VIDEOS)
+    return JsonSource(spec.input, read_roles(spec.label_config, settings.language))
 
 
 def wait_for_worker(
@@ -151,7 +151,7 @@ class Counts:
 def plan_only(settings: Settings, spec: Spec, items: Iterable[Item]) -> Counts:
     """Plan every task as a run would, and ask nobody anything."""
     planner = Planner(settings, Answers.of(settings, connect(settings)))
-    roles = wanted_roles(read_roles(spec.label_config, settings.language), spec)
+    roles = read_roles(spec.label_config, settings.language)
     counts = Counts()
     for item in items:
         counts.tasks += 1
@@ -162,8 +162,9 @@ def plan_only(settings: Settings, spec: Spec, items: Iterable[Item]) -> Counts:
             if spec.model_version and spec.model_version in item.versions:
                 counts.predicted += 1
                 continue
-            task = wanted_task(item.task, item.raw.get("predictions") or [], roles, spec)
-            plans = [plan for plan in planner.plans(task, roles) if plan.groups()]
+            mine = wanted_roles(roles.of(item.task.data), spec)
+            task = wanted_task(item.task, item.raw.get("predictions") or [], mine, spec)
+            plans = [plan for plan in planner.plans(task, mine) if plan.groups()]
         except BackendError as error:
             counts.broken += 1
             if len(counts.examples) < _EXAMPLES:

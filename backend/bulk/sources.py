@@ -15,12 +15,16 @@ import ijson
 import redis
 from pydantic import ValidationError
 
+from backend.bulk import json_min
 from backend.bulk.spec import PREDICTIONS, Spec
 from backend.errors import BackendError, BadRequest, TaskGone
 from backend.label_studio.api import LabelStudioApi, versions_of
 from backend.label_studio.protocol import LabelStudioTask
+from backend.label_studio.variables import placed
+from backend.labeling.roles import Roles
 
 _PAGE = 100
+_LISTS = ("annotations", "drafts", "predictions")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".ogv")
 
@@ -135,10 +139,14 @@ class ProjectSource(Source):
 
 
 class JsonSource(Source):
-    """A JSON list of tasks as Label Studio imports and exports them: {"data": {...}, ...}, or the data alone."""
+    """A JSON list of tasks as Label Studio imports and exports them: {"data": {...}, ...}, the data alone, JSON-MIN.
 
-    def __init__(self, path: Path) -> None:
+    `roles` are those of the config, for JSON-MIN.
+    """
+
+    def __init__(self, path: Path, roles: Roles | None = None) -> None:
         self._path = path
+        self._roles = roles
         self.folder = path.resolve().parent
         self._total: int | None = None
 
@@ -150,13 +158,18 @@ class JsonSource(Source):
     def items(self, after: int) -> Iterator[Item]:
         for place, raw in enumerate(self._raw()):
             if place > after:
-                yield _item(str(place), place, raw)
+                yield self._item(place, raw)
 
     def pick(self, keys: Iterable[str]) -> Iterator[Item]:
         wanted = set(keys)
         for place, raw in enumerate(self._raw()):
             if str(place) in wanted:
-                yield _item(str(place), place, raw)
+                yield self._item(place, raw)
+
+    def _item(self, place: int, raw: Any) -> Item:
+        if self._roles is not None and isinstance(raw, dict) and json_min.is_task(raw):
+            raw = json_min.task(raw, self._roles)
+        return _item(str(place), place, raw)
 
     def _raw(self) -> Iterator[Any]:
         try:
@@ -171,10 +184,10 @@ class JsonSource(Source):
 class FolderSource(Source):
     """All pictures, or all videos, of a folder and its subfolders, by name."""
 
-    def __init__(self, folder: Path, key: str, url_prefix: str | None, suffixes: tuple[str, ...] = PICTURES) -> None:
+    def __init__(self, folder: Path, value: str, url_prefix: str | None, suffixes: tuple[str, ...] = PICTURES) -> None:
         self._suffixes = suffixes
         self.folder = self._folder = folder.resolve()
-        self._key = key
+        self._value = value
         # what Label Studio's local storage would call them, with the folder's parent as its root
         self._prefix = f"/data/local-files/?d={quote(self._folder.name)}/" if url_prefix is None else url_prefix
         self._total: int | None = None
@@ -188,8 +201,8 @@ class FolderSource(Source):
         for place, path in enumerate(self._paths(self._folder)):
             if place > after:
                 relative = path.relative_to(self._folder).as_posix()
-                task = LabelStudioTask(data={self._key: str(path)})
-                yield Item(str(place), place, task, {"data": {self._key: self._prefix + quote(relative)}})
+                task = LabelStudioTask(data=placed(self._value, str(path)))
+                yield Item(str(place), place, task, {"data": placed(self._value, self._prefix + quote(relative))})
 
     def pick(self, keys: Iterable[str]) -> Iterator[Item]:
         wanted = set(keys)
@@ -212,6 +225,8 @@ def _item(key: str, place: int, raw: Any) -> Item:
         return Item(key, place, None, error=BadRequest("it is no JSON object: a task has data"))
     if "data" not in raw:
         raw = {"data": raw}
+    # exports may have numbers in place of what they leave out
+    raw |= {k: [one for one in raw[k] if isinstance(one, dict)] for k in _LISTS if isinstance(raw.get(k), list)}
     known = {name: raw[name] for name in ("id", "data", "annotations", "drafts") if raw.get(name) is not None}
     versions = versions_of(raw) | {str(found.get("model_version")) for found in raw.get("predictions") or []}
     try:

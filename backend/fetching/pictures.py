@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import io
 import urllib.parse
@@ -14,7 +12,8 @@ import redis
 from backend.errors import BadRequest, PictureError, PictureNotFound, PictureTooLarge
 from backend.fetching import local
 from backend.fetching.download import Downloads, Limits
-from backend.label_studio.access import PATHS, LabelStudio
+from backend.label_studio.access import LabelStudio
+from backend.net import data_url
 from backend.net.address import shorten
 from backend.settings import Settings
 
@@ -26,9 +25,9 @@ def park(reference: str, client: redis.Redis, settings: Settings) -> str:
     """Put the bytes of a data URL into Redis once, and return a short reference; other references stay as they are.
 
     Raises:
-        BadRequest, PictureError, PictureTooLarge: the data URL is not base64 of something.
+        PictureError, PictureTooLarge: the data URL cannot be read.
     """
-    if not reference.startswith("data:"):
+    if not data_url.is_data_url(reference):
         return reference
     data = _decode_data_url(reference, settings.max_picture_bytes)
     digest = hashlib.sha256(data).hexdigest()
@@ -78,7 +77,7 @@ class PictureStore:
             sink.write(self._parked(reference))
         elif scheme in ("http", "https"):
             self._downloads.fetch(reference, sink, limits)
-        elif reference.startswith(PATHS):
+        elif self._label_studio.serves(reference):
             self._downloads.fetch(self._label_studio.absolute(reference), sink, limits)
         elif scheme == "file" or reference.startswith("/"):
             local.copy(reference, self._settings.local_roots, sink, limits)
@@ -97,13 +96,10 @@ class PictureStore:
 
 
 def _decode_data_url(reference: str, limit: int) -> bytes:
-    head, _, body = reference.partition(",")
-    if not head.endswith(";base64"):
-        raise BadRequest("the picture's data: URL is not base64: send data:image/png;base64,...")
-    # 4 characters carry 3 bytes: the limit can be checked before anything is decoded
-    if len(body) * 3 // 4 > limit + 3:
-        raise PictureTooLarge(f"the picture in the request is larger than {limit:,} bytes: make it smaller")
     try:
-        return base64.b64decode(body, validate=True)
-    except binascii.Error as error:
+        data = data_url.decode(reference)
+    except ValueError as error:
         raise PictureError(f"the picture's data: URL is damaged ({error}): send it again") from None
+    if len(data) > limit:
+        raise PictureTooLarge(f"the picture in the request is larger than {limit:,} bytes: make it smaller")
+    return data

@@ -44,6 +44,7 @@ class LabelStudio:
         self._key = settings.label_studio_api_key.get_secret_value() if settings.label_studio_api_key else ""
         self._timeout_s = settings.fetch_timeout_s
         self._proxy = settings.label_studio_proxy
+        self._below = _below(self._url)
         self._access = ""
         self._access_until = 0.0
         self._lock = threading.Lock()
@@ -52,8 +53,12 @@ class LabelStudio:
         """For requests to Label Studio; not for several threads at once."""
         return direct_session(self._proxy.get_secret_value() if self._proxy is not None else None)
 
+    def serves(self, path: str) -> bool:
+        """Whether a path is one of Label Studio's, e.g. /data/upload/1/x.png, also below the sub-path that it has."""
+        return self._own(path).startswith(PATHS)
+
     def absolute(self, path: str) -> str:
-        """The URL of a path that Label Studio gave, e.g. /data/upload/1/x.png.
+        """The URL of a path that Label Studio gave; below a sub-path it may name that or leave it out.
 
         Raises:
             PictureForbidden: LABEL_STUDIO_URL is not set.
@@ -63,7 +68,12 @@ class LabelStudio:
                 "the picture is a Label Studio upload, and Pallas does not know where Label Studio is: "
                 "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
             )
-        return self._url + path
+        return self._url + self._own(path)
+
+    def _own(self, path: str) -> str:
+        """A path without the sub-path."""
+        own = path.removeprefix(self._below)
+        return own if own.startswith(PATHS) else path
 
     def headers_for(self, url: str) -> dict[str, str]:
         """The Authorization header for a URL of Label Studio's own origin below PATHS; nothing for any other.
@@ -115,3 +125,11 @@ class LabelStudio:
                 "Account & Settings, and set LABEL_STUDIO_API_KEY"
             )
         return str(answer.json()["access"])
+
+
+def _below(url: str | None) -> str:
+    """The path below which Label Studio lies, without a slash at its end."""
+    try:
+        return (parse(url)[0].path or "").rstrip("/") if url else ""
+    except ValueError:
+        return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import math
 import threading
@@ -15,6 +14,7 @@ from PIL import Image, ImageDraw
 from backend.errors import PromptError
 from backend.label_studio import rle
 from backend.label_studio.protocol import RegionValue
+from backend.net import data_url
 
 POINTS = ("keypoint",)
 BOXES = ("rectangle", "ellipse")
@@ -42,8 +42,13 @@ def kind_of(type_name: str) -> str | None:
     return kind if kind in KINDS else None
 
 
-def hull(kind: str, value: RegionValue) -> Box:
+def hull(kind: str, value: RegionValue, aspect: float = 1.0) -> Box:
     """The upright box around a rectangle or an ellipse, turned or not, cut at the picture's edge; percentages.
+
+    Args:
+        kind: rectangle or ellipse.
+        value: of the region; it is turned as the picture's pixels lie, not its percentages.
+        aspect: the picture's width / height; of no account where nothing is turned.
 
     Raises:
         PromptError: a number is missing, or the box is empty or outside the picture.
@@ -53,10 +58,10 @@ def hull(kind: str, value: RegionValue) -> Box:
         rx, ry = _number(value.radiusX, "radiusX"), _number(value.radiusY, "radiusY")
         if rx <= 0 or ry <= 0:
             raise PromptError("the ellipse is empty: draw one that covers the thing")
-        # a turned ellipse turns about its centre; percentages of width and height are other lengths, near enough
+        # a turned ellipse turns about its centre
         angle = math.radians(value.rotation)
-        dx = math.hypot(rx * math.cos(angle), ry * math.sin(angle))
-        dy = math.hypot(rx * math.sin(angle), ry * math.cos(angle))
+        dx = math.hypot(rx * aspect * math.cos(angle), ry * math.sin(angle)) / aspect
+        dy = math.hypot(rx * aspect * math.sin(angle), ry * math.cos(angle))
         xs, ys = [centre_x - dx, centre_x + dx], [centre_y - dy, centre_y + dy]
     else:
         x, y = _number(value.x, "x"), _number(value.y, "y")
@@ -68,8 +73,9 @@ def hull(kind: str, value: RegionValue) -> Box:
         # a rectangle turns about its top left corner
         angle = math.radians(value.rotation)
         cos, sin = math.cos(angle), math.sin(angle)
-        xs = [x + dx * cos - dy * sin for dx, dy in ((0, 0), (width, 0), (0, height), (width, height))]
-        ys = [y + dx * sin + dy * cos for dx, dy in ((0, 0), (width, 0), (0, height), (width, height))]
+        corners = ((0, 0), (width, 0), (0, height), (width, height))
+        xs = [x + dx * cos - dy * sin / aspect for dx, dy in corners]
+        ys = [y + dx * sin * aspect + dy * cos for dx, dy in corners]
     x1, y1, x2, y2 = max(min(xs), 0.0), max(min(ys), 0.0), min(max(xs), 100.0), min(max(ys), 100.0)
     if x1 >= x2 or y1 >= y2:
         raise PromptError("the box lies outside the picture: draw it on the picture")
@@ -111,7 +117,7 @@ def _brush(encoded: Any, width: int, height: int) -> np.ndarray:
 
 
 def _bitmask(url: str, width: int, height: int) -> np.ndarray:
-    image = Image.open(BytesIO(base64.b64decode(url.partition(",")[2], validate=True)), formats=["PNG"])
+    image = Image.open(BytesIO(data_url.decode(url)), formats=["PNG"])
     if image.size != (width, height):
         raise ValueError("the bitmask is of another picture")
     if "A" in image.getbands():

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from backend.errors import BadRequest
 
 Model = TypeVar("Model", bound=BaseModel)
+Pixels = Annotated[int, BeforeValidator(lambda value: 0 if value is None else value)]
 Percent = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -44,8 +45,18 @@ class ResultItem(_Lenient):
     value: RegionValue = RegionValue()
     is_positive: bool | None = None
     origin: str = ""
-    original_width: int = 0
-    original_height: int = 0
+    original_width: Pixels = 0
+    original_height: Pixels = 0
+
+    @property
+    def sized(self) -> bool:
+        """Whether it says how large its picture is; what other tools make often does not."""
+        return self.original_width > 0 and self.original_height > 0
+
+    @property
+    def aspect(self) -> float:
+        """Width / height of its picture; 1 where it does not say."""
+        return self.original_width / self.original_height if self.sized else 1.0
 
     def labels(self) -> list[str]:
         """The labels under the item's own type, or under `labels` (a <Labels> tag); not those of leftovers."""
@@ -71,6 +82,7 @@ class Annotation(_Lenient):
     id: int | None = None
     result: list[dict[str, Any]] = []
     was_cancelled: bool = False
+    created_at: str = ""
     updated_at: str = ""
 
     @model_validator(mode="before")
@@ -80,11 +92,19 @@ class Annotation(_Lenient):
         return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
+def _objects(value: Any) -> Any:
+    # exports may have the numbers of annotations and drafts in place of these
+    return [one for one in value if not isinstance(one, int)] if isinstance(value, list) else value
+
+
+Works = Annotated[list[Annotation], BeforeValidator(_objects)]
+
+
 class LabelStudioTask(_Lenient):
     id: int | None = None
     data: dict[str, Any]
-    annotations: list[Annotation] = []
-    drafts: list[Annotation] = []
+    annotations: Works = []
+    drafts: Works = []
 
 
 class PredictRequest(_Lenient):

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from backend.label_studio.variables import value_of
+
 DEFAULT_RATE = 24.0
 
 _SLACK = 1e-3  # of a frame: times are rounded on their way
@@ -52,7 +54,7 @@ def rate_of(attributes: Mapping[str, str], data: Mapping[str, Any]) -> float:
     Numbers below 1 are seconds per frame.
     """
     raw = next((value for name, value in attributes.items() if name.lower() == "framerate"), "")
-    value: Any = data.get(raw[1:], "") if raw.startswith("$") else raw
+    value: Any = value_of(raw, data)
     try:
         rate = float(value)
     except (TypeError, ValueError):

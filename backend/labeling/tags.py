@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from xml.etree import ElementTree
 
-from backend.errors import ConfigError
-
-_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
-_MOST_CHARACTERS = 2_000_000
+from backend.labeling.template import Element
+from backend.labeling.visibility import Condition
 
 
 @dataclass(frozen=True)
 class Child:
-    """A <Label> or <Choice>: value as results carry it (its alias, if it has one), all its names, and its wishes."""
+    """A <Label> or <Choice>.
 
+    Attributes:
+        label: as results carry it: its alias, if it has one, else its value, blanks and all.
+        value: the same in every control, whatever aliases they give it.
+        names: all words that mean it, for the model.
+        wishes: the words of `pallas`.
+    """
+
+    label: str
     value: str
     names: tuple[str, ...]
     wishes: frozenset[str] = frozenset()
@@ -24,15 +28,16 @@ class Child:
 
 @dataclass(frozen=True)
 class Tag:
-    """A control of a labelling config.
+    """A control or an object (<Image> …) of a labelling config.
 
     Attributes:
         kind: the tag's own name, e.g. BrushLabels.
-        name, to_name: its attributes; to_name is the first where several are given.
-        attributes: all attributes as they are written.
+        name, to_name: its attributes; to_name is the first where several are given, and empty of an object.
+        attributes: all attributes, names in lower case.
         children: its labels or choices; of nested choices the leaves.
-        paths: for nested choices, the path of each child from the root, its own value last.
+        paths: for nested choices, the path of each child from the root, its own label last.
         language: of texts, where the tag does not say, en or zh.
+        conditions: that must hold for Label Studio to show it.
     """
 
     kind: str
@@ -42,10 +47,15 @@ class Tag:
     children: tuple[Child, ...] = ()
     paths: tuple[tuple[str, ...], ...] = ()
     language: str = "en"
+    conditions: tuple[Condition, ...] = ()
+
+    def is_set(self, attribute: str) -> bool:
+        """Whether an attribute (in lower case) says true."""
+        return self.attributes.get(attribute, "").lower() == "true"
 
     @property
     def per_region(self) -> bool:
-        return self.attributes.get("perRegion", "").lower() == "true"
+        return self.is_set("perregion")
 
     @property
     def wishes(self) -> frozenset[str]:
@@ -53,67 +63,56 @@ class Tag:
         return _words(self.attributes.get("pallas", ""))
 
 
-def read_tags(label_config: str, language: str = "en") -> tuple[list[Tag], list[Tag]]:
-    """The controls of a labelling config, and its objects (<Image> …; their to_name is empty).
-
-    Raises:
-        ConfigError: broken XML, or one that Label Studio's own reader refuses.
-    """
-    # loaded late: the schema tools behind it take most of the front's start-up
-    from label_studio_sdk.label_interface.interface import LabelInterface
-
-    if len(label_config) > _MOST_CHARACTERS:
-        raise ConfigError(f"the labelling config has more than {_MOST_CHARACTERS:,} characters: shorten it")
-    if "<!DOCTYPE" in label_config or "<!ENTITY" in label_config:
-        raise ConfigError(
-            "the labelling config declares a document type or entities, which is not allowed: remove them"
-        )
-    # Label Studio takes one with a declaration; the SDK's reader, which has text and not bytes, does not
-    label_config = _DECLARATION.sub("", label_config)
-    try:
-        interface = LabelInterface(label_config)
-        controls, objects = list(interface.controls), list(interface.objects)
-        # the interface flattens nested choices and drops attributes of their parents
-        elements = {e.get("name"): e for e in ElementTree.fromstring(label_config).iter() if e.get("name")}
-    except Exception as error:  # the parser's own types are internal to the SDK
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(
-            f"the labelling config cannot be read ({reason}): correct it in the project's settings"
-        ) from None
-    found = []
-    for control in controls:
-        if not control.to_name:
-            continue
-        leaves = list(_leaves(elements[control.name]))
-        found.append(
-            Tag(
-                control.tag,
-                control.name,
-                control.to_name[0],
-                dict(control.attr),
-                tuple(child for child, _ in leaves),
-                tuple(path for _, path in leaves),
-                language,
+def read_tags(root: Element, language: str = "en") -> tuple[list[Tag], list[Tag]]:
+    """The controls of a config's tree, and its objects (<Image> …; their to_name is empty)."""
+    controls, objects = [], []
+    for element, conditions in _with_conditions(root, ()):
+        attributes = dict(element.attrib)
+        name, to_name = attributes.get("name", ""), attributes.get("toname", "")
+        if name and to_name:
+            leaves = list(_leaves(element, nested=_nests(element)))
+            controls.append(
+                Tag(
+                    *(element.tag, name, to_name.split(",")[0], attributes),
+                    *(tuple(child for child, _ in leaves), tuple(path for _, path in leaves), language, conditions),
+                )
             )
-        )
-    return found, [Tag(o.tag, o.name, "", dict(o.attr)) for o in objects]
+        elif name and (attributes.get("value") or attributes.get("valuelist")):
+            objects.append(Tag(element.tag, name, "", attributes))
+    return controls, objects
 
 
-def _leaves(element: ElementTree.Element, path: tuple[str, ...] = ()) -> Iterator[tuple[Child, tuple[str, ...]]]:
+def _with_conditions(
+    element: Element, around: tuple[Condition, ...]
+) -> Iterator[tuple[Element, tuple[Condition, ...]]]:
+    own = Condition.of(element.attrib)
+    conditions = around if own is None else (*around, own)
+    yield element, conditions
     for child in element:
+        yield from _with_conditions(child, conditions)
+
+
+def _nests(element: Element) -> bool:
+    """Whether Label Studio offers choices within choices: in <Choices> only where it is told to."""
+    return element.tag != "Choices" or element.attrib.get("allownested", "").lower() == "true"
+
+
+def _leaves(element: Element, nested: bool, path: tuple[str, ...] = ()) -> Iterator[tuple[Child, tuple[str, ...]]]:
+    """In document order; labels may be grouped in <View>s and stand beside <Header>s."""
+    for child in element:
+        value = child.get("value", "")
+        label = child.get("alias") or value
         if child.tag not in ("Label", "Choice"):
-            continue
-        value = (child.get("alias") or child.get("value") or "").strip()
-        if not value:
-            continue
-        here = (*path, value)
-        if any(inner.tag == "Choice" for inner in child):
-            yield from _leaves(child, here)
-        else:
-            synonyms = child.get("predicted_values", "").split(",")
-            names = [name.strip() for name in (child.get("value", ""), value, *synonyms)]
-            unique = tuple(dict.fromkeys(name for name in names if name))
-            yield Child(value, unique, _words(child.get("pallas", ""))), here
+            yield from _leaves(child, nested, path)
+        elif label.strip():
+            here = (*path, label)
+            inner = [one for one in child.iter("Choice") if one is not child] if nested else []
+            if inner:
+                yield from _leaves(child, nested, here)
+            else:
+                names = (value.strip(), label.strip(), *map(str.strip, child.get("predicted_values", "").split(",")))
+                unique = tuple(dict.fromkeys(name for name in names if name))
+                yield Child(label, value or label, unique, _words(child.get("pallas", ""))), here
 
 
 def _words(text: str) -> frozenset[str]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend.job import ClipAsk, LabelSet, TextAsk
+from backend.label_studio.protocol import ResultItem
+from backend.label_studio.variables import value_of
 from backend.label_studio.video_clock import rate_of
 from backend.labeling.controls import Control
 from backend.labeling.controls.base import CLASS
@@ -34,7 +36,7 @@ class VideoRoles:
 
     Attributes:
         name: of the tag.
-        key: of its video in a task's data.
+        value: where its video is in a task's data, e.g. `$video`.
         attributes: of the tag, for its frame rate.
         rectangle: name of the <VideoRectangle>, or None.
         labels: of the <Labels> beside it.
@@ -42,10 +44,11 @@ class VideoRoles:
         words: what receives classes and texts of a region.
         whole: what receives words about the whole video.
         language: of captions, where no control says.
+        known: the labels of every control of the video by its name.
     """
 
     name: str
-    key: str
+    value: str
     attributes: Mapping[str, str] = field(default_factory=dict)
     rectangle: str | None = None
     labels: Labels = field(default_factory=Labels)
@@ -53,6 +56,7 @@ class VideoRoles:
     words: tuple[Control, ...] = ()
     whole: tuple[Control, ...] = ()
     language: str = "en"
+    known: Mapping[str, Labels] = field(default_factory=dict)
 
     @classmethod
     def of(cls, video: Tag, tags: Sequence[Tag]) -> VideoRoles:
@@ -64,7 +68,7 @@ class VideoRoles:
         words = [kind.create(tag) for kind in _WORDS for tag in mine if kind.matches(tag)]
         return cls(
             name=video.name,
-            key=video.attributes["value"].removeprefix("$"),
+            value=video.attributes["value"],
             attributes=video.attributes,
             rectangle=rectangle.name if rectangle is not None else None,
             labels=labels,
@@ -72,7 +76,24 @@ class VideoRoles:
             words=tuple(control for control in words if control.per_region),
             whole=tuple(control for control in words if not control.per_region),
             language=next((tag.language for tag in mine), "en"),
+            known={tag.name: Labels.of(tag) for tag in tags},
         )
+
+    @property
+    def key(self) -> str:
+        """Of its video in a task's data, as messages call it."""
+        return self.value.removeprefix("$")
+
+    def address(self, data: Mapping[str, Any]) -> str | None:
+        """Of a task's video; None where the task has none."""
+        found = value_of(self.value, data)
+        return found if isinstance(found, str) and found.strip() else None
+
+    def chosen(self, item: ResultItem) -> tuple[str, ...]:
+        """The labels of an item by their values, which are the same in every control."""
+        # a <VideoRectangle> has its labels from the <Labels> beside it
+        own = self.known.get(item.from_name) or self.labels
+        return own.values_of(item.labels())
 
     @property
     def useful(self) -> bool:

@@ -42,4 +42,6 @@ class Service:
         context = asked.params.context
         if context is None:
             return self._batches.predict(asked, roles, request_id)
+        if len(asked.tasks) == 1:
+            roles = roles.of(asked.tasks[0].data)
         return self._clicks.predict(asked, context, roles, request_id)

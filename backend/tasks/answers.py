@@ -28,7 +28,7 @@ class Remembered(BaseModel):
         image: name of the <Image> or <Video>.
         mask: COCO RLE of our mask; None where a person's own geometry was described.
         prompt: the clicks and the box that made it, for corrections; Label Studio does not keep them.
-        labels: by control name, the label or choice that we set (of a taxonomy its path, joined by " / ").
+        labels: by control name, the labels or choices that we set, joined by ", " (the parts of a path by " / ").
         texts: by control name, the text that we set.
         sequence: keyframes of our tracked region; empty where it is none.
         frames: of the video, by Label Studio's count.
@@ -74,10 +74,8 @@ def words_of(items: Iterable[dict[str, Any]]) -> tuple[dict[str, str], dict[str,
             continue
         if kind == "textarea":
             texts[name] = "\n".join(str(part) for part in value)
-        elif kind == "taxonomy":
-            labels[name] = " / ".join(map(str, value[0])) if isinstance(value[0], list) else str(value[0])
         else:
-            labels[name] = str(value[0])
+            labels[name] = ", ".join(" / ".join(map(str, v)) if isinstance(v, list) else str(v) for v in value)
     return labels, texts
 
 

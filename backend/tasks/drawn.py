@@ -13,10 +13,11 @@ from backend.errors import PromptError
 from backend.job import PointPrompt, RegionPrompt
 from backend.label_studio.geometry import BOXES, KINDS, MASKS, kind_of
 from backend.label_studio.protocol import Annotation, LabelStudioTask, ResultItem, items_of
+from backend.labeling.controls import shown
 from backend.labeling.roles import ImageRoles
 from backend.labeling.video_roles import VideoRoles
 from backend.tasks.answers import Memory, Remembered, words_of
-from backend.tasks.wanted import WantedRegion, drawn_region, is_leftover, label_of, prompted_region, rle_of
+from backend.tasks.wanted import WantedRegion, drawn_region, is_leftover, prompted_region, rle_of
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +26,21 @@ _AFFORDABLE = 20
 
 
 def newest(task: LabelStudioTask) -> list[dict[str, Any]]:
-    """The result of the newest draft, else of the newest annotation that was not skipped; empty where is none."""
-    annotation = _newest(task)
-    return annotation.result if annotation is not None else []
+    """The result of the newest of all drafts and annotations that were not skipped; empty where is none."""
+    work = _newest(task)
+    return work.result if work is not None else []
 
 
 def _newest(task: LabelStudioTask) -> Annotation | None:
-    candidates: Sequence[Annotation] = task.drafts or [one for one in task.annotations if not one.was_cancelled]
-    return max(candidates, key=lambda one: one.updated_at) if candidates else None
+    # drafts first: of equals, and where nothing says when, they are what somebody works on
+    works = [*task.drafts, *(work for work in task.annotations if not work.was_cancelled)]
+    return max(works, key=_saved_at, default=None)
 
 
-def _saved_at(task: LabelStudioTask) -> float:
+def _saved_at(work: Annotation | None) -> float:
     """Seconds since the epoch; 0 where nothing is saved or the time cannot be read."""
-    annotation = _newest(task)
     try:
-        return datetime.fromisoformat(annotation.updated_at).timestamp() if annotation is not None else 0.0
+        return datetime.fromisoformat(work.updated_at or work.created_at).timestamp() if work is not None else 0.0
     except ValueError:
         return 0.0
 
@@ -70,27 +71,29 @@ def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels:
     masks, and boxes where boxes are what the project is about, keep their shape and get the words that they lack.
     """
     outputs = {control.name for control in image.geometry}
-    words = {control.name for control in image.words}
     wanted = []
-    points: dict[str | None, list[ResultItem]] = {}
+    points: dict[tuple[str, ...], list[ResultItem]] = {}
     for items in _affordable(regions_of(result, image.name), most_pixels):
         shape = items[0]
         kind = kind_of(shape.type)
         try:
             if kind in MASKS or shape.from_name in outputs:
-                if not words <= {item.from_name for item in items}:
-                    wanted.append(drawn_region(items, most_pixels))
+                # what Label Studio does not show for this region's label is not missing
+                said = [item.model_dump() for item in items] if any(c.conditions for c in image.words) else []
+                if not {control.name for control in shown(image.words, said)} <= {item.from_name for item in items}:
+                    wanted.append(drawn_region(image.chosen, items, most_pixels))
             elif kind in BOXES:
-                wanted.append(prompted_region([], shape))
+                wanted.append(prompted_region(image.chosen, [], shape))
             else:
-                points.setdefault(label_of(shape), []).append(shape)
+                points.setdefault(image.chosen(shape), []).append(shape)
         except PromptError as error:
             # one region that cannot be read must not cost the others
             log.info("region %s is left out: %s", ascii(shape.id), error)
     for group in points.values():
         together = any(point.is_positive is False for point in group)
         parts = [group] if together else [[point] for point in group]
-        wanted += [prompted_region(part) for part in parts if any(point.is_positive is not False for point in part)]
+        real = [part for part in parts if any(point.is_positive is not False for point in part)]
+        wanted += [prompted_region(image.chosen, part) for part in real]
     return wanted
 
 
@@ -112,7 +115,12 @@ def has_whole(result: Sequence[dict[str, Any]], image: ImageRoles | VideoRoles) 
 
 
 def correction(
-    negatives: Sequence[ResultItem], task: LabelStudioTask, project: str, image: str, memory: Memory, most_pixels: int
+    negatives: Sequence[ResultItem],
+    task: LabelStudioTask,
+    project: str,
+    image: ImageRoles,
+    memory: Memory,
+    most_pixels: int,
 ) -> WantedRegion:
     """A lone "not this" click is meant for the region that it falls on: take what is under it out of that region.
 
@@ -122,23 +130,23 @@ def correction(
     Raises:
         PromptError: there is no region under the click.
     """
-    clicks = tuple(point for region in [prompted_region(negatives)] for point in region.prompt.points)
+    clicks = tuple(point for region in [prompted_region(image.chosen, negatives)] for point in region.prompt.points)
     regions: dict[str, RegionPrompt] = {}
-    saved, saved_at = newest(task), _saved_at(task)
+    saved, saved_at = newest(task), _saved_at(_newest(task))
     drawn = {str(item.get("id")) for item in saved}
     for region in memory.of_task(project, task.id):
         # a region that is older than the draft and not in it was rejected or deleted
-        if region.image == image and region.mask is not None and (region.id in drawn or region.at > saved_at):
-            label = next(iter(region.labels.values()), None)
+        if region.image == image.name and region.mask is not None and (region.id in drawn or region.at > saved_at):
             before = region.prompt or RegionPrompt()
-            regions[region.id] = before.model_copy(update={"mask": region.mask, "label": before.label or label})
-    for items in _affordable(regions_of(saved, image), most_pixels):
+            labels = before.labels or _labels(region, image)
+            regions[region.id] = before.model_copy(update={"mask": region.mask, "labels": labels})
+    for items in _affordable(regions_of(saved, image.name), most_pixels):
         shape = items[0]
         # the answer that we remember is as new as the draft or newer
         if shape.id is None or shape.id in regions or kind_of(shape.type) not in MASKS:
             continue
         try:
-            regions[shape.id] = RegionPrompt(mask=rle_of(shape, most_pixels), label=label_of(shape))
+            regions[shape.id] = RegionPrompt(mask=rle_of(shape, most_pixels), labels=image.chosen(shape))
         except PromptError:
             continue
     from model.values.mask import rle_area
@@ -148,8 +156,15 @@ def correction(
         raise PromptError('a "not this" click alone: click on a thing first, or on a region that is to be corrected')
     prompt, name = min(under, key=lambda found: rle_area(found[0].mask or {}))
     ours = memory.get([name]).get(name)
-    words = tuple(_changed(ours, items[1:])) if (items := _region(saved, image, name)) and ours is not None else ()
+    words = tuple(_changed(ours, items[1:])) if (items := _region(saved, image.name, name)) and ours is not None else ()
     return WantedRegion(prompt.model_copy(update={"points": (*prompt.points, *clicks)}), words=words, id=name)
+
+
+def _labels(region: Remembered, image: ImageRoles) -> tuple[str, ...]:
+    """The value of the label that we gave a region."""
+    for name, label in region.labels.items():
+        return image.labels[name].values_of([label]) if name in image.labels else (label,)
+    return ()
 
 
 def _region(result: Sequence[dict[str, Any]], image: str, name: str) -> list[ResultItem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,10 +28,9 @@ class Plan(ABC):
     wanted: tuple[WantedRegion, ...] = ()
     regions: Group | None = None
 
-    @property
     @abstractmethod
-    def key(self) -> str:
-        """Of the picture or video in the task's data."""
+    def address(self, data: Mapping[str, Any]) -> str:
+        """Of the picture or video, as the task's data has it."""
 
     @abstractmethod
     def moved(self, picture: str) -> Plan:
@@ -59,9 +59,8 @@ class PicturePlan(Plan):
     regions: Group | None = None
     whole: Group | None = None
 
-    @property
-    def key(self) -> str:
-        return self.image.key
+    def address(self, data: Mapping[str, Any]) -> str:
+        return self.image.picture(data) or ""
 
     def moved(self, picture: str) -> PicturePlan:
         return replace(self, picture=picture)

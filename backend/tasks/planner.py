@@ -93,26 +93,27 @@ class Planner:
         # where boxes are the answer too, accepted ones of the same label come along
         ours = self._memory.get([item.id for item in here if item.id])
         here = [item for item in here if item.id not in ours]
-        wanted, negatives = wanted_regions(here, self._max_picture_pixels)
+        wanted, negatives = wanted_regions(here, image, self._max_picture_pixels)
         if negatives:
-            wanted = [drawn.correction(negatives, task, project, image.name, self._memory, self._max_picture_pixels)]
+            wanted = [drawn.correction(negatives, task, project, image, self._memory, self._max_picture_pixels)]
         if not wanted:
             return None
         if len(wanted) > self._max_prompts:
             raise PromptError(f"{len(wanted)} regions in one request, the limit is {self._max_prompts}: accept some")
         whole = bool(image.whole) and not drawn.has_whole(drawn.newest(task), image)
-        return _plan(image, _picture(task, image.key), wanted, whole=whole)
+        return _plan(image, _picture(task, image), wanted, whole=whole)
 
     def plans(self, task: LabelStudioTask, roles: Roles) -> list[Plan]:
         """What a task lacks, by its newest draft or annotation; a plan without groups has nothing to do.
 
         More regions than one job may have become several jobs.
         """
+        roles = roles.of(task.data)
         result = drawn.newest(task)
         plans: list[Plan] = []
         for image in roles.images.values():
-            picture = task.data.get(image.key)
-            if not isinstance(picture, str) or not picture.strip():
+            picture = image.picture(task.data)
+            if picture is None:
                 continue
             wanted = drawn.unfinished(result, image, self._max_picture_pixels) if image.geometry else []
             propose = image.propose and bool(image.geometry) and not drawn.regions_of(result, image.name)
@@ -130,13 +131,13 @@ class Planner:
         """The task with what was just marked in one of its videos; None where nothing of that is to be tracked."""
         video = roles.videos[context.result[-1].to_name]
         items = [item.model_dump(exclude_unset=True) for item in context.result]
-        task = task.model_copy(update={"drafts": [Annotation(result=items)]})
+        task = task.model_copy(update={"annotations": [], "drafts": [Annotation(result=items)]})
         mine = [plan for plan in self.plans(task, roles) if isinstance(plan, ClipPlan) and plan.video == video]
         return task if any(plan.ask.objects for plan in mine) else None
 
     def _clip_plan(self, task: LabelStudioTask, video: VideoRoles, result: Sequence[dict[str, Any]]) -> ClipPlan | None:
-        address = task.data.get(video.key)
-        if not isinstance(address, str) or not address.strip():
+        address = video.address(task.data)
+        if address is None:
             return None
         rate = video.rate(task.data)
         ours = self._memory.get([str(item["id"]) for item in result if item.get("id")])
@@ -162,15 +163,15 @@ class Planner:
 def _plan(
     image: ImageRoles, picture: str, wanted: Sequence[WantedRegion], propose: bool = False, whole: bool = False
 ) -> PicturePlan:
-    ask = image.ask([region.prompt.label for region in wanted], propose) if wanted or propose else None
+    ask = image.ask([region.prompt.labels for region in wanted], propose) if wanted or propose else None
     return PicturePlan(image, picture, tuple(wanted), ask, image.ask_whole() if whole else None)
 
 
-def _picture(task: LabelStudioTask, key: str) -> str:
-    value = task.data.get(key)
-    if not isinstance(value, str) or not value.strip():
+def _picture(task: LabelStudioTask, image: ImageRoles) -> str:
+    value = image.picture(task.data)
+    if value is None:
         raise BadRequest(
-            f"tasks.0.data.{key}: the labelling config reads the picture from there, and the task has "
+            f"tasks.0.data.{image.key}: the labelling config reads the picture from there, and the task has "
             f"{', '.join(sorted(task.data)) or 'no data'}"
         )
     return _address(task, value)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from backend.errors import ConfigError
 from backend.label_studio.geometry import BOXES, MASKS, POINTS, Box, hull, kind_of
 from backend.label_studio.protocol import ResultItem
-from backend.labeling.roles import Roles
-from backend.tasks.wanted import WantedRegion, drawn_region, is_leftover, prompted_region
+from backend.labeling.roles import ImageRoles, Roles
+from backend.tasks.wanted import Chosen, WantedRegion, drawn_region, is_leftover, prompted_region
 
 
 def check_names(context: Sequence[ResultItem], roles: Roles) -> None:
@@ -25,8 +25,10 @@ def check_names(context: Sequence[ResultItem], roles: Roles) -> None:
             )
 
 
-def wanted_regions(context: Sequence[ResultItem], most_pixels: int) -> tuple[list[WantedRegion], list[ResultItem]]:
-    """Turn the prompts for one picture into the regions that are wanted.
+def wanted_regions(
+    context: Sequence[ResultItem], image: ImageRoles, most_pixels: int
+) -> tuple[list[WantedRegion], list[ResultItem]]:
+    """Turn the prompts for one picture into wanted.
 
     All points make one region (Label Studio sends the undecided clicks of one label together). Each box or ellipse
     makes a region of its own; with boxes there, a point belongs to the smallest box that it lies in, and points
@@ -35,6 +37,7 @@ def wanted_regions(context: Sequence[ResultItem], most_pixels: int) -> tuple[lis
 
     Args:
         context: the regions of the request's context, oldest first.
+        image: the roles of their picture.
         most_pixels: of a mask drawn by hand.
 
     Returns:
@@ -51,20 +54,20 @@ def wanted_regions(context: Sequence[ResultItem], most_pixels: int) -> tuple[lis
     # ordinary keypoints lie in the context without is_positive and mean nothing, unless there is nothing else
     if any(p.is_positive is not None for p in points):
         points = [p for p in points if p.is_positive is not None]
-    wanted = _boxes_and_points(points, boxes) if boxes else []
+    wanted = _boxes_and_points(image.chosen, points, boxes) if boxes else []
     if masks and not boxes and not points:
-        wanted.append(drawn_region(masks[-1:], most_pixels))
+        wanted.append(drawn_region(image.chosen, masks[-1:], most_pixels))
     if points and not boxes:
         if all(p.is_positive is False for p in points):
             return wanted, points
-        wanted.append(prompted_region(points))
+        wanted.append(prompted_region(image.chosen, points))
     return wanted, []
 
 
-def _boxes_and_points(points: Sequence[ResultItem], boxes: Sequence[ResultItem]) -> list[WantedRegion]:
+def _boxes_and_points(chosen: Chosen, points: Sequence[ResultItem], boxes: Sequence[ResultItem]) -> list[WantedRegion]:
     members: list[list[ResultItem]] = [[] for _ in boxes]
     loose: list[ResultItem] = []
-    corners = [hull(kind_of(box.type) or "", box.value) for box in boxes]
+    corners = [hull(kind_of(box.type) or "", box.value, box.aspect) for box in boxes]
     for point in points:
         inside = [i for i, corner in enumerate(corners) if _contains(corner, point)]
         if inside:
@@ -73,9 +76,9 @@ def _boxes_and_points(points: Sequence[ResultItem], boxes: Sequence[ResultItem])
             members[0].append(point)  # a negative point just outside the only box still speaks about it
         else:
             loose.append(point)
-    wanted = [prompted_region(own, box) for box, own in zip(boxes, members, strict=True)]
+    wanted = [prompted_region(chosen, own, box) for box, own in zip(boxes, members, strict=True)]
     if any(p.is_positive is not False for p in loose):
-        wanted.append(prompted_region(loose))
+        wanted.append(prompted_region(chosen, loose))
     return wanted
 
 

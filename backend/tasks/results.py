@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from backend.job import Group, JobReply, RegionReply
 from backend.label_studio.protocol import Prediction
-from backend.labeling.controls import RegionContext, ShapingOptions
+from backend.labeling.controls import RegionContext, RegionLabels, ShapingOptions, shown
 from backend.labeling.roles import ImageRoles
 from backend.tasks.answers import Remembered
 from backend.tasks.wanted import WantedRegion, new_id
@@ -39,20 +40,24 @@ class Shaper:
         shown.
         """
         for asked, region in zip(wanted, found, strict=True):
-            context = RegionContext(asked.id, reply, group, region, asked.prompt.label, self.options)
+            context = RegionContext(asked.id, reply, group, region, asked.prompt.labels, self.options)
             if asked.own:
-                items = [item | {"id": asked.id} for item in asked.own]
+                size = {"original_width": reply.width, "original_height": reply.height, "image_rotation": 0}
+                # what other tools made may not say how large its picture is
+                own_size = [{} if item.get("original_width") else size for item in asked.own]
+                items = [item | more | {"id": asked.id} for item, more in zip(asked.own, own_size, strict=True)]
             else:
-                geometry = image.geometry_for(asked.prompt.label)
-                if group.propose and geometry.labels and context.choose(geometry.labels) is None:
+                geometry = image.geometry_for(asked.prompt.labels)
+                if group.propose and geometry.labels and not context.choose(geometry.labels):
                     continue  # nobody asked for this one: the config's labels say what is wanted
                 item = geometry.item(context)
                 items = [item, *(word | {"id": asked.id} for word in asked.words)] if item is not None else []
             if not items:
                 continue
             there = {item["from_name"] for item in items}
-            words = [control.item(context) for control in image.words if control.name not in there]
-            items += [word for word in words if word is not None]
+            missing = [control for control in image.words if control.name not in there]
+            words = [control.item(context) for control in shown(missing, items, context)]
+            items = RegionLabels.with_geometry([*items, *(word for word in words if word is not None)])
             self._items += items
             self._scores.append(region.iou)
             mask = None if asked.own else region.mask
@@ -60,8 +65,9 @@ class Shaper:
 
     def whole(self, reply: JobReply, image: ImageRoles, group: Group, found: RegionReply) -> None:
         """The items about the whole picture, each with an id of its own."""
-        for control in image.whole:
-            item = control.item(RegionContext(new_id(), reply, group, found, None, self.options))
+        context = RegionContext("", reply, group, found, (), self.options)
+        for control in shown(image.whole, (), context):
+            item = control.item(replace(context, id=new_id()))
             if item is not None:
                 self._items.append(item)
                 self._scores.append(float(item["score"]))

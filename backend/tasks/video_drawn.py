@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from backend.errors import PromptError
-from backend.job import ClipMark, ClipObject
+from backend.job import ClipMark, ClipObject, Drawing
 from backend.label_studio.geometry import hull
 from backend.label_studio.protocol import RegionValue, ResultItem, items_of
 from backend.label_studio.video_clock import time_of
@@ -20,6 +20,8 @@ from backend.labeling.video_roles import VideoRoles
 log = logging.getLogger(__name__)
 
 RECTANGLE = "videorectangle"
+
+_TURNED = {"x", "y", "width", "height", "rotation"}
 
 MOST_MARKS = 32
 """Keyframes of one region that are used, evenly spread from the first to the last."""
@@ -50,14 +52,14 @@ def boxes(result: Sequence[dict[str, Any]], video: VideoRoles, rate: float, ours
         if item.id in ours or item.origin.startswith("prediction"):
             continue
         try:
-            found.append(Drawn(item.id, _object(item, rate)))
+            found.append(Drawn(item.id, _object(item, video, rate)))
         except PromptError as error:
             # one region that cannot be read must not cost the others
             log.info("region %s is left out: %s", ascii(item.id), error)
     return found
 
 
-def _object(item: ResultItem, rate: float) -> ClipObject:
+def _object(item: ResultItem, video: VideoRoles, rate: float) -> ClipObject:
     more = item.value.model_extra or {}
     sequence = more.get("sequence")
     if not isinstance(sequence, list) or not sequence:
@@ -70,15 +72,18 @@ def _object(item: ResultItem, rate: float) -> ClipObject:
         if not isinstance(frame, int | float) or not math.isfinite(frame):
             raise PromptError(f"a keyframe has the number {frame!r}: draw the region again")
         try:
-            box = hull("rectangle", RegionValue.model_validate(keyframe))
+            value = RegionValue.model_validate(keyframe)
+            box = hull("rectangle", value)
         except ValidationError:
             raise PromptError(f"the box on frame {frame:g} has no numbers: draw it again") from None
-        marks[int(frame)] = ClipMark(time_s=time_of(int(frame), rate), box=box)
+        turned = Drawing(kind="rectangle", value=value.model_dump(include=_TURNED)) if value.rotation else None
+        marks[int(frame)] = ClipMark(
+            time_s=time_of(int(frame), rate), box=None if turned is not None else box, drawing=turned
+        )
     if not marks:
         raise PromptError("no keyframe of the region is switched on")
-    labels = item.labels()
     frames = sorted(marks)
     if len(frames) > MOST_MARKS:
         # each is a frame to encode before the first one is tracked
         frames = [frames[round(i * (len(frames) - 1) / (MOST_MARKS - 1))] for i in range(MOST_MARKS)]
-    return ClipObject(marks=tuple(marks[frame] for frame in frames), label=labels[0] if labels else None)
+    return ClipObject(marks=tuple(marks[frame] for frame in frames), labels=video.chosen(item))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.job import ClipAsk, ClipReply, EventReply, Group, JobReply, ObjectReply, RegionReply
 from backend.label_studio.video_clock import Clock
-from backend.labeling.controls import RegionContext
+from backend.labeling.controls import Control, RegionContext, shown
 from backend.labeling.controls.textarea import TextArea
 from backend.labeling.video_roles import VideoRoles
 from backend.tasks.plan import Plan
@@ -29,9 +30,8 @@ class ClipPlan(Plan):
     rate: float
     ask: ClipAsk
 
-    @property
-    def key(self) -> str:
-        return self.video.key
+    def address(self, data: Mapping[str, Any]) -> str:
+        return self.video.address(data) or ""
 
     def moved(self, picture: str) -> ClipPlan:
         return replace(self, picture=picture)
@@ -49,26 +49,28 @@ class ClipPlan(Plan):
             return
         clock = Clock(self.rate, clip.duration_s)
         for asked, found in zip(self.ask.objects, clip.objects, strict=False):
-            self._object(reply, found, asked.label, clock, shaper)
+            self._object(reply, found, asked.labels, clock, shaper)
             self._events(reply, found, clock, shaper)
         self._whole(reply, clip, shaper)
 
-    def _object(self, reply: JobReply, found: ObjectReply, label: str | None, clock: Clock, shaper: Shaper) -> None:
+    def _object(
+        self, reply: JobReply, found: ObjectReply, labels: tuple[str, ...], clock: Clock, shaper: Shaper
+    ) -> None:
         sequence = keyframes(found.sightings, clock, shaper.options.video_tolerance)
         if not sequence or self.video.rectangle is None:
             return
-        context = self._context(reply, found, self.ask.label_sets, shaper, label)
+        context = self._context(reply, found, self.ask.label_sets, shaper, labels)
         chosen = context.choose(self.video.labels)
         value = {
             "framesCount": clock.count,
             "duration": clock.duration_s,
             "sequence": sequence,
-            "labels": [chosen.label] if chosen else [],
+            "labels": [one.label for one in chosen],
         }
         item = self._item(context.id, self.video.rectangle, RECTANGLE, value, found.iou)
         if context.class_text:
             item["meta"] = {"text": [context.class_text]}
-        shaper.add([item, *_items(self.video.words, context)], found.iou)
+        shaper.add([item, *_items(self.video.words, context, [item])], found.iou)
 
     def _events(self, reply: JobReply, found: ObjectReply, clock: Clock, shaper: Shaper) -> None:
         timeline = self.video.timeline
@@ -92,7 +94,7 @@ class ClipPlan(Plan):
     def _whole(self, reply: JobReply, clip: ClipReply, shaper: Shaper) -> None:
         found = ObjectReply(sightings=(), iou=1.0, texts=clip.texts, labels=clip.labels)
         for control in self.video.whole:
-            for item in _items([control], self._context(reply, found, self.ask.whole_sets, shaper)):
+            for item in _items([control], self._context(reply, found, self.ask.whole_sets, shaper), ()):
                 shaper.add([item], float(item["score"]))
 
     def _context(
@@ -101,13 +103,13 @@ class ClipPlan(Plan):
         found: ObjectReply,
         sets: tuple[Any, ...],
         shaper: Shaper,
-        label: str | None = None,
+        labels: tuple[str, ...] = (),
     ) -> RegionContext:
         """For the controls that know regions of pictures: a tracked object has its words, but no mask."""
         region = RegionReply(mask={}, area=1, iou=found.iou, object_score=1.0, texts=found.texts, labels=found.labels)
         # before tracking is over no label was chosen yet
         group = Group(label_sets=sets if len(sets) == len(found.labels) else ())
-        return RegionContext(new_id(), reply, group, region, label, shaper.options)
+        return RegionContext(new_id(), reply, group, region, labels, shaper.options)
 
     def _item(self, name: str, control: str, kind: str, value: dict[str, Any], score: float) -> dict[str, Any]:
         return {
@@ -116,8 +118,11 @@ class ClipPlan(Plan):
         }
 
 
-def _items(controls: Any, context: RegionContext) -> list[dict[str, Any]]:
-    items = [item for control in controls if (item := control.item(context)) is not None]
+def _items(
+    controls: Sequence[Control], context: RegionContext, there: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    visible = shown(controls, there, context)
+    items = [item for control in visible if (item := control.item(context)) is not None]
     return [{name: value for name, value in item.items() if name not in _OF_PICTURES} for item in items]
 
 

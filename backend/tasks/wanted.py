@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import PromptError
-from backend.job import PointPrompt, RegionPrompt
+from backend.job import Drawing, PointPrompt, RegionPrompt
 from backend.label_studio.geometry import BOXES, MASKS, POINTS, hull, kind_of, mask_of
 from backend.label_studio.protocol import ResultItem
+
+Chosen = Callable[[ResultItem], tuple[str, ...]]
+"""The labels of an item by their values in the config, e.g. `ImageRoles.chosen`."""
 
 _SLACK = 0.01  # per cent; what rounding in the browser may add at the picture's edge
 
@@ -49,28 +52,37 @@ def is_leftover(item: ResultItem) -> bool:
     return False
 
 
-def prompted_region(points: Sequence[ResultItem], box: ResultItem | None = None) -> WantedRegion:
+def prompted_region(chosen: Chosen, points: Sequence[ResultItem], box: ResultItem | None = None) -> WantedRegion:
     """Clicks, a box with or without clicks: the model makes the mask."""
-    kind = kind_of(box.type) if box is not None else None
-    return WantedRegion(
-        RegionPrompt(
-            points=tuple(point_of(p) for p in points),
-            box=hull(kind, box.value) if box is not None and kind is not None else None,
-            label=label_of(box if box is not None else points[-1]),
-        )
-    )
+    labels = chosen(box if box is not None else points[-1])
+    prompt = RegionPrompt(points=tuple(point_of(p) for p in points), labels=labels)
+    return WantedRegion(prompt.model_copy(update=_box(box)) if box is not None else prompt)
 
 
-def drawn_region(items: Sequence[ResultItem], most_pixels: int) -> WantedRegion:
+def drawn_region(chosen: Chosen, items: Sequence[ResultItem], most_pixels: int) -> WantedRegion:
     """A region whose geometry (the first item) a person drew: it stays, and the model says what it is."""
     geometry = items[0]
     kind = kind_of(geometry.type)
-    label = next((label for item in items if (label := label_of(item))), None)
-    own = tuple(item.model_dump(exclude_unset=True) for item in items)
-    if kind in MASKS:
-        return WantedRegion(RegionPrompt(mask=rle_of(geometry, most_pixels), label=label), own)
     assert kind is not None
-    return WantedRegion(RegionPrompt(box=hull(kind, geometry.value), label=label), own)
+    labels = next((labels for item in items if (labels := chosen(item))), ())
+    own = tuple(item.model_dump(exclude_unset=True) for item in items)
+    if kind not in MASKS:
+        shape = _box(geometry)
+    elif geometry.sized:
+        shape = {"mask": rle_of(geometry, most_pixels)}
+    else:
+        shape = {"drawing": Drawing(kind=kind, value=geometry.value.model_dump(exclude_unset=True))}
+    return WantedRegion(RegionPrompt(labels=labels).model_copy(update=shape), own)
+
+
+def _box(item: ResultItem) -> dict[str, Any]:
+    """The field of a prompt that a rectangle or an ellipse fills."""
+    kind = kind_of(item.type)
+    assert kind is not None
+    upright = hull(kind, item.value, item.aspect)
+    if item.sized or not item.value.rotation:
+        return {"box": upright}
+    return {"drawing": Drawing(kind=kind, value=item.value.model_dump(exclude_unset=True))}
 
 
 def rle_of(item: ResultItem, most_pixels: int) -> dict[str, Any]:
@@ -89,11 +101,6 @@ def point_of(item: ResultItem) -> PointPrompt:
         y=_inside(item.value.y, "y of the point"),
         positive=item.is_positive is not False,
     )
-
-
-def label_of(item: ResultItem) -> str | None:
-    labels = item.labels()
-    return labels[0] if labels else None
 
 
 def _inside(value: float | None, name: str) -> float:

@@ -8,6 +8,8 @@ import numpy as np
 
 from backend.errors import PromptError
 from backend.job import RegionPrompt
+from backend.label_studio.geometry import MASKS, hull, mask_of
+from backend.label_studio.protocol import RegionValue
 
 if TYPE_CHECKING:
     from model import Embedding, PerceiveAnything, Prompt
@@ -57,18 +59,28 @@ def cut(pam: PerceiveAnything, embedding: Embedding, prompt: RegionPrompt) -> Pr
 
 
 def to_pixels(prompt: RegionPrompt, width: int, height: int) -> Prompt:
-    """A prompt in percentages → pixels of a picture of that size."""
+    """A prompt in percentages → pixels of a picture of that size.
+
+    Raises:
+        PromptError: a drawing cannot be read.
+    """
     from model import Prompt
     from model.values.mask import from_rle
 
+    if prompt.drawing is not None:
+        kind, value = prompt.drawing.kind, prompt.drawing.value
+        if kind in MASKS:
+            return Prompt(mask=mask_of(kind, value, width, height, width * height))
+        box = hull(kind, RegionValue.model_validate(value), width / height)
+        prompt = prompt.model_copy(update={"drawing": None, "box": box})
     if prompt.mask is not None:
         return Prompt(mask=from_rle(prompt.mask))
     points = [(p.x / 100 * width, p.y / 100 * height, int(p.positive)) for p in prompt.points]
-    box = None
+    pixels = None
     if prompt.box is not None:
         x1, y1, x2, y2 = prompt.box
-        box = (x1 / 100 * width, y1 / 100 * height, x2 / 100 * width, y2 / 100 * height)
-    return Prompt(points=points or None, box=box)
+        pixels = (x1 / 100 * width, y1 / 100 * height, x2 / 100 * width, y2 / 100 * height)
+    return Prompt(points=points or None, box=pixels)
 
 
 def _outside(mask: np.ndarray, clicks: list[tuple[float, float]]) -> bool:

@@ -29,6 +29,8 @@ from backend.job import (
     TextAsk,
     TextReply,
 )
+from backend.label_studio.geometry import hull
+from backend.label_studio.protocol import RegionValue
 from backend.settings import Settings
 from backend.worker.choosing import best_label
 from backend.worker.video_checkpoint import Checkpoint, ObjectSoFar
@@ -339,7 +341,11 @@ class VideoJob:
         return best_label(labels.candidates, dict(zip(names, row, strict=True)))
 
     def _pixels(self, mark: ClipMark) -> tuple[float, float, float, float]:
-        x1, y1, x2, y2 = mark.box
+        box = mark.box
+        if mark.drawing is not None:
+            box = hull(mark.drawing.kind, RegionValue.model_validate(mark.drawing.value), self.width / self.height)
+        assert box is not None
+        x1, y1, x2, y2 = box
         width, height = self.width / 100, self.height / 100
         return x1 * width, y1 * height, x2 * width, y2 * height
 

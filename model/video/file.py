@@ -42,8 +42,11 @@ class VideoFile(Video):
             self._list_packets(container, stream, limits)
             rate = float(stream.average_rate or 0)
             unit = float(stream.time_base or 0)
+            start = container.start_time
         times = np.array(self._pts, dtype=np.float64) * unit
-        self.timestamps_s = times - times[0]
+        # players count from where the first of the file's streams begins, which may be its sound
+        zero = float(times[0]) if start is None else min(float(times[0]), max(0.0, start / av.time_base))
+        self.timestamps_s = times - zero
         typical = float(np.median(np.diff(times))) if len(times) > 1 else 1 / rate if rate else 0.04
         # the file's own duration may be that of a longer sound track, which is what players show
         self.duration_s = max(float(self.timestamps_s[-1]) + typical, seconds)

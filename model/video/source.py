@@ -48,8 +48,9 @@ class Video(ABC):
     Attributes:
         width: of a frame as it is shown (rotation applied), pixels.
         height: of a frame as it is shown, pixels.
-        timestamps_s: (N,) float64, when each frame is shown, seconds since the first one, increasing.
-        duration_s: from the first frame to the end of the last one, seconds.
+        timestamps_s: (N,) float64, when each frame is shown, seconds from the video's beginning as players count,
+            increasing. The first one is shown at 0, except where a file's sound begins before its pictures.
+        duration_s: until the end of the last frame, seconds; of a file with longer sound that of the sound.
     """
 
     width: int

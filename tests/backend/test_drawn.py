@@ -56,7 +56,7 @@ CAPTION = item("textarea", "caption", {"text": ["a cup"]})
 
 def test_boxes_get_a_mask_and_words_each() -> None:
     first, second = wanted(box(5, 5, 30, 40) | {"id": "a"}, box(50, 30, 40, 60, label="object") | {"id": "b"})
-    assert first.prompt.box == (5, 5, 35, 45) and second.prompt.label == "object"
+    assert first.prompt.box == (5, 5, 35, 45) and second.prompt.labels == ("object",)
     assert not first.own
 
 
@@ -72,7 +72,7 @@ def test_a_mask_gets_the_words_that_it_lacks_and_keeps_its_own() -> None:
     mask = rectangle(60, 40, 180, 200)
     (region,) = wanted(mask_item(mask), CLASS)
     assert region.prompt.mask is not None and (from_rle(region.prompt.mask) == mask).all()
-    assert [own["from_name"] for own in region.own] == ["mask", "class"] and region.prompt.label == "food"
+    assert [own["from_name"] for own in region.own] == ["mask", "class"] and region.prompt.labels == ("food",)
     assert wanted(mask_item(mask), CLASS, CAPTION) == []
 
 
@@ -103,9 +103,11 @@ def test_one_broken_region_does_not_cost_the_others() -> None:
     assert len(wanted(broken, box(5, 5, 30, 40) | {"id": "b"})) == 1
 
 
-def test_the_draft_is_newer_than_the_annotation_and_skipped_work_does_not_count() -> None:
-    draft = {"id": 2, "result": [CAPTION], "updated_at": "2026-11-23T09:00:00Z"}
-    assert newest(task(CLASS, drafts=[draft])) == [CAPTION]
+def test_the_newest_work_counts_and_skipped_work_does_not() -> None:
+    draft = {"id": 2, "result": [CAPTION]}
+    assert newest(task(CLASS, drafts=[draft | {"updated_at": "2026-11-23T11:00:00+00:00"}])) == [CAPTION]
+    assert newest(task(CLASS, drafts=[draft | {"updated_at": "2026-11-23T09:00:00Z"}])) == [CLASS]
+    assert newest(task(CLASS, drafts=[draft | {"updated_at": "2026-11-23T10:00:00Z"}])) == [CAPTION], "a draft of it"
     skipped = LabelStudioTask.model_validate(
         {"id": 1, "data": {}, "annotations": [{"result": [CLASS], "was_cancelled": True}]}
     )
@@ -127,7 +129,7 @@ def test_words_about_the_whole_picture_that_are_there() -> None:
 
 def correct(given: LabelStudioTask, answers: Answers, x: float, y: float) -> WantedRegion:
     click = ResultItem.model_validate(point(x, y, positive=False))
-    return correction([click], given, "1.1", "image", answers, 10**6)
+    return correction([click], given, "1.1", IMAGE, answers, 10**6)
 
 
 @pytest.fixture
@@ -174,11 +176,11 @@ def test_a_region_that_was_deleted_is_not_corrected(answers: Answers) -> None:
 
 def test_a_corrected_region_keeps_the_clicks_that_made_it(answers: Answers) -> None:
     mask = rectangle(60, 40, 180, 200)
-    made = RegionPrompt(points=(PointPrompt(x=15, y=25),), label="food")
+    made = RegionPrompt(points=(PointPrompt(x=15, y=25),), labels=("food",))
     answers.keep("1.1", 7, [Remembered.of([mask_item(mask, "r")], to_rle(mask), made)])
     region = correct(task(), answers, 20, 30)
     assert [(p.x, p.positive) for p in region.prompt.points] == [(15, True), (20, False)]
-    assert region.prompt.label == "food" and region.prompt.mask is not None
+    assert region.prompt.labels == ("food",) and region.prompt.mask is not None
 
 
 def test_a_correction_keeps_the_words_that_a_person_has_changed(answers: Answers) -> None:

@@ -124,3 +124,20 @@ def png_bomb(side: int) -> str:
 def test_hostile_regions_are_refused(kind: str, value: dict[str, Any]) -> None:
     with pytest.raises(PromptError):
         mask_of(kind, value, 100, 50, 10**8)
+
+
+@pytest.mark.parametrize("rotation", [0, 30, 90, 135, 270])
+def test_what_is_turned_is_turned_in_pixels(rotation: float) -> None:
+    # drawn in the pixels of a picture of 1000 × 500, as Label Studio's canvas does
+    width, height = 1000, 500
+    angle = np.radians(rotation)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    corners = np.array([[0, 0], [150, 0], [0, 100], [150, 100]]) @ turn.T + (500, 250)
+    expected = np.concatenate([corners.min(0), corners.max(0)]) / (10, 5, 10, 5)
+    value = RegionValue(x=50, y=50, width=15, height=20, rotation=rotation)
+    assert hull("rectangle", value, width / height) == pytest.approx(tuple(expected))
+    around = np.linspace(0, 2 * np.pi, 10_000)
+    ring = np.stack([100 * np.cos(around), 40 * np.sin(around)], 1) @ turn.T + (500, 250)
+    expected = np.concatenate([ring.min(0), ring.max(0)]) / (10, 5, 10, 5)
+    value = RegionValue(x=50, y=50, radiusX=10, radiusY=8, rotation=rotation)
+    assert hull("ellipse", value, width / height) == pytest.approx(tuple(expected), abs=1e-3)

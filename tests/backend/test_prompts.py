@@ -19,7 +19,7 @@ def context(*regions: dict[str, Any]) -> list[ResultItem]:
 
 
 def read(*regions: dict[str, Any]) -> list[RegionPrompt]:
-    wanted, negatives = wanted_regions(context(*regions), 10**6)
+    wanted, negatives = wanted_regions(context(*regions), ROLES.images["image"], 10**6)
     assert not negatives
     return [region.prompt for region in wanted]
 
@@ -27,12 +27,12 @@ def read(*regions: dict[str, Any]) -> list[RegionPrompt]:
 def test_clicks_make_one_region() -> None:
     (prompt,) = read(point(10, 20), point(30, 40, positive=False), point(50, 60, label="animal"))
     assert [(p.x, p.y, p.positive) for p in prompt.points] == [(10, 20, True), (30, 40, False), (50, 60, True)]
-    assert prompt.box is None and prompt.label == "animal"
+    assert prompt.box is None and prompt.labels == ("animal",)
 
 
 def test_a_box_with_points_is_one_region() -> None:
     (prompt,) = read(box(10, 10, 50, 50), point(30, 30, positive=False), point(90, 90, positive=False))
-    assert prompt.box == (10, 10, 60, 60) and len(prompt.points) == 2 and prompt.label == "food"
+    assert prompt.box == (10, 10, 60, 60) and len(prompt.points) == 2 and prompt.labels == ("food",)
 
 
 def test_each_box_is_a_region_and_points_go_to_the_smallest_around_them() -> None:
@@ -55,14 +55,14 @@ def test_ordinary_keypoints_do_not_count_beside_smart_ones() -> None:
 def test_an_ellipse_is_a_box() -> None:
     value = {"x": 50, "y": 40, "radiusX": 10, "radiusY": 20, "rotation": 0, "ellipselabels": ["food"]}
     (prompt,) = read(box(0, 0, 1, 1, type="ellipselabels", value=value))
-    assert prompt.box == pytest.approx((40, 20, 60, 60)) and prompt.label == "food"
+    assert prompt.box == pytest.approx((40, 20, 60, 60)) and prompt.labels == ("food",)
 
 
 def test_a_turned_box_becomes_its_upright_hull() -> None:
     turned = box(50, 20, 20, 10)
     turned["value"]["rotation"] = 90
     (prompt,) = read(turned)
-    assert prompt.box == pytest.approx((40, 20, 50, 40))
+    assert prompt.box == pytest.approx((43.3333, 20, 50, 50)), "turned in pixels: 120×40 of 600×400"
 
 
 def test_rounding_at_the_edge_is_forgiven() -> None:
@@ -76,7 +76,7 @@ def test_leftovers_are_ignored() -> None:
 
 
 def test_a_lone_negative_click_speaks_about_a_region_that_is_there() -> None:
-    wanted, negatives = wanted_regions(context(point(10, 20, positive=False)), 10**6)
+    wanted, negatives = wanted_regions(context(point(10, 20, positive=False)), ROLES.images["image"], 10**6)
     assert not wanted and [item.value.x for item in negatives] == [10]
 
 
@@ -84,10 +84,10 @@ def test_a_mask_drawn_by_hand_keeps_its_shape_and_is_asked_for_words() -> None:
     value = {"points": [[10, 10], [50, 10], [50, 60]], "closed": True, "polygonlabels": ["animal"]}
     drawn = point(0, 0, positive=None, type="polygonlabels", from_name="poly", id="mine", value=value)
     older = drawn | {"id": "older", "value": value | {"points": [[0, 0], [9, 0], [9, 9]]}}
-    wanted, _ = wanted_regions(context(older, drawn), 10**6)
+    wanted, _ = wanted_regions(context(older, drawn), ROLES.images["image"], 10**6)
     (region,) = wanted
     assert region.prompt.mask is not None and region.prompt.mask["size"] == [400, 600]
-    assert region.prompt.label == "animal"
+    assert region.prompt.labels == ("animal",)
     assert region.own[0]["value"]["points"] == value["points"] and region.own[0]["from_name"] == "poly"
 
 

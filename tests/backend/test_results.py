@@ -31,9 +31,10 @@ def reply(*regions: RegionReply) -> JobReply:
 
 def answer(*regions: RegionReply, label: str | None = None, image=IMAGE) -> tuple[Prediction, Shaper]:  # type: ignore[no-untyped-def]
     # one unlabelled prompt beside it, so that the label sets are asked
-    group = image.ask([label, None])
+    chosen = () if label is None else (label,)
+    group = image.ask([chosen, ()])
     shaper = Shaper(ShapingOptions())
-    shaper.regions(reply(*regions), image, group, [WantedRegion(RegionPrompt(label=label)) for _ in regions], regions)
+    shaper.regions(reply(*regions), image, group, [WantedRegion(RegionPrompt(labels=chosen)) for _ in regions], regions)
     return shaper.prediction("m@1"), shaper
 
 
@@ -87,7 +88,7 @@ def test_what_a_person_drew_stays_and_only_what_is_missing_is_filled_in() -> Non
     shaper.regions(
         reply(region()),
         IMAGE,
-        IMAGE.ask([None]),
+        IMAGE.ask([()]),
         [WantedRegion(RegionPrompt(mask=region().mask), own, id="new")],
         [region()],
     )
@@ -115,14 +116,15 @@ def test_labels_beside_a_plain_brush_and_a_taxonomy() -> None:
         update={
             "labels": (
                 LabelReply(label="animal", probability=0.7),
-                LabelReply(label="living / cat", probability=0.9),
+                LabelReply(label="living\x1fcat", probability=0.9),
             )
         }
     )
     items = answer(found, image=image)[0].result
     assert [item["type"] for item in items] == ["brush", "labels", "taxonomy"]
     assert items[0]["value"]["format"] == "rle" and "brushlabels" not in items[0]["value"]
-    assert items[1]["value"] == {"labels": ["animal"]}
+    # the geometry in both, as Label Studio's own: its exports read it from the second
+    assert items[1]["value"] == items[0]["value"] | {"labels": ["animal"]}
     assert items[2]["value"] == {"taxonomy": [["living", "cat"]]}
 
 

@@ -6,6 +6,7 @@ from backend.errors import ConfigError
 from backend.labeling.controls.choices import Choices
 from backend.labeling.controls.taxonomy import Taxonomy
 from backend.labeling.controls.textarea import TextArea
+from backend.labeling.labels import path
 from backend.labeling.roles import read_roles
 from model import Task
 from tests.http.stack import CONFIG
@@ -60,9 +61,9 @@ def test_a_rectangle_beside_a_brush_is_a_prompt_and_alone_an_answer() -> None:
 def test_of_several_mask_controls_the_one_with_the_label_and_else_the_marked_one() -> None:
     polygon = '<PolygonLabels name="p" toName="i" {}><Label value="b"/></PolygonLabels>'
     both = image(BRUSH + polygon.format(""))
-    assert [both.geometry_for(label).name for label in ("a", "b", None, "zebra")] == ["m", "p", "m", "m"]
+    assert [both.geometry_for(labels).name for labels in (("a",), ("b",), (), ("zebra",))] == ["m", "p", "m", "m"]
     marked = image(BRUSH + polygon.format('pallas="mask"'))
-    assert [marked.geometry_for(label).name for label in ("a", None)] == ["m", "p"]
+    assert [marked.geometry_for(labels).name for labels in (("a",), ())] == ["m", "p"]
 
 
 def test_a_control_can_be_switched_off() -> None:
@@ -107,8 +108,8 @@ def test_labels_have_aliases_and_synonyms() -> None:
     car, thing = found.labels.candidates
     assert (car.label, car.names) == ("car_1", ("Car", "car_1", "automobile", "van"))
     assert (thing.label, thing.names) == ("thing", ("thing",))
-    assert found.labels.fixed("car_1") == "car_1" and found.labels.fixed("thing") is None
-    assert found.labels.fixed("zebra") is None
+    assert found.labels.fixed(["Car"]) == found.labels.fixed(["car_1"]) == ("car_1",)
+    assert found.labels.fixed(["thing"]) == found.labels.fixed(["zebra"]) == ()
 
 
 def test_a_taxonomy_is_answered_with_the_path_to_a_leaf() -> None:
@@ -118,7 +119,7 @@ def test_a_taxonomy_is_answered_with_the_path_to_a_leaf() -> None:
         <Choice value="cat" alias="felis"/></Choice><Choice value="food"/></Taxonomy>"""
     ).words
     assert isinstance(found, Taxonomy)
-    assert [c.label for c in found.labels.candidates] == ["animal / dog", "animal / felis", "food"]
+    assert [path(c.label) for c in found.labels.candidates] == [["animal", "dog"], ["animal", "felis"], ["food"]]
     assert found.labels.candidates[1].names == ("cat", "felis")
 
 
@@ -128,11 +129,11 @@ def test_questions_are_asked_once() -> None:
         + """<Choices name="c" toName="i" perRegion="true"><Choice value="a"/></Choices>
         <TextArea name="one" toName="i" perRegion="true"/><TextArea name="two" toName="i" perRegion="true"/>"""
     )
-    group = found.ask([None])
+    group = found.ask([()])
     assert len(group.label_sets) == 1 and [text.key for text in group.texts] == ["recognize.en", "brief.en"]
     # the model need not choose where the annotator has
-    assert found.ask(["a"]).label_sets == ()
-    assert len(found.ask(["a", None]).label_sets) == 1
+    assert found.ask([("a",)]).label_sets == ()
+    assert len(found.ask([("a",), ()]).label_sets) == 1
     assert len(found.ask([], propose=True).label_sets) == 1
 
 

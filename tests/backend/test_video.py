@@ -17,6 +17,7 @@ from backend.labeling.roles import read_roles
 from backend.labeling.video_roles import VideoRoles
 from backend.tasks.video_drawn import boxes
 from backend.tasks.video_keyframes import keyframes
+from backend.worker.video_job import VideoJob
 from demo.clip import box_at
 from model.values.task import Task
 
@@ -113,7 +114,7 @@ def keyframe(frame: Any, enabled: bool = True, **more: Any) -> dict[str, Any]:
 
 def test_boxes_that_a_person_drew() -> None:
     (found,) = boxes([drawn([keyframe(51), keyframe(1, x=0), keyframe(80, False)])], VIDEO, 25)
-    assert found.id == "r" and found.asked.label == "Car"
+    assert found.id == "r" and found.asked.labels == ("Car",)
     assert [(mark.time_s, mark.box) for mark in found.asked.marks] == [(0, (0, 20, 30, 60)), (2, (10, 20, 40, 60))]
     (many,) = boxes([drawn([keyframe(frame) for frame in range(1, 502)])], VIDEO, 25)
     times = [mark.time_s for mark in many.asked.marks]
@@ -140,7 +141,7 @@ def test_the_request_that_label_studio_sent() -> None:
     assert (video.rectangle, video.timeline and video.timeline.name, video.rate({})) == ("box", "timeline", 25)
     assert [c.name for c in video.words] == ["region_caption"] and [c.name for c in video.whole] == ["video_caption"]
     (found,) = boxes(body["params"]["context"]["result"], video, 25)
-    assert found.asked.label == "Car" and found.asked.marks[0].time_s == 0
+    assert found.asked.labels == ("Car",) and found.asked.marks[0].time_s == 0
 
 
 def test_questions_about_a_video() -> None:
@@ -157,3 +158,18 @@ def test_questions_about_a_video() -> None:
     assert [len(labels.candidates) for labels in ask.whole_sets] == [2] and video.key == "clip"
     with pytest.raises(ConfigError, match="VideoRectangle"):
         read_roles('<View><Video name="v" value="$v"/><Labels name="l" toName="v"><Label value="a"/></Labels></View>')
+
+
+def test_a_turned_box_on_a_frame_is_asked_as_it_is_drawn() -> None:
+    """What is upright around it depends on the video's size, which the worker knows."""
+    (found,) = boxes([drawn([keyframe(1, rotation=90), keyframe(2)])], VIDEO, 25)
+    turned, upright = found.asked.marks
+    assert turned.box is None and turned.drawing is not None and upright.drawing is None
+    work = object.__new__(VideoJob)
+    work.width, work.height = 1000, 500
+    # x 10 %, y 20 %, 300 × 200 pixels about its corner at (100, 100): from -100 to 100, and from 100 to 400
+    assert work._pixels(turned) == pytest.approx((0, 100, 100, 400))
+
+
+def test_a_rate_deep_in_the_data() -> None:
+    assert rate_of({"framerate": "$meta.fps"}, {"meta": {"fps": 12.5}}) == 12.5

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -151,3 +153,35 @@ def test_pictures_and_videos_are_told_apart(tmp_path: Path, monkeypatch: pytest.
     # a picture of more pixels than Pillow takes is a picture all the same: it is refused as one
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert not is_video(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("sound_s", "first_s"), [(None, 0.0), (0.0, 0.5), (0.5, 0.0), (0.2, 0.3)])
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "libvpx"), ("a.mkv", "libx264"), ("a.ts", "libx264")])
+def test_time_counts_from_where_the_first_stream_begins(
+    tmp_path: Path, name: str, codec: str, sound_s: float | None, first_s: float
+) -> None:
+    """As players count: pictures may begin after the sound."""
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        voice = "libopus" if name == "a.webm" else "aac"
+        sound = container.add_stream(voice, rate=48_000) if sound_s is not None else None
+        for number in range(20):
+            frame = av.VideoFrame.from_image(picture(number))
+            frame.pts, frame.time_base = 500 + 40 * number, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if isinstance(sound, av.AudioStream) and sound_s is not None:
+            for number in range(40):
+                samples = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
+                samples.sample_rate, samples.pts = 48_000, round(48_000 * sound_s) + 1024 * number
+                samples.time_base = Fraction(1, 48_000)
+                container.mux(sound.encode(samples))
+            container.mux(sound.encode(None))
+    video = open_video(tmp_path / name)
+    # encoders of sound begin a few milliseconds early
+    assert video.timestamps_s[0] == pytest.approx(first_s, abs=0.03)
+    assert video.frame_count == 20 and video.nearest(first_s + 0.3) in (6, 7)
+    assert np.allclose(np.diff(video.timestamps_s), 0.04, atol=1e-3)

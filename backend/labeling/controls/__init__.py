@@ -4,7 +4,7 @@ The order of the geometries is the order of preference where a config has severa
 shows nothing of a region whose text comes before its mask.
 """
 
-from backend.labeling.controls.base import Control, Geometry, RegionContext, ShapingOptions
+from backend.labeling.controls.base import Control, Geometry, RegionContext, ShapingOptions, shown
 from backend.labeling.controls.bitmask import Bitmask
 from backend.labeling.controls.brush import Brush
 from backend.labeling.controls.choices import Choices
@@ -27,4 +27,4 @@ REGISTRY: tuple[type[Control], ...] = (
     TextArea,
 )
 
-__all__ = ["REGISTRY", "Control", "Geometry", "RegionContext", "ShapingOptions"]
+__all__ = ["REGISTRY", "Control", "Geometry", "RegionContext", "RegionLabels", "ShapingOptions", "shown"]

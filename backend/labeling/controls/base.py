@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import numpy as np
 from backend.job import Group, JobReply, LabelReply, RegionReply, TextAsk
 from backend.labeling.labels import Labels
 from backend.labeling.tags import Tag
+from backend.labeling.visibility import Condition, visible
 from model.values.mask import from_rle
 from model.values.task import Task
 
@@ -43,7 +45,7 @@ class RegionContext:
         reply: the job's reply, for the picture's size.
         group: the questions that were asked, for the order of the label sets.
         region: the answer about this region.
-        label: the label that the annotator chose at the prompt, or None.
+        chosen: the labels that the annotator chose at the prompt, by their values.
         options: the settings.
     """
 
@@ -51,7 +53,7 @@ class RegionContext:
     reply: JobReply
     group: Group
     region: RegionReply
-    label: str | None = None
+    chosen: tuple[str, ...] = ()
     options: ShapingOptions = field(default_factory=ShapingOptions)
 
     @cached_property
@@ -65,23 +67,20 @@ class RegionContext:
         text = self.region.texts.get(CLASS.key)
         return text.string if text else ""
 
-    def choose(self, labels: Labels) -> LabelReply | None:
-        """The label for a control.
+    def choose(self, labels: Labels) -> tuple[LabelReply, ...]:
+        """The labels for a control; more than one only where the annotator chose more.
 
         The annotator's own choice at the prompt wins, unless the config leaves it to the model; then the model's, if
-        its probability reaches the threshold. None where neither gives one: never a label that the config lacks.
+        its probability reaches the threshold. Empty where neither gives one: never a label that the config lacks.
         """
-        fixed = labels.fixed(self.label)
-        if fixed is not None:
-            return LabelReply(label=fixed, probability=1.0)
+        if fixed := labels.fixed(self.chosen):
+            return tuple(LabelReply(label=label, probability=1.0) for label in fixed)
         wanted = labels.label_set()
         for asked, chosen in zip(self.group.label_sets, self.region.labels, strict=True):
             if asked == wanted and chosen.probability >= self.options.label_threshold and chosen.label in labels:
-                return chosen
+                return (chosen,)
         # the annotator did name one that leaves the choice to the model, and the model has none
-        return (
-            LabelReply(label=self.label, probability=0.0) if self.label is not None and self.label in labels else None
-        )
+        return tuple(LabelReply(label=label, probability=0.0) for label in labels.matching(self.chosen))
 
 
 @dataclass(frozen=True)
@@ -93,12 +92,14 @@ class Control(ABC):
         to_name: the name of its <Image>.
         labels: the closed set that it takes its label or choice from; empty where it takes none.
         per_region: it speaks about one region, not about the whole picture.
+        conditions: under which Label Studio shows it.
     """
 
     name: str
     to_name: str
     labels: Labels = field(default_factory=Labels)
     per_region: bool = True
+    conditions: tuple[Condition, ...] = ()
 
     is_geometry = False
 
@@ -110,7 +111,7 @@ class Control(ABC):
     @classmethod
     def create(cls, tag: Tag) -> Control:
         """The control for a tag that matches."""
-        return cls(tag.name, tag.to_name, Labels.of(tag), tag.per_region)
+        return cls(tag.name, tag.to_name, Labels.of(tag), tag.per_region, tag.conditions)
 
     def texts(self) -> tuple[TextAsk, ...]:
         """The texts it needs of each region."""
@@ -137,9 +138,37 @@ class Control(ABC):
         return item
 
 
+def shown(
+    controls: Sequence[Control], items: Sequence[Mapping[str, Any]], context: RegionContext | None = None
+) -> list[Control]:
+    """The controls that Label Studio shows for a region with these items.
+
+    With a context the items are also what the controls themselves add: a choice may bring another control to light.
+    """
+    found: list[Control] = []
+    there = list(items)
+    count = -1
+    while count != len(found):
+        count = len(found)
+        for control in controls:
+            if control not in found and visible(control.conditions, there):
+                found.append(control)
+                item = control.item(context) if context is not None else None
+                there += [item] if item is not None else []
+    # what a later choice hid again
+    found = [control for control in found if visible(control.conditions, there)]
+    return [control for control in controls if control in found]
+
+
 @dataclass(frozen=True)
 class Geometry(Control):
-    """A control that receives the mask, in its own form."""
+    """A control that receives the mask, in its own form.
+
+    Attributes:
+        labelled: it has labels of its own (BrushLabels), also where a task gives it none.
+    """
+
+    labelled: bool = False
 
     is_geometry = True
 
@@ -152,7 +181,9 @@ class Geometry(Control):
 
     @classmethod
     def create(cls, tag: Tag) -> Control:
-        return cls(tag.name, tag.to_name, Labels.of(tag) if tag.kind.endswith("Labels") else Labels())
+        labelled = tag.kind.endswith("Labels")
+        labels = Labels.of(tag) if labelled else Labels()
+        return cls(tag.name, tag.to_name, labels, conditions=tag.conditions, labelled=labelled)
 
     def texts(self) -> tuple[TextAsk, ...]:
         return (CLASS,)
@@ -167,10 +198,9 @@ class Geometry(Control):
         if value is None:
             return None
         kind = self.plain.lower()
-        if self.labels:
+        if self.labelled:
             kind = f"{kind}labels"
-            chosen = context.choose(self.labels)
-            value[kind] = [chosen.label] if chosen else []
+            value[kind] = [chosen.label for chosen in context.choose(self.labels)] if self.labels else []
         item = self.shell(context, kind, value, context.region.iou)
         if context.class_text:
             # the free answer is kept where the annotator can read it, also when no label of the project fits it

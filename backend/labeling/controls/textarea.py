@@ -32,7 +32,7 @@ class TextArea(Control):
 
     @classmethod
     def create(cls, tag: Tag) -> Control:
-        return cls(tag.name, tag.to_name, per_region=tag.per_region, ask=_ask_of(tag))
+        return cls(tag.name, tag.to_name, per_region=tag.per_region, conditions=tag.conditions, ask=_ask_of(tag))
 
     def texts(self) -> tuple[TextAsk, ...]:
         return (self.ask,)
