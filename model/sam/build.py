@@ -23,6 +23,9 @@ _BY_FILE_NAME = {
     Path(weights).stem: config for config, weights in HF_MODEL_ID_TO_FILENAMES.values()
 }  # sam2.1_hiera_large → configs/sam2.1/sam2.1_hiera_l.yaml
 
+_OWN = frozenset({"model.sam.trunk.EfficientNetLite"})
+"""What a config may name beside SAM 2's own classes."""
+
 _PACKAGED = ", ".join(sorted(Path(config).name for config in _BY_FILE_NAME.values()))
 
 
@@ -119,8 +122,8 @@ def empty_sam2(config: Path) -> SAM2Base:
     except Exception as error:
         raise CheckpointError(f"{config} is not a SAM 2 config ({str(error).splitlines()[0]})") from None
     for target in _targets(model):
-        # instantiate() calls whatever a config names, so a config may name SAM 2's own classes only
-        if not target.startswith("sam2.modeling."):
+        # instantiate() calls whatever a config names, so a config may name SAM 2's own classes and our trunk only
+        if not target.startswith("sam2.modeling.") and target not in _OWN:
             raise CheckpointError(f"{config} would build {target}, which is no part of SAM 2: it is not loaded")
     try:
         sam = instantiate(model, _recursive_=True)
