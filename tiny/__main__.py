@@ -27,9 +27,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--split", choices=SPLITS, default="test")
         command.add_argument("--seed", type=int, default=0)
     fit = commands.add_parser("fit", help="train, or go on with a training that was stopped")
-    fit.add_argument("--stage", choices=("all", "pool", "segment", "memory", "speak"), default="all")
+    fit.add_argument("--stage", choices=("all", "pool", "regions", "segment", "memory", "speak"), default="all")
     fit.add_argument("--start", type=Path, help="a checkpoint folder to fine-tune instead of beginning anew")
     fit.add_argument("--after", type=Path, help="the run folder that --start came from: its heads and optimisers go on")
+    fit.add_argument("--minutes", type=float, help="what all lessons take together, instead of the recipe's")
     done = commands.add_parser(
         "export", help="write the trained weights, run card and curves into the checkpoint folder"
     )
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--recipe", type=Path, help="YAML; by default the bundled checkpoint's")
         command.add_argument(
-            "--checkpoint", type=Path, default=Path("model/checkpoints/tiny"), help="has sam2.yaml, gets the result"
+            "--checkpoint", type=Path, help="gets the result; its sam2.yaml says the shape (RUN/checkpoint)"
         )
         command.add_argument("--device", default="auto", help="auto, cpu, cuda")
     return parser
@@ -53,8 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "art":
+            from tiny import photographs, trunk  # torch is slow to import
+
             catalog = art.fetch(options.art)
-            print(f"{len(catalog.drawings)} drawings of {len(art.kinds())} classes in {options.art}")
+            shown = len(photographs.fetch(options.art))
+            trunk.fetch(options.art)
+            print(
+                f"{len(catalog.drawings)} drawings of {len(art.kinds())} classes, {shown} photographs in {options.art}"
+            )
         elif options.command == "scenes":
             target = export(Painter(art.load(options.art), options.split, options.seed), options.count, options.out)
             print(f"{options.count} scenes and {target}")
@@ -77,16 +84,21 @@ def _train(options: argparse.Namespace) -> None:
     from tiny.place import Place
     from tiny.recipe import DEFAULT, read
 
-    place = Place(options.art, options.run, options.checkpoint)
+    place = Place(options.art, options.run, options.checkpoint or options.run / "checkpoint")
+    place.prepare()
     recipe = read(options.recipe or DEFAULT)
     if options.command == "export":
         figures = json.loads(options.figures.read_text(encoding="utf-8")) if options.figures else None
         taken = stages.finish(place, recipe, figures)
         print(f"{taken / 1e6:.1f} MB of weights in {place.checkpoint}")
         return
+    if options.minutes is not None:
+        recipe = recipe.within(options.minutes)
     device = stages.prepare(recipe.seed, options.device)
     if options.stage in ("all", "pool"):
         stages.draw_pool(place, recipe)
+    if options.stage in ("all", "regions"):
+        stages.make_regions(place, recipe)
     if options.stage in ("all", "segment"):
         stages.segment(place, recipe, device, options.start, options.after)
     if options.stage in ("all", "memory"):

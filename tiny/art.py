@@ -67,7 +67,7 @@ _VARIANT = re.compile(r"skin-tone|-light$|-dark$|^flag|face-|person|woman|man-|h
 
 @dataclass(frozen=True)
 class Kind:
-    """One row of the class table."""
+    """One row of the class table; `seen` are the numbers of ImageNet's classes that are it."""
 
     en: str
     zh: str
@@ -75,6 +75,7 @@ class Kind:
     art: tuple[str, ...]
     does_en: str
     does_zh: str
+    seen: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,25 @@ class ArtMissing(FileNotFoundError):
 def kinds() -> dict[str, Kind]:
     """The class table, by English name."""
     rows = yaml.safe_load(files(__package__).joinpath("classes.yaml").read_text(encoding="utf-8"))
-    table = [Kind(r["en"], r["zh"], r["measure"], tuple(r["art"]), *r["does"]) for r in rows]
+    table = [
+        Kind(
+            en=row["en"],
+            zh=row["zh"],
+            measure=row["measure"],
+            art=tuple(row["art"]),
+            does_en=row["does"][0],
+            does_zh=row["does"][1],
+            seen=_numbers(row.get("seen", ())),
+        )
+        for row in rows
+    ]
     return {kind.en: kind for kind in table}
+
+
+def _numbers(spans: Iterable[int | str]) -> tuple[int, ...]:
+    """3 and "5-7" → 3, 5, 6, 7."""
+    ends = [str(span).split("-") for span in spans]
+    return tuple(number for end in ends for number in range(int(end[0]), int(end[-1]) + 1))
 
 
 def load(root: Path) -> Catalog:

@@ -28,7 +28,7 @@ class Batch:
 
     pictures: (B, 3, S, S) float32, normalised. masks: (R, S, S) bool array. targets: (R, 1, S/4, S/4) float32 in 0…1.
     kind, colour, place: (R,) int64. cells: (B, S/16, S/16) int64, class of each cell + 1, 0 ground, −1 mixed.
-    truths: of the R regions.
+    truths: of the R regions. of_photographs: what has no name is not known to be outside the class table.
     """
 
     pictures: Tensor
@@ -39,6 +39,7 @@ class Batch:
     place: Tensor
     cells: Tensor
     truths: tuple[Truth, ...]
+    of_photographs: bool = False
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on a device."""

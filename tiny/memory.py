@@ -273,5 +273,6 @@ def total(parts: dict[str, Tensor]) -> Tensor:
 def probe(sam: SAM2Base, films: Films, count: int) -> dict[str, float]:
     """J and the score's accuracy on the first pieces of some clips."""
     rng = np.random.default_rng(0)
-    found = [losses(sam, scraps(rng, films, 8, 8), rng) for _ in range(count // 8)]
+    device = sam.no_mem_embed.device
+    found = [losses(sam, scraps(rng, films, 8, 8).to(device), rng) for _ in range(count // 8)]
     return {name: float(np.mean([float(part[name]) for part in found])) for name in ("J", "score right")}

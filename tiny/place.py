@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
 from model.loading.weights import load_into, read_tensors
 from model.sam.build import empty_sam2
-from tiny import segmentation
+from model.sam.trunk import EfficientNetLite
+from tiny import segmentation, transplant, trunk
 from tiny.growth import deeper
 from tiny.recipe import Recipe
 
+SHAPE = Path(__file__).parent / "checkpoint" / "sam2.yaml"
+"""The shape of the checkpoint that is to be trained."""
 LONGEST_STEP = 10.0
 """Seconds that one step may count: a machine that slept has not trained."""
 
@@ -29,6 +31,12 @@ class Place:
     art: Path
     run: Path
     checkpoint: Path
+
+    def prepare(self) -> None:
+        """Let the checkpoint folder have a shape: the new one, where it has none."""
+        if not (self.checkpoint / "sam2.yaml").is_file():
+            self.checkpoint.mkdir(parents=True, exist_ok=True)
+            shutil.copy(SHAPE, self.checkpoint / "sam2.yaml")
 
     @property
     def segment_state(self) -> Path:
@@ -57,16 +65,26 @@ class Place:
 
 
 def sam2(place: Place, start: Path | None) -> SAM2Base:
-    """SAM 2 of the checkpoint's config, with the weights of `start` (whose encoder may have fewer blocks) or none."""
+    """SAM 2 of the checkpoint's config, with the weights of `start` (whose encoder may have fewer blocks, or another
+    trunk) or none, but for a trunk that was trained elsewhere."""
     config = place.checkpoint / "sam2.yaml"
-    if start is not None:
-        weights = start / "sam2.safetensors"
-        sam = empty_sam2(config)
-        tensors = {name: tensor.float() for name, tensor in read_tensors(weights).items()}
-        load_into(sam, deeper(sam, tensors), weights, f"The checkpoint to fine-tune has to fit {config}")
+    sam = empty_sam2(config)
+    if start is None:
+        _plant(sam, place)
         return sam
-    fresh: SAM2Base = instantiate(OmegaConf.load(config).model, _recursive_=True)
-    return fresh
+    weights = start / "sam2.safetensors"
+    tensors = {name: tensor.float() for name, tensor in read_tensors(weights).items()}
+    if isinstance(sam.image_encoder.trunk, EfficientNetLite) and "image_encoder.trunk.stem.weight" not in tensors:
+        _plant(sam, place)
+        transplant.transplant(sam, start / "sam2.yaml", weights, tensors, place.art)
+    else:
+        load_into(sam, deeper(sam, tensors), weights, f"The checkpoint to fine-tune has to fit {config}")
+    return sam
+
+
+def _plant(sam: SAM2Base, place: Place) -> None:
+    if isinstance(sam.image_encoder.trunk, EfficientNetLite):
+        trunk.begin(sam.image_encoder, place.art)
 
 
 def taught(place: Place, recipe: Recipe, start: Path | None, with_memory: bool = True) -> SAM2Base:

@@ -20,10 +20,11 @@ class _Strict(BaseModel):
 
 
 class Rates(_Strict):
-    """Peak learning rates of the stages."""
+    """Peak learning rates of the stages; `trunk` is that of a trunk which was trained elsewhere, in *segment*."""
 
     crops: PositiveFloat
     segment: PositiveFloat
+    trunk: PositiveFloat = 1e-4
     memory: PositiveFloat
     speak: PositiveFloat
 
@@ -37,8 +38,15 @@ class Crops(_Strict):
     crowds: PositiveInt
 
 
+class Regions(_Strict):
+    """Regions of photographs: `views` of each, the whole one first."""
+
+    views: PositiveInt
+
+
 class Lesson(_Strict):
-    """A stretch of the SAM 2 stage at one picture size; `films` of every eight steps track `pieces` of clips."""
+    """A stretch of the SAM 2 stage at one picture size; `films` of every eight steps track `pieces` of clips, a share
+    of the others are `photographs`. `frozen`: the trunk stays as it is."""
 
     side: int = Field(ge=64, multiple_of=64)
     pictures: PositiveInt
@@ -46,6 +54,8 @@ class Lesson(_Strict):
     pieces: int = Field(default=0, ge=0)
     films: int = Field(default=1, ge=1, le=4)
     grounds: float = Field(default=0.0, ge=0, lt=1)
+    photographs: float = Field(default=0.0, ge=0, le=1)
+    frozen: bool = False
     minutes: PositiveFloat
 
 
@@ -69,6 +79,7 @@ class Speak(_Strict):
     clips: PositiveInt = 2
     skipped: float = Field(ge=0, lt=1)
     grounds: float = Field(default=0.0, ge=0, lt=1)
+    photographs: float = Field(default=0.0, ge=0, le=1)
     precision: Precision = "float32"
     minutes: PositiveFloat
     unsure: float | None = Field(default=None, gt=0, le=1)
@@ -83,6 +94,7 @@ class Recipe(_Strict):
     seed: int
     side: int = Field(ge=64, multiple_of=64)
     shards: PositiveInt
+    regions: Regions | None = None
     rates: Rates
     crops: Crops
     settle: float = Field(default=0.0, ge=0)
@@ -93,6 +105,20 @@ class Recipe(_Strict):
     speak: Speak
     vocabulary: int = Field(ge=300)
     language_model: dict[str, int]
+
+    @property
+    def minutes(self) -> float:
+        """What all lessons take together; drawing ahead, regions and clips are not in it."""
+        lessons = sum(lesson.minutes for lesson in self.segment)
+        return self.crops.minutes + lessons + self.memory.minutes + self.speak.minutes
+
+    def within(self, minutes: float) -> Recipe:
+        """The same lessons in the same proportions, in so many minutes."""
+        factor = minutes / self.minutes
+        parts = {name: getattr(self, name) for name in ("crops", "memory", "speak")}
+        shorter = {n: part.model_copy(update={"minutes": part.minutes * factor}) for n, part in parts.items()}
+        lessons = tuple(one.model_copy(update={"minutes": one.minutes * factor}) for one in self.segment)
+        return self.model_copy(update={**shorter, "segment": lessons})
 
 
 def read(file: Path = DEFAULT) -> Recipe:

@@ -47,13 +47,13 @@ class Decoded:
 class Learner:
     """SAM 2, its throw-away heads, the optimisers and the running average that is kept at the end."""
 
-    def __init__(self, sam: SAM2Base, rate: float, decay: float = 0.998) -> None:
+    def __init__(self, sam: SAM2Base, rate: float, decay: float = 0.998, trunk_rate: float | None = None) -> None:
         self.sam, self.heads = sam, Heads().to(next(sam.parameters()).device)
         self.average = copy.deepcopy(sam)
         self.average_heads = copy.deepcopy(self.heads)
         self.decay, self.step, self.rate = decay, 0, rate
         # Muon learns a small transformer from fewer pictures, but its matrix iterations are dear for the wide decoder
-        self.optimizers = optimizers(sam.image_encoder.trunk, [sam, self.heads], rate)
+        self.optimizers = optimizers(sam.image_encoder.trunk, [sam, self.heads], rate, trunk_rate)
 
     def update(self, loss: Tensor, share: float) -> None:
         """One optimiser step; `share` 0…1 is how much of the planned time has gone."""
@@ -111,16 +111,25 @@ class Learner:
                 group["peak"] = peak  # this recipe's, not that of the state
 
 
-def optimizers(trunk: nn.Module, modules: Sequence[nn.Module], rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of `trunk`, AdamW for every other parameter of `modules`; each knows its peak as `peak`."""
-    matrices = [p for p in trunk.parameters() if p.ndim == 2]
-    taken = set(map(id, matrices))
+def optimizers(
+    trunk: nn.Module, modules: Sequence[nn.Module], rate: float, trunk_rate: float | None = None
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of `trunk`, AdamW for every other parameter of `modules`; each knows its peak as `peak`.
+
+    A `trunk_rate` is for a trunk that has been trained elsewhere: AdamW for all of it, at that peak.
+    """
+    mine = list(trunk.parameters())
+    apart = mine if trunk_rate is not None else [p for p in mine if p.ndim == 2]
+    taken = set(map(id, apart))
     rest = [p for module in modules for p in module.parameters() if id(p) not in taken]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in rest if p.ndim > 1], "weight_decay": 0.05, "peak": rate},
         {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0, "peak": rate},
     ]
-    muon = torch.optim.Muon([{"params": matrices, "peak": 4 * rate}], weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+    if trunk_rate is not None:
+        groups.append({"params": apart, "weight_decay": 0.0, "peak": trunk_rate})
+        return [torch.optim.AdamW(groups, betas=(0.9, 0.98))]
+    muon = torch.optim.Muon([{"params": apart, "peak": 4 * rate}], weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
     return [torch.optim.AdamW(groups, betas=(0.9, 0.98)), muon]
 
 
@@ -243,19 +252,20 @@ def losses(learner: Learner, batch: Batch, rng: Generator) -> dict[str, Tensor]:
     own = heads.crop_norm((plain * cells).sum((2, 3)) / cells.sum((2, 3)).clamp(min=1e-3))
     groups = np.array_split(rng.permutation(len(batch.masks)), 2)
     names, weights = [name for name, _ in _PLANS], [weight for _, weight in _PLANS]
-    total: dict[str, Tensor] = {
-        "cells": functional.cross_entropy(
+    kind = _taught(batch)
+    total: dict[str, Tensor] = {"thing": classes(heads.crop_kind(own), kind)}
+    if not batch.of_photographs:
+        total["cells"] = functional.cross_entropy(
             heads.cells(levels[-1]), batch.cells, _cell_weights(batch.cells.device), ignore_index=-1
         )
-    }
-    total["thing"] = functional.cross_entropy(heads.crop_kind(own), batch.kind, label_smoothing=0.05)
-    total["thing top-1"] = (heads.crop_kind(own).argmax(-1) == batch.kind).float().mean().detach()
+        total["thing top-1"] = (heads.crop_kind(own).argmax(-1) == kind).float().mean().detach()
     for rows, plan in zip(groups, rng.choice(names, 2, replace=False, p=weights), strict=True):
         part = [level[rows] for level in wide]
         with torch.no_grad():
             still = [level.detach() for level in part]
         out = decode(sam, part, *prompt(rng, sam, still, batch.masks[rows], str(plan)))
-        for name, value in _region_losses(heads, out, batch, torch.from_numpy(rows).to(batch.kind.device)).items():
+        chosen = torch.from_numpy(rows).to(batch.kind.device)
+        for name, value in _region_losses(heads, out, batch, kind[chosen], chosen).items():
             total[name] = total.get(name, 0.0) + 0.5 * value
     return total
 
@@ -267,8 +277,19 @@ def _cell_weights(device: torch.device) -> Tensor:
     return weights
 
 
-def _region_losses(heads: Heads, out: Decoded, batch: Batch, rows: Tensor) -> dict[str, Tensor]:
-    target, kind = batch.targets[rows], batch.kind[rows]
+def _taught(batch: Batch) -> Tensor:
+    """The classes (R,) that the heads learn: what has no name in a photograph may be of any, and is left out (−100)."""
+    return batch.kind.masked_fill(batch.kind == 0, -100) if batch.of_photographs else batch.kind
+
+
+def classes(logits: Tensor, kind: Tensor) -> Tensor:
+    """Mean cross-entropy of the rows that have a class, 0 of none."""
+    known = (kind >= 0).sum().clamp(min=1)
+    return functional.cross_entropy(logits, kind, label_smoothing=0.05, reduction="sum") / known
+
+
+def _region_losses(heads: Heads, out: Decoded, batch: Batch, kind: Tensor, rows: Tensor) -> dict[str, Tensor]:
+    target = batch.targets[rows]
     logit = out.logits[:, :1]
     chance = logit.sigmoid()
     over = (1, 2, 3)
@@ -284,14 +305,12 @@ def _region_losses(heads: Heads, out: Decoded, batch: Batch, rows: Tensor) -> di
         "bce": bce.mean(),
         "iou": functional.mse_loss(out.ious[:, 0], actual.detach()),
         "score": functional.binary_cross_entropy_with_logits(out.score, torch.ones_like(out.score)),
-        "kind": functional.cross_entropy(
-            heads.kind(tokens).flatten(0, 1), kind.repeat_interleave(4), label_smoothing=0.05
-        ),
-        "pooled": functional.cross_entropy(heads.pooled(pooled), kind, label_smoothing=0.05),
+        "kind": classes(heads.kind(tokens).flatten(0, 1), kind.repeat_interleave(4)),
+        "pooled": classes(heads.pooled(pooled), kind),
         "colour": functional.cross_entropy(heads.colour(tokens[:, 0]), batch.colour[rows]),
         "place": functional.cross_entropy(heads.place(tokens[:, 0]), batch.place[rows]),
         "mean IoU": actual.mean().detach(),
-        "top-1": (heads.kind(tokens[:, 0]).argmax(-1) == kind).float().mean().detach(),
+        "top-1": ((heads.kind(tokens[:, 0]).argmax(-1) == kind).sum() / (kind >= 0).sum().clamp(min=1)).detach(),
         "colour right": (heads.colour(tokens[:, 0]).argmax(-1) == batch.colour[rows]).float().mean().detach(),
     }
 
@@ -315,6 +334,30 @@ WEIGHTS = {
 def total(parts: dict[str, Tensor]) -> Tensor:
     """The weighted sum of the losses."""
     return torch.stack([weight * parts[name] for name, weight in WEIGHTS.items() if name in parts]).sum()
+
+
+@torch.no_grad()
+def probe_photographs(learner: Learner, batches: Sequence[Batch]) -> dict[str, float]:
+    """IoU of the running average for a click and a tight box on regions of photographs, and of the box filled."""
+    sam = learner.average.eval()
+    at_size(sam, batches[0].pictures.shape[-1])
+    found: dict[str, list[float]] = {"click": [], "box": [], "filled": []}
+    for batch in batches:
+        each = len(batch.masks) // len(batch.pictures)
+        wide = [level.repeat_interleave(each, 0) for level in encode(sam, batch.pictures.to(sam.no_mem_embed.device))]
+        ends = [box_of(mask) for mask in batch.masks]
+        asked: dict[str, list[list[clicks.Point]]] = {
+            "click": [[clicks.middle(mask)] for mask in batch.masks],
+            "box": [[(b[0], b[1], 2), (b[2], b[3], 3)] for b in ends],
+        }
+        for name, points in asked.items():
+            logits = decode(sam, wide, *_tensors(points, sam.no_mem_embed.device)).logits[:, :1]
+            guesses = (functional.interpolate(logits, batch.masks.shape[-2:], mode="bilinear") > 0)[:, 0].cpu().numpy()
+            found[name] += [clicks.iou(m, g) for m, g in zip(batch.masks, guesses, strict=True)]
+        found["filled"] += [
+            float(m.sum()) / ((b[2] - b[0]) * (b[3] - b[1])) for m, b in zip(batch.masks, ends, strict=True)
+        ]
+    return {f"photo {name}": float(np.mean(values)) for name, values in found.items()}
 
 
 @torch.no_grad()

@@ -17,6 +17,8 @@ from transformers import Qwen2Tokenizer
 
 from model.sam.tower import Tower
 from tiny import card, language, telling, tokenizer
+from tiny.album import Album
+from tiny.art import load
 from tiny.batch import batch_of
 from tiny.diary import Diary
 from tiny.place import LONGEST_STEP, Place, follow, taught, write
@@ -24,6 +26,8 @@ from tiny.pool import Pool
 from tiny.recipe import Recipe
 from tiny.segmentation import descend, schedule
 
+_NAMED = 6.0  # a region of a photograph that has a name is asked for so many times as often
+_WORDS = "model.embed_tokens.weight"
 _FILMED = 4  # every so manieth step is about clips, once they have been watched
 
 
@@ -37,7 +41,7 @@ def speak(place: Place, recipe: Recipe, device: torch.device, start: Path | None
     if start is None:
         speaker.learn_from(tower.sam)
     else:
-        _load_speaker(speaker, start)
+        _load_speaker(speaker, start, place.checkpoint)
     learner = _Learner(speaker, recipe.rates.speak)
     if place.speak_state.is_file():
         learner.load(place.speak_state, device)
@@ -119,6 +123,7 @@ class _Lessons:
         self.packer = language.Packer(words, tokens + 18)
         self.clip_packer = language.Packer(words, tokens + 19 + 15 * (tokens // 4 + 19))
         self.pool = Pool(self.place.run / "pool" / "train")
+        self.album = Album(load(self.place.art), self.recipe.side) if self.recipe.speak.photographs else None
         self.refresh()
 
     def refresh(self) -> None:
@@ -131,24 +136,37 @@ class _Lessons:
         wanted, device = self.recipe.speak, self.tower.device
         if self.scenes and step % _FILMED == _FILMED - 1:
             return telling.lesson(self.rng, self.clip_packer, self.scenes, wanted.clips, wanted.answers, device)
-        batch = batch_of(
-            self.rng, self.pool, wanted.pictures, wanted.regions, self.recipe.side, wanted.skipped, wanted.grounds
-        )
+        if self.album is not None and self.rng.random() < wanted.photographs:
+            batch = self.album.batch(self.rng, wanted.pictures, wanted.regions, self.recipe.side, _NAMED)
+        else:
+            batch = batch_of(
+                self.rng, self.pool, wanted.pictures, wanted.regions, self.recipe.side, wanted.skipped, wanted.grounds
+            )
         batch = batch.to(device)
         seen = language.regions(self.rng, self.tower, batch, wanted.precision)
         packed = self.packer.pack(self.rng, list(batch.truths), wanted.answers).to(device)
         return telling.Lesson(seen.image.float(), seen.mask_tokens.float(), batch.kind, packed)
 
 
-def _load_speaker(speaker: language.Speaker, folder: Path) -> None:
-    """Begin with a checkpoint's perceiver, projectors and language model."""
-    tensors = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+def _load_speaker(speaker: language.Speaker, start: Path, checkpoint: Path) -> None:
+    """Begin with a checkpoint's perceiver, projectors and language model, and the words of both vocabularies."""
+    tensors = {name: value.float() for name, value in load_file(start / "model.safetensors").items()}
     vision = {
         name.removeprefix("model."): value
         for name, value in tensors.items()
         if name.removeprefix("model.") in speaker.vision.state_dict()
     }
     speaker.vision.load_state_dict(vision)
-    speaker.qwen.load_state_dict(
-        {n: v for n, v in tensors.items() if n.removeprefix("model.") not in vision}, strict=False
-    )
+    words = {n: v for n, v in tensors.items() if n.removeprefix("model.") not in vision}
+    words[_WORDS] = _carried(speaker.qwen.state_dict()[_WORDS], words[_WORDS], start, checkpoint)
+    speaker.qwen.load_state_dict(words, strict=False)
+
+
+def _carried(fresh: Tensor, known: Tensor, start: Path, checkpoint: Path) -> Tensor:
+    """`fresh` word vectors (V, C) with those that the checkpoint in `start` `known` (W, C) for the same tokens."""
+    before, now = (Qwen2Tokenizer.from_pretrained(folder).get_vocab() for folder in (start, checkpoint))
+    carried = fresh.detach().clone()
+    for word, place in now.items():
+        if before.get(word, len(known)) < len(known) and place < len(carried):
+            carried[place] = known[before[word]].to(carried.device)
+    return carried

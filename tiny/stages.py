@@ -14,17 +14,21 @@ from torch import Tensor
 
 from model.compute.device import pick_device
 from model.sam.tower import Tower
-from tiny import card, crops, export, language, memory, segmentation, telling
+from model.sam.trunk import EfficientNetLite
+from tiny import card, crops, export, language, memory, naming, photographs, segmentation, telling
+from tiny.album import Album
 from tiny.art import load
+from tiny.batch import Batch
 from tiny.diary import Diary, numbers
 from tiny.place import LONGEST_STEP, Place, follow, sam2, taught, write
 from tiny.pool import Pool, draw
 from tiny.recipe import Recipe
 from tiny.scenes import Painter
 from tiny.segmentation import Learner, descend, schedule
-from tiny.supply import Ahead, Shown, filmed, films
+from tiny.supply import Ahead, Shown, filmed, films, lesson_at
 
 _SETTLING = 3e-3  # learning rate of the throw-away heads alone
+_WORKERS = 2  # processes that make regions
 _AHEAD = 3  # batches that are drawn while one is learned
 
 
@@ -48,7 +52,9 @@ def segment(
 ) -> None:
     """The SAM 2 stage: crops alone, then whole lessons. `start` is a checkpoint folder to fine-tune, `after` the run
     folder that it came from."""
-    learner = Learner(sam2(place, start).to(device), recipe.rates.segment)
+    sam = sam2(place, start)
+    pretrained = isinstance(sam.image_encoder.trunk, EfficientNetLite)
+    learner = Learner(sam.to(device), recipe.rates.segment, trunk_rate=recipe.rates.trunk if pretrained else None)
     if not place.segment_state.is_file():
         if after is not None:
             learner.inherit(after / place.segment_state.name)
@@ -58,6 +64,7 @@ def segment(
         card.note_start(place.log, "segment", start)
     gone = learner.load(place.segment_state) if place.segment_state.is_file() else 0.0
     val = Pool(place.run / "pool" / "val")
+    held = _held_out(place, recipe)
     rng = np.random.default_rng([recipe.seed, learner.step])
     planned = recipe.crops.minutes + sum(lesson.minutes for lesson in recipe.segment)
     with Ahead(place, recipe, [recipe.seed, learner.step, 1]) as ahead, Diary(place.log, "segment") as diary:
@@ -71,6 +78,8 @@ def segment(
             began = time.perf_counter()
             batch = ahead.take().to(device)
             ahead.order(learner.step + _AHEAD, gone)
+            if pretrained:
+                learner.sam.image_encoder.trunk.requires_grad_(not lesson_at(recipe, gone).frozen)
             with segmentation.arithmetic(device, recipe.precision):
                 loss, parts = _losses(learner, batch, rng)
             learner.update(loss, gone / planned)
@@ -81,6 +90,8 @@ def segment(
                 learner.save(place.segment_state, gone)
                 if gone >= recipe.crops.minutes and len(val):
                     figures = segmentation.probe(learner, val, 96, recipe.side)
+                    if held:
+                        figures |= segmentation.probe_photographs(learner, held)
                     diary.tell("val " + " ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     learner.save(place.segment_state, gone)
 
@@ -118,7 +129,28 @@ def _losses(learner: Learner, batch: Shown, rng: np.random.Generator) -> tuple[T
             tracked = memory.losses(learner.sam.eval(), batch, rng)
             return memory.total(tracked), {f"clip {name}": value for name, value in tracked.items()}
         parts = segmentation.losses(learner, batch, rng)
+        if batch.of_photographs:
+            return segmentation.total(parts), {f"photo {name}": value for name, value in parts.items()}
     return segmentation.total(parts), parts
+
+
+def make_regions(place: Place, recipe: Recipe) -> None:
+    """Make the regions of the photographs and their names, as far as they are not there yet."""
+    if recipe.regions is None:
+        return
+    waiting = photographs.waiting(place.art, recipe.regions.views, recipe.side)
+    made = photographs.make(place.art, recipe.regions.views, recipe.side, _WORKERS)
+    for _ in numbers(waiting, "regions"):
+        next(made)
+    naming.book(place.art, photographs.stored(place.art, recipe.side, held=False))
+
+
+def _held_out(place: Place, recipe: Recipe) -> list[Batch]:
+    """Regions of photographs that are not learned from, the same each time."""
+    if not any(lesson.photographs for lesson in recipe.segment):
+        return []
+    album = Album(load(place.art), recipe.side, held=True)
+    return [album.plain(number, 8, 6) for number in range(4)]
 
 
 def remember(place: Place, recipe: Recipe, device: torch.device, start: Path | None = None) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from tiny import crops, memory
+from tiny.album import Album
 from tiny.art import load
 from tiny.batch import Batch, batch_of
 from tiny.clips import Director
@@ -39,7 +40,9 @@ class Supply:
         self._recipe = recipe
         self._films = films(place, recipe, "train") if filmed(recipe) else None
         self._pool = Pool(place.run / "pool" / "train")
-        self._clippings = crops.Clippings(load(place.art))
+        catalog = load(place.art)
+        self._clippings = crops.Clippings(catalog)
+        self._album = Album(catalog, recipe.side) if any(lesson.photographs for lesson in recipe.segment) else None
         self._rng = np.random.default_rng(seed)
 
     def draw(self, step: int, minutes: float) -> Shown:
@@ -52,6 +55,8 @@ class Supply:
         lesson = lesson_at(recipe, minutes)
         if self._films is not None and not alone and lesson.pieces and step % 8 in _FILMED[: lesson.films]:
             return memory.scraps(rng, self._films, lesson.pieces, recipe.memory.frames)
+        if self._album is not None and not alone and rng.random() < lesson.photographs:
+            return self._album.batch(rng, lesson.pictures, lesson.regions, lesson.side)
         if step % 2:
             return self._clippings.crowd(rng, recipe.crops.crowds, recipe.side)
         if alone:

@@ -35,13 +35,15 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of one thing in one picture; every word is a key of the English tables."""
+    """What is true of one thing in one picture; every word is a key of the English tables. `surveyed`: whether all that
+    is in the picture is known, so that it may be said that nothing is near."""
 
     kind: str
     colour: str
     place: str
     size: str
     neighbour: Neighbour | None = None
+    surveyed: bool = True
 
     def mirror(self) -> Truth:
         """The truth about the picture turned left for right."""
@@ -103,11 +105,11 @@ def _detailed(truth: Truth, language: str) -> str:
     if language == "zh":
         first = f"{PLACES[truth.place]}的{_phrase_zh(truth.kind, truth.colour, truth.size)}"
         if other is None:
-            return f"{first}，旁边没有别的东西。"
+            return f"{first}，旁边没有别的东西。" if truth.surveyed else f"{first}。"
         return f"{first}，{_BESIDE_ZH[other.relation].format(_phrase_zh(other.kind, other.colour))}。"
     first = f"{_capital(_phrase_en(truth.kind, truth.colour, truth.size))} {truth.place}."
     if other is None:
-        return f"{first} Nothing else is near it."
+        return f"{first} Nothing else is near it." if truth.surveyed else first
     return f"{first} {_BESIDE_EN[other.relation]} {_phrase_en(other.kind, other.colour)}."
 
 

@@ -37,18 +37,36 @@ def test_the_words_for_unknown_things_are_written(tmp_path: Path) -> None:
     assert all("object".startswith(word) or "物体".startswith(word) for word in said)
 
 
-def test_the_widest_projection_is_kept_in_float8_and_read_again(tmp_path: Path) -> None:
+def test_the_widest_matrices_are_kept_in_float8_and_read_again(tmp_path: Path) -> None:
     tokenizer.learn(tmp_path, 700)
     config = language.qwen_config(tmp_path, SIZES)
     speaker = language.Speaker(config)
     export.export(tmp_path, {}, speaker, config)
     written = load_file(tmp_path / "model.safetensors")
-    assert [name for name, value in written.items() if value.dtype != torch.float16] == [
-        "model.vision_resampler.proj.weight"
-    ]
+    short = {name.removeprefix("model.vision_resampler.") for name, v in written.items() if v.dtype != torch.float16}
+    assert short == {"proj.weight", *(f"layers.{i}.mlp.layers.{j}.weight" for i in (0, 1) for j in (0, 1))}
     assert written["model.vision_resampler.proj.weight"].dtype == torch.float8_e4m3fn
     again = language.Speaker(config)
-    speaking._load_speaker(again, tmp_path)
+    speaking._load_speaker(again, tmp_path, tmp_path)
     torch.testing.assert_close(
         again.vision.vision_resampler.proj.weight, speaker.vision.vision_resampler.proj.weight, atol=0.002, rtol=0.07
     )
+
+
+def test_a_new_vocabulary_keeps_the_words_that_both_have(tmp_path: Path) -> None:
+    """The classes grow, and with them the words: what was learned of the old ones goes on."""
+    speakers = []
+    for name, count in (("old", 600), ("new", 700)):
+        tokenizer.learn(tmp_path / name, count)
+        speakers.append(language.Speaker(language.qwen_config(tmp_path / name, SIZES)))
+    export.export(tmp_path / "old", {}, speakers[0], language.qwen_config(tmp_path / "old", SIZES))
+    words = "model.embed_tokens.weight"
+    fresh = speakers[1].qwen.state_dict()[words].clone()
+    speaking._load_speaker(speakers[1], tmp_path / "old", tmp_path / "new")
+    before, now = (Qwen2Tokenizer.from_pretrained(tmp_path / name).get_vocab() for name in ("old", "new"))
+    known, carried = (speaker.qwen.state_dict()[words] for speaker in speakers)
+    alone = sorted(set(now) - set(before))
+    assert alone
+    for word in (*alone[:5], *sorted(set(now) & set(before))[:200]):
+        wanted = known[before[word]].half() if word in before else fresh[now[word]].half()
+        torch.testing.assert_close(carried[now[word]].half(), wanted, atol=1e-3, rtol=1e-3)
