@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from model import CheckpointError, PerceiveAnything, Prompt
+from model import CheckpointError, PerceiveAnything, Prompt, Sampling
 from model.sam.build import empty_sam2
 from model.sam.trunk import EfficientNetLite, fold
 from tests.checkpoints import COMPACT
@@ -83,7 +83,7 @@ def test_it_serves_pictures(seeing: PerceiveAnything, coffee: Image.Image) -> No
     assert tuple(embedding.features.shape) == (1, 256, 16, 16)
     region = seeing.segment(embedding, [Prompt(box=(100, 50, 400, 300))])[0]
     assert region.mask.shape == (coffee.height, coffee.width)
-    texts = seeing.describe([region], max_new_tokens=3)
+    texts = seeing.describe([region], sampling=Sampling(max_new_tokens=3))
     assert len(texts) == 1
 
 
