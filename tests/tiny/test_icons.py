@@ -19,7 +19,7 @@ ARC = RING.format('<path d="M3 12 A9 9 0 0 1 21 12" fill="none" stroke="#000" st
 
 def test_every_name_is_of_a_class_and_of_one_only() -> None:
     rows = icons._table()["names"]
-    assert set(rows) == set(art.kinds())
+    assert set(rows) < set(art.kinds())  # what photographs show has no icons
     names = [name for row in rows.values() for name in row.split()]
     assert len(names) == len(set(names))
 
