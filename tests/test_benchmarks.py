@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from benchmarks.bounds import Machine, Work, operations
+from benchmarks.gpu.parts import Part
+from benchmarks.gpu.rows import Row, Timer, markdown, read_row
 from benchmarks.image import Patience
 from benchmarks.soak import slope
 from benchmarks.weights import write
@@ -113,3 +115,48 @@ def test_the_slope_of_a_soak_is_told_from_its_noise() -> None:
     rise, error = slope(seconds, rising)
     assert abs(rise - 30) < error < 10
     assert np.isnan(slope(seconds[:6], flat[:6])).all()
+
+
+def _gpu(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--model-size", "tiny", "--out", str(out)]
+    return subprocess.run([*command, *more], check=False, capture_output=True, text=True, timeout=300)
+
+
+def test_one_command_for_a_gpu(tmp_path: Path) -> None:
+    done = _gpu(tmp_path, "--parts", "load,tokens,labels")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [read_row(line) for line in (tmp_path / "gpu.jsonl").read_text("utf-8").splitlines()]
+    assert all(row is not None and row.value is not None for row in rows)
+    assert [row.part for row in rows if row] == ["load"] * 4 + ["token"] * 2 + ["labels"]
+    page = (tmp_path / "gpu.md").read_text("utf-8")
+    assert "random, shapes of tiny" in page and "### token" in page and "token step, 2 rows" in page
+
+
+def test_a_run_whose_time_is_over_keeps_what_it_has_and_says_what_is_missing(tmp_path: Path) -> None:
+    done = _gpu(tmp_path, "--parts", "load,click", "--minutes", "0")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stdout.count("the whole run's time is over") == 2
+    assert "not finished | not measured" in (tmp_path / "gpu.md").read_text("utf-8")
+
+
+def test_a_part_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
+    done = _gpu(tmp_path, "--parts", "load,labels", "--dtype", "float99")
+    assert done.returncode == 1 and done.stdout.count("failed  not measured") == 2, done.stdout
+    assert "no dtype 'float99'" in done.stdout
+
+
+def test_a_part_says_which_packages_it_lacks() -> None:
+    assert Part("none", lambda _: iter(()), 0.1, ("json", "no_such_package")).lacks() == ["no_such_package"]
+
+
+def test_rows_come_back_from_their_lines_and_the_page_has_a_table_for_each_part() -> None:
+    row = Row("click", "encode", 1.5, aim="≤ 2", floor=0.25)
+    assert read_row(row.line()) == row and read_row("begin click") is None and read_row("[1]") is None
+    page = markdown([row, Row("video", "left out", None, note="no PyAV")], {"card": "a card"})
+    assert "| encode | 1.5 ms | ≤ 2 | 0.25 |  |" in page and "| left out | not measured |  |  | no PyAV |" in page
+
+
+def test_a_timer_waits_for_warm_runs_and_takes_the_median() -> None:
+    seen: list[int] = []
+    assert Timer(torch.device("cpu"), seconds_each=60, most=3).median(lambda: seen.append(1), warm=2) >= 0
+    assert len(seen) == 5
