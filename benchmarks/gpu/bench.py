@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.bounds import Machine, operations
 from benchmarks.gpu.rows import Timer
-from model import Embedding, PerceiveAnything, Prompt, Region, Task, Texts
+from model import Embedding, PerceiveAnything, Prompt, Region, Sampling, Task, Texts
 
 PICTURE = Path(__file__).parent.parent.parent / "demo" / "pictures" / "coffee.jpg"
 TASKS = (Task.RECOGNIZE, Task.BRIEF)
@@ -30,20 +30,19 @@ class Bench:
         device: where.
         dtype: by name; "auto" as the product does it.
         most: regions and rows at most, to keep a trial on a CPU short.
+        compile: load it with `--compile`.
     """
 
     folder: str
     device: torch.device
     dtype: str = "auto"
     most: int = 128
+    compile: bool = False
 
     @cached_property
     def pam(self) -> PerceiveAnything:
-        return self.load()
-
-    def load(self, compile: bool = False) -> PerceiveAnything:
-        """The model, loaded anew."""
-        return PerceiveAnything.from_pretrained(self.folder, device=self.device, dtype=self.dtype, compile=compile)
+        """The model, loaded when it is first asked for."""
+        return PerceiveAnything.from_pretrained(self.folder, device=self.device, dtype=self.dtype, compile=self.compile)
 
     @cached_property
     def timer(self) -> Timer:
@@ -86,7 +85,7 @@ class Bench:
 
     def texts(self, regions: Sequence[Region], tasks: Sequence[Task] = TASKS[:1], tokens: int = TOKENS) -> list[Texts]:
         """Texts of so many tokens."""
-        return self.pam.describe(regions, tasks, max_new_tokens=tokens)
+        return self.pam.describe(regions, tasks, sampling=Sampling(max_new_tokens=tokens))
 
     @cached_property
     def weight_bytes(self) -> int:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import plain
 from benchmarks.gpu.rows import Row
-from model import PerceiveAnything
+from model import PerceiveAnything, Sampling
 from model.compute.device import pick_dtype
 from tests.parity.goldens import FOLDER, Case, cases, distance, overridden
 from tests.parity.weights import write_checkpoint
@@ -84,11 +85,11 @@ def _away(pam: PerceiveAnything, case: Case) -> Away:
     height, width = case.arrays["mask_shape"]
     golden = np.unpackbits(case.arrays["mask_bits"])[: height * width].reshape(height, width).astype(bool)
     union = (region.mask | golden).sum()
-    words = pam.language.model.get_input_embeddings()
-    before, after = (words(torch.tensor(ids, device=pam.device)) for ids in pam.language.prompt_ids(case.instruction))
-    prompt = torch.cat([before, pam.image_blocks([region])[0], after])
+    prompt = plain.embed(pam.language, plain.blocks(pam, [region])[0], case.instruction)
     logits = pam.language.model(inputs_embeds=prompt[None]).logits[0, -1]
-    (texts,) = pam.describe([region], [case.instruction], max_new_tokens=STEPS, repetition_penalty=1.0)
+    (texts,) = pam.describe(
+        [region], [case.instruction], sampling=Sampling(max_new_tokens=STEPS, repetition_penalty=1.0)
+    )
     (text,) = texts.values()
     return Away(
         distance(region.features.mask_tokens, case.arrays["mid_mask_tokens_out"]),

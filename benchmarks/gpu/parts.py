@@ -6,13 +6,14 @@ import gc
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks import plain
 from benchmarks.gpu.bench import TASKS, TOKENS, Bench
 from benchmarks.gpu.rows import Row
 from model import Prompt
@@ -72,7 +73,7 @@ def click(bench: Bench) -> Found:
     one = bench.prompts(1)
     yield row("segment, 1 prompt", time(lambda: pam.segment(bench.embedding, one)))
     found = pam.segment(bench.embedding, one)
-    yield row("perceiver and projectors, 1 region", time(lambda: pam.image_blocks(found)))
+    yield row("perceiver and projectors, 1 region", time(lambda: plain.blocks(pam, found)))
     read_floor = bench.floor_ms(lambda: pam.read(found))
     yield row("read the prompt, 1 region", time(lambda: pam.read(found)), aim="≤ 19", floor=read_floor)
 
@@ -191,24 +192,16 @@ def compiled(bench: Bench) -> Found:
     """`--compile`: what the start costs, and whether anything is compiled afterwards."""
     from torch._dynamo.utils import counters
 
-    loaded: list[object] = []
-    seconds = bench.timer.once(lambda: loaded.append(bench.load(compile=True))) / 1000
-    pam = loaded[0]
+    ready = replace(bench, compile=True)
+    seconds = ready.timer.once(lambda: ready.pam) / 1000
     yield Row("compile", "load and compile", seconds, "s", "≤ 150 the first time, ≤ 45 after")
-    before = counters["stats"]["unique_graphs"]
-    most = min(8, bench.most)
-    worst = max(bench.timer.once(lambda n=n: pam.encode_all(bench.pictures(n))) for n in (1, 2, most))  # type: ignore[attr-defined,misc]
+    before, most = counters["stats"]["unique_graphs"], min(8, bench.most)
+    worst = max(ready.timer.once(partial(ready.pam.encode_all, ready.pictures(count))) for count in (1, 2, most))
     for rows in (1, 2, most):
-        found = pam.segment(pam.encode(bench.picture), bench.prompts(rows))  # type: ignore[attr-defined]
-        pam.describe(found, TASKS, max_new_tokens=TOKENS)  # type: ignore[attr-defined]
+        ready.texts(ready.regions(rows), TASKS)
     yield Row("compile", "graphs compiled after ready", float(counters["stats"]["unique_graphs"] - before), "", "0")
     yield Row("compile", "slowest first batch of 1, 2 or 8 pictures", worst)
-    embedding = pam.encode(bench.picture)  # type: ignore[attr-defined]
-
-    def warm() -> object:
-        return pam.describe(pam.segment(embedding, bench.prompts(1)), TASKS[:1], max_new_tokens=TOKENS)  # type: ignore[attr-defined]
-
-    yield Row("compile", "warm click, 1 text", bench.timer.median(warm), aim="≤ 135")
+    yield Row("compile", "warm click, 1 text", ready.timer.median(lambda: ready.texts(ready.regions(1))), aim="≤ 135")
 
 
 def parity(bench: Bench) -> Found:
