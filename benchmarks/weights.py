@@ -39,7 +39,7 @@ from model.loading.hub import BUNDLED, SAM2_FILE
 from model.perceiver import Vision
 from model.sam.build import empty_sam2, packaged_config
 
-_SAM2 = "sam2.1_hiera_l.yaml"
+SAM2 = "sam2.1_hiera_l.yaml"
 _SHARED: dict[str, Any] = {
     "model_type": "llava_qwen",
     "hidden_act": "silu",
@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     released = options.layout == "released"
     target = options.out / f"PAM-{options.size.upper()}" if released else options.out
-    write(target, SIZES[options.size], VOCABULARY, _SAM2, options.seed, released, int(options.shard_gb * 1e9))
+    write(target, SIZES[options.size], VOCABULARY, SAM2, options.seed, released, int(options.shard_gb * 1e9))
     print(f"written to {options.out}: python -m benchmarks.image --checkpoint {options.out} --device cuda")
 
 
