@@ -2,13 +2,16 @@
 
     python -m benchmarks.queueing [--workers 1,2,8] [--annotators 1,4,16,64] [--click 0.11 --encode 0.05 --job 0.07]
     python -m benchmarks.queueing --real [--workers 2] [--annotators 1,4,8] [--seconds 40]
+    python -m benchmarks.queueing --beside --workers 2 --annotators 50 --think 10 --seconds 120
 
 Simulated are annotators who think, click and wait for the answer, and move on to a new picture after some clicks;
 workers with the product's order of queues (clicks sent to one worker, clicks, batch, bulk), its choice of the warm
 worker and its patience; and bulk jobs that never run out. A worker takes seconds for a click on a picture that it
 holds, more for one that it must encode, and for a step of bulk jobs. `--real` measures these: it starts the whole stack
 with so many workers, a stand-in for Label Studio, annotators as threads and a bulk job, and prints what it measured,
-and beside it the simulation with the measured seconds.
+and beside it the simulation with the measured seconds. `--beside` measures the same annotators twice, without a bulk
+job and beside one, and says whether the p95 of a click beside it is at most twice the p95 without it and one step of
+bulk jobs; the exit code says so too.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import argparse
 import heapq
 import itertools
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -205,8 +209,19 @@ class Real:
     step: int
 
 
-def measure(workers: int, annotators: int, seconds: float, think_s: float, clicks: int, checkpoint: str) -> Real:
-    """The whole stack with so many workers and annotators, beside a bulk job."""
+def measure(
+    workers: int,
+    annotators: int,
+    seconds: float,
+    think_s: float,
+    clicks: int,
+    checkpoint: str,
+    idle: list[float] | None = None,
+) -> Real:
+    """The whole stack with so many workers and annotators, beside a bulk job.
+
+    With `idle`, which is filled with seconds of clicks, the same annotators have it to themselves before.
+    """
     config = (ROOT / "label_config.xml").read_text(encoding="utf-8")
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name, run_stand_in(config, Path(name)) as label_studio:
@@ -219,16 +234,12 @@ def measure(workers: int, annotators: int, seconds: float, think_s: float, click
         state.mkdir()
         with serving(state, label_studio, *own) as settings:
             wait_for_workers(settings, workers)
-            fill(label_studio, 20_000, random.Random(0))
-            process = bulk(settings, "--project", "1", log=folder / "bulk.log")
-            while len(label_studio.predictions) < 20:
-                time.sleep(0.1)
-            until = time.monotonic() + seconds
             url = f"http://127.0.0.1:{settings.port}"
+            until = 0.0
 
-            def annotate(number: int) -> None:
+            def annotate(number: int, first: int, rows: list[dict[str, float]]) -> None:
                 rng = random.Random(number)
-                for picture in itertools.count():
+                for picture in itertools.count(first):
                     file = f"{number}-{picture}.jpg"
                     Image.fromarray(np.roll(pixels, 7 * number + 91 * picture, axis=1)).save(folder / file)
                     # as Label Studio does when the task is opened
@@ -239,12 +250,21 @@ def measure(workers: int, annotators: int, seconds: float, think_s: float, click
                             return
                         rows.append(click(url, f"{label_studio.url}/data/upload/1/{file}", config, rng))
 
+            def all_annotate(first: int, rows: list[dict[str, float]]) -> None:
+                nonlocal until
+                until = time.monotonic() + seconds
+                _at_once(annotators, lambda number: annotate(number, first, rows))
+
+            if idle is not None:
+                alone_rows: list[dict[str, float]] = []
+                all_annotate(1_000_000, alone_rows)
+                idle += [row["whole"] for row in alone_rows]
+            fill(label_studio, 20_000, random.Random(0))
+            process = bulk(settings, "--project", "1", log=folder / "bulk.log")
+            while len(label_studio.predictions) < 20:
+                time.sleep(0.1)
             before, begin = len(label_studio.predictions), time.monotonic()
-            threads = [threading.Thread(target=annotate, args=(number,)) for number in range(annotators)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            all_annotate(0, rows)
             rate = (len(label_studio.predictions) - before) / (time.monotonic() - begin)
             process.terminate()
             process.wait(60)
@@ -269,15 +289,48 @@ def measure(workers: int, annotators: int, seconds: float, think_s: float, click
     )
 
 
+def _at_once(count: int, work: Callable[[int], None]) -> None:
+    """The same from so many threads, each with its number."""
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def beside(workers: int, annotators: int, options: argparse.Namespace, console: Console) -> bool:
+    """Measure with and without a bulk job, print both; whether clicks wait for at most one step of it."""
+    idle: list[float] = []
+    real = measure(workers, annotators, options.seconds, options.think, options.per_picture, options.checkpoint, idle)
+    step_s = real.job_s * real.step
+    alone, busy = (float(np.percentile(took, 95)) for took in (idle, real.took))
+    limit = 2 * alone + step_s
+    table = Table("workers", "annotators", "", "clicks", "p50, ms", "p95, ms")
+    for name, took in (("alone", idle), ("beside bulk", real.took)):
+        p50, p95 = np.percentile(took, [50, 95]) * 1000
+        table.add_row(str(workers), str(annotators), name, str(len(took)), f"{p50:.0f}", f"{p95:.0f}")
+    console.print(table)
+    console.print(
+        f"a step of bulk jobs: {real.step} of {1000 * real.job_s:.0f} ms; "
+        f"2 × {1000 * alone:.0f} + {1000 * step_s:.0f} = {1000 * limit:.0f} ms "
+        f"{'≥' if busy <= limit else '<'} {1000 * busy:.0f} ms; "
+        f"{3600 * real.jobs_per_s:,.0f} bulk tasks an hour",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return busy <= limit
+
+
 def opened(address: str, config: str) -> dict[str, object]:
     """The request of a task that is opened."""
     return {"tasks": [{"id": 1, "data": {"image": address}}], "label_config": config, "params": {"context": None}}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a table."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a table; the exit code is 0 unless `--beside` finds clicks too slow."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.queueing", description=__doc__.split("\n")[0])
     parser.add_argument("--real", action="store_true", help="measure, and simulate the same")
+    parser.add_argument("--beside", action="store_true", help="measure with and without a bulk job, and compare")
     parser.add_argument("--workers", default="1,2,8")
     parser.add_argument("--annotators", default="1,4,16,64")
     parser.add_argument("--click", type=float, default=0.08, help="seconds of a worker for a click")
@@ -291,9 +344,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     console = Console()
     table = Table("workers", "annotators", "", "clicks", "p50, ms", "p95, ms", "bulk tasks an hour")
+    good = True
     for workers in map(int, options.workers.split(",")):
         for annotators in map(int, options.annotators.split(",")):
             load = Load(workers, annotators, options.click, options.encode, options.job or None, options.step)
+            if options.beside:
+                good = beside(workers, annotators, options, console) and good
+                continue
             load = _with(load, think_s=options.think, clicks=options.per_picture)
             if options.real:
                 real = measure(
@@ -309,7 +366,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     step=real.step,
                 )
             _row(table, load, "simulated", *simulate(load))
-    console.print(table)
+    if not options.beside:
+        console.print(table)
+    return int(not good)
 
 
 def _with(load: Load, **changes: float | int) -> Load:
@@ -323,4 +382,4 @@ def _row(table: Table, load: Load, name: str, took: list[float], jobs_per_s: flo
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

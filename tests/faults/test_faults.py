@@ -57,12 +57,15 @@ def worker_pids(stack: Stack) -> list[int]:
     return [worker.pid for worker in stack.workers() if worker.state == "ready"]
 
 
-def test_workers_killed_at_random(small_checkpoint: Path) -> None:
-    """The benchmark's own run, smaller; `python -m benchmarks.faults` does it with 1,000 tasks."""
+def test_everything_killed_at_random(small_checkpoint: Path) -> None:
+    """The benchmark's own run, smaller; `python -m benchmarks.faults` does it with 1,000 tasks and 200 clicks."""
     said: list[str] = []
-    outcome = faults.run(60, 5, workers=2, seed=1, checkpoint=str(small_checkpoint), say=said.append)
-    assert sum("killed a worker" in line for line in said) == 5
-    assert (outcome.sent, outcome.done, outcome.lost, outcome.duplicated) == (60, 60, 0, 0), said
+    what = faults.Faults(workers=3, fronts=1, redis=1, freezes=1, freeze_s=4)
+    outcome = faults.run(40, 6, what, workers=2, seed=1, checkpoint=str(small_checkpoint), say=said.append)
+    for words, times in (("a worker", 3), ("the front", 1), ("killed Redis", 1), ("froze Redis", 1)):
+        assert sum(words in line for line in said[:6]) == times, said
+    assert (outcome.sent, outcome.done, outcome.lost, outcome.duplicated) == (40, 40, 0, 0), said
+    assert (outcome.clicks, outcome.stuck) == (6, 0) and outcome.good, said
 
 
 def test_a_poison_task_fails_alone(stack: Stack, project: StandIn) -> None:
