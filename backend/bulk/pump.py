@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice, takewhile
+from typing import Any
 
 import redis
 
@@ -252,7 +253,8 @@ class Pump:
         self._sink.store(storing.item, prediction)
         done = tally(storing.result, prediction, shaped - begin, time.perf_counter() - shaped)
         if done.score is not None and self._ledger.would_show(done.score):
-            shown = json.dumps({"picture": _picture(storing), "result": prediction.result, "score": done.score})
+            result = _result_of(storing, prediction.result)
+            shown = json.dumps({"picture": _picture(storing), "result": result, "score": done.score})
             self._ledger.show(storing.item.key, done.score, zlib.compress(shown.encode(), 1))
         return done
 
@@ -373,3 +375,9 @@ def _picture(storing: _Storing) -> str:
     """Where the picture of a task is, also when its job read it from Redis."""
     plan, _ = storing.result.replies[0]
     return plan.address(storing.result.task.data) if plan.picture.startswith("blob:") else plan.picture
+
+
+def _result_of(storing: _Storing, result: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is about that picture, of a task that has several."""
+    plan, _ = storing.result.replies[0]
+    return [item for item in result if plan.has(item)]

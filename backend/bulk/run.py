@@ -19,7 +19,8 @@ from backend.bulk.wanted import wanted_roles, wanted_task
 from backend.errors import BackendError, ConfigError
 from backend.label_studio.api import LabelStudioApi
 from backend.label_studio.uploads import Uploader
-from backend.labeling.roles import read_roles
+from backend.labeling.roles import ImageRoles, read_roles
+from backend.labeling.video_roles import VideoRoles
 from backend.queueing import heartbeat
 from backend.queueing.connection import connect
 from backend.queueing.dispatcher import Dispatcher
@@ -58,8 +59,10 @@ def make_source(settings: Settings, spec: Spec, client: redis.Redis, list_key: s
     assert spec.input is not None
     if spec.input.is_dir():
         roles = read_roles(spec.label_config, settings.language)
-        values = [*(image.value for image in roles.images.values()), *(video.value for video in roles.videos.values())]
-        return FolderSource(spec.input, values[0], spec.url_prefix, PICTURES if roles.images else VIDEOS)
+        shown: ImageRoles | VideoRoles = next(iter(roles.images.values()), None) or next(iter(roles.videos.values()))
+        if roles.template is not None and shown.name not in roles.of(shown.data_of("")).images:
+            raise ConfigError("a folder has no pages for a <Repeater>: give a JSON list of tasks, or another --config")
+        return FolderSource(spec.input, shown.data_of, spec.url_prefix, PICTURES if roles.images else VIDEOS)
     return JsonSource(spec.input, read_roles(spec.label_config, settings.language))
 
 

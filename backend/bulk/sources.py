@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,6 @@ from backend.bulk.spec import PREDICTIONS, Spec
 from backend.errors import BackendError, BadRequest, TaskGone
 from backend.label_studio.api import LabelStudioApi, versions_of
 from backend.label_studio.protocol import LabelStudioTask
-from backend.label_studio.variables import placed
 from backend.labeling.roles import Roles
 
 _PAGE = 100
@@ -182,12 +181,21 @@ class JsonSource(Source):
 
 
 class FolderSource(Source):
-    """All pictures, or all videos, of a folder and its subfolders, by name."""
+    """All pictures, or all videos, of a folder and its subfolders, by name.
 
-    def __init__(self, folder: Path, value: str, url_prefix: str | None, suffixes: tuple[str, ...] = PICTURES) -> None:
+    `data_of` makes a task's data of an address.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        data_of: Callable[[str], dict[str, Any]],
+        url_prefix: str | None,
+        suffixes: tuple[str, ...] = PICTURES,
+    ) -> None:
         self._suffixes = suffixes
         self.folder = self._folder = folder.resolve()
-        self._value = value
+        self._data_of = data_of
         # what Label Studio's local storage would call them, with the folder's parent as its root
         self._prefix = f"/data/local-files/?d={quote(self._folder.name)}/" if url_prefix is None else url_prefix
         self._total: int | None = None
@@ -201,8 +209,8 @@ class FolderSource(Source):
         for place, path in enumerate(self._paths(self._folder)):
             if place > after:
                 relative = path.relative_to(self._folder).as_posix()
-                task = LabelStudioTask(data=placed(self._value, str(path)))
-                yield Item(str(place), place, task, {"data": placed(self._value, self._prefix + quote(relative))})
+                task = LabelStudioTask(data=self._data_of(str(path)))
+                yield Item(str(place), place, task, {"data": self._data_of(self._prefix + quote(relative))})
 
     def pick(self, keys: Iterable[str]) -> Iterator[Item]:
         wanted = set(keys)

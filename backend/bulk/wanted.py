@@ -124,5 +124,6 @@ def _box(box: Any, number: int, field: str, image: str) -> dict[str, Any]:
     labels = {"rectanglelabels": [str(label)]} if label else {}
     return {
         **{"id": f"{field}-{number}", "type": "rectanglelabels", "from_name": "", "to_name": image},
+        **({"item_index": box["item_index"]} if "item_index" in box else {}),
         "value": sides | {"rotation": 0} | labels,
     }

@@ -111,8 +111,7 @@ class Reviews:
         return sum(self._take(one) for one in annotations)
 
     def _take(self, annotation: Annotation) -> int:
-        names = {str(item.get("to_name", "")) for item in annotation.result}
-        regions = [items for name in names for items in regions_of(annotation.result, name)]
+        regions = regions_of(annotation.result)
         regions += _of_videos(annotation.result)
         known = self._answers.get([items[0].id for items in regions if items[0].id])
         count = 0

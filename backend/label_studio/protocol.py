@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from backend.errors import BadRequest
 
 Model = TypeVar("Model", bound=BaseModel)
-Pixels = Annotated[int, BeforeValidator(lambda value: 0 if value is None else value)]
+Count = Annotated[int, BeforeValidator(lambda value: 0 if value is None else value)]
 Percent = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -45,8 +45,9 @@ class ResultItem(_Lenient):
     value: RegionValue = RegionValue()
     is_positive: bool | None = None
     origin: str = ""
-    original_width: Pixels = 0
-    original_height: Pixels = 0
+    original_width: Count = 0
+    original_height: Count = 0
+    item_index: Count = 0
 
     @property
     def sized(self) -> bool:

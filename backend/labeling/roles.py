@@ -10,12 +10,12 @@ from typing import Any
 from backend.errors import ConfigError
 from backend.job import Group, TextAsk
 from backend.label_studio.protocol import ResultItem
-from backend.label_studio.variables import has_variable, value_of
+from backend.label_studio.variables import has_variable, placed, value_of
 from backend.labeling.controls import REGISTRY, Control
 from backend.labeling.controls.rectangle import Rectangle
 from backend.labeling.labels import Labels
 from backend.labeling.tags import Tag, read_tags
-from backend.labeling.template import Element, filled, is_open, read_tree
+from backend.labeling.template import MOST_PAGES, Element, filled, is_open, read_tree
 from backend.labeling.video_roles import VideoRoles
 
 
@@ -25,13 +25,16 @@ class ImageRoles:
 
     Attributes:
         name: of the tag.
-        value: where its picture is in a task's data, e.g. `$image`, `$photo.url`.
+        value: where its picture is in a task's data, e.g. `$image`, `$photo.url`; of a listed one its pictures.
         geometry: what receives masks, the preferred one first; rectangles only where there is nothing better.
         words: what receives labels and texts of a region.
         whole: what receives words about the whole picture.
         notice: name of the control that takes messages to the annotator (a <TextArea> with pallas="notice"), or None.
         propose: with pallas="propose", regions are proposed for tasks in which nobody has marked anything.
         labels: of every control of the picture by its name, also those that only prompts come from.
+        listed: the tag shows several pictures (`valueList`).
+        page: of those the one that these roles are for, from 0 (`item_index` in results); None of a tag with one.
+        per_item: names of the controls that speak about each picture (perItem="true"), not about all of them together.
     """
 
     name: str
@@ -42,6 +45,9 @@ class ImageRoles:
     notice: str | None = None
     propose: bool = False
     labels: Mapping[str, Labels] = field(default_factory=dict)
+    listed: bool = False
+    page: int | None = None
+    per_item: frozenset[str] = frozenset()
 
     @property
     def key(self) -> str:
@@ -51,7 +57,42 @@ class ImageRoles:
     def picture(self, data: Mapping[str, Any]) -> str | None:
         """The address of a task's picture; None where the task has none."""
         found = value_of(self.value, data)
+        if self.listed:
+            pictures = found if isinstance(found, list) else [found]
+            page = self.page or 0
+            found = pictures[page] if page < len(pictures) else None
         return found if isinstance(found, str) and found.strip() else None
+
+    def data_of(self, address: str) -> dict[str, Any]:
+        """The data of a task with this picture alone."""
+        return placed(self.value, [address] if self.listed else address)
+
+    def on(self, page: int) -> ImageRoles:
+        """Of one picture of several; what speaks about all of them goes with the first."""
+        if not self.listed:
+            return self
+        whole = self.whole if page == 0 else tuple(c for c in self.whole if c.name in self.per_item)
+        return replace(self, page=page, whole=whole)
+
+    def pages(self, data: Mapping[str, Any]) -> list[ImageRoles]:
+        """Of each picture that a task has; one where the tag shows one.
+
+        Raises:
+            ConfigError: more than MOST_PAGES.
+        """
+        if not self.listed:
+            return [self]
+        found = value_of(self.value, data)
+        count = len(found) if isinstance(found, list) else 1
+        if count > MOST_PAGES:
+            raise ConfigError(
+                f"the task has {count} pictures in {self.key}, at most {MOST_PAGES} are read: split the task"
+            )
+        return [self.on(page) for page in range(count)]
+
+    def has(self, item: ResultItem) -> bool:
+        """Whether an item is about this picture."""
+        return item.to_name == self.name and (self.page is None or item.item_index == self.page)
 
     def chosen(self, item: ResultItem) -> tuple[str, ...]:
         """The labels of an item by their values, which are the same in every control."""
@@ -148,13 +189,17 @@ def read_roles(label_config: str, language: str = "en") -> Roles:
 def _read(root: Element, language: str) -> Roles:
     tags, objects = read_tags(root, language)
     mine = {o.name: [tag for tag in tags if tag.to_name == o.name] for o in objects}
-    shown = [o for o in objects if has_variable(o.attributes.get("value", ""))]
+    shown = [o for o in objects if has_variable(_source(o))]
     return Roles(
         {o.name: _image(o, mine[o.name]) for o in shown if o.kind == "Image"},
         {tag.name: tag for tag in tags},
         {o.name: VideoRoles.of(o, mine[o.name]) for o in shown if o.kind == "Video"},
         language=language,
     )
+
+
+def _source(tag: Tag) -> str:
+    return tag.attributes.get("valuelist") or tag.attributes.get("value", "")
 
 
 def _image(picture: Tag, tags: Sequence[Tag]) -> ImageRoles:
@@ -167,11 +212,13 @@ def _image(picture: Tag, tags: Sequence[Tag]) -> ImageRoles:
     masks = [control for control in geometry if not isinstance(control, Rectangle)]
     return ImageRoles(
         name=picture.name,
-        value=picture.attributes["value"],
+        value=_source(picture),
         geometry=tuple(masks or geometry),
         words=tuple(c for c in controls if not c.is_geometry and c.per_region),
         whole=tuple(c for c in controls if not c.is_geometry and not c.per_region),
         notice=next((tag.name for tag in tags if tag.kind == "TextArea" and "notice" in tag.wishes), None),
         propose="propose" in picture.wishes,
         labels={tag.name: Labels.of(tag) for tag in tags},
+        listed=bool(picture.attributes.get("valuelist")),
+        per_item=frozenset(tag.name for tag in tags if tag.is_set("peritem")),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.job import ClipAsk, LabelSet, TextAsk
 from backend.label_studio.protocol import ResultItem
-from backend.label_studio.variables import value_of
+from backend.label_studio.variables import placed, value_of
 from backend.label_studio.video_clock import rate_of
 from backend.labeling.controls import Control
 from backend.labeling.controls.base import CLASS
@@ -88,6 +88,10 @@ class VideoRoles:
         """Of a task's video; None where the task has none."""
         found = value_of(self.value, data)
         return found if isinstance(found, str) and found.strip() else None
+
+    def data_of(self, address: str) -> dict[str, Any]:
+        """The data of a task with this video alone."""
+        return placed(self.value, address)
 
     def chosen(self, item: ResultItem) -> tuple[str, ...]:
         """The labels of an item by their values, which are the same in every control."""

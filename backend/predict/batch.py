@@ -31,6 +31,8 @@ from backend.tasks.planner import Planner, TaskResult
 
 _LOOK_S = 1.0
 
+_MOST_AHEAD = 4
+
 log = logging.getLogger(__name__)
 
 
@@ -98,9 +100,8 @@ class Batches:
 
     def _encode_ahead(self, plans: Sequence[Plan], request_id: str) -> None:
         """Have the pictures of an opened task encoded, so that the first click need not wait for it."""
-        for plan in plans:
-            if not isinstance(plan, PicturePlan):
-                continue
+        # of a task with many pages those that are seen first
+        for plan in [plan for plan in plans if isinstance(plan, PicturePlan)][:_MOST_AHEAD]:
             try:
                 self._dispatcher.submit(request_of(plan, request_id, self._settings, self._dispatcher.redis), BATCH)
             except BackendError as error:

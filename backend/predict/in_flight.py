@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import redis
@@ -29,14 +29,18 @@ log = logging.getLogger(__name__)
 @dataclass
 class _Task:
     task: LabelStudioTask
-    jobs: dict[str, tuple[Plan, JobRequest]]
+    jobs: dict[str, tuple[list[Plan], JobRequest]]  # two pages may show the same picture: one job answers both
     replies: dict[str, JobReply] = field(default_factory=dict)
     parts: dict[str, JobReply] = field(default_factory=dict)  # of videos that are in work: what is known so far
     errors: list[BackendError] = field(default_factory=list)
 
     def result(self, key: str) -> TaskResult:
-        replies = tuple((plan, self.replies[job]) for job, (plan, _) in self.jobs.items() if job in self.replies)
-        return TaskResult(key, self.task, replies, tuple(self.errors))
+        return TaskResult(key, self.task, self.answered(self.replies), tuple(self.errors))
+
+    def answered(self, replies: Mapping[str, JobReply]) -> tuple[tuple[Plan, JobReply], ...]:
+        """Each plan with its reply, in the order of the jobs."""
+        known = [(plans, replies[job]) for job, (plans, _) in self.jobs.items() if job in replies]
+        return tuple((plan, reply) for plans, reply in known for plan in plans)
 
 
 class InFlight:
@@ -76,11 +80,11 @@ class InFlight:
         Raises:
             NoWorker, QueueFull: later it may work; what the plan's picture is found wrong with; redis.RedisError.
         """
-        jobs = {}
+        jobs: dict[str, tuple[list[Plan], JobRequest]] = {}
         for plan in plans:
             if plan.groups():
                 request = request_of(plan, request_id, self._settings, self._dispatcher.redis, alone)
-                jobs[self._dispatcher.submit_once(request, self._queue)] = (plan, request)
+                jobs.setdefault(self._dispatcher.submit_once(request, self._queue), ([], request))[0].append(plan)
         self._tasks[key] = _Task(task, jobs)
         for job in jobs:
             self._open.setdefault(job, set()).add(key)
@@ -125,8 +129,7 @@ class InFlight:
     def so_far(self, key: str) -> TaskResult:
         """What is known of a task that is under way: answered jobs, and videos as far as they are tracked."""
         entry = self._tasks[key]
-        known = entry.replies | entry.parts
-        return TaskResult(key, entry.task, tuple((entry.jobs[job][0], reply) for job, reply in known.items()))
+        return TaskResult(key, entry.task, entry.answered(entry.replies | entry.parts))
 
     def share(self, key: str) -> float:
         """How much of a task that is under way is done, 0..1."""
@@ -153,14 +156,14 @@ class InFlight:
     def _go_on(self, key: str, job: str, reply: JobReply) -> None:
         """The next part of a video's work. Raises what `submit_once` raises."""
         entry = self._tasks[key]
-        plan, request = entry.jobs[job]
+        plans, request = entry.jobs[job]
         assert reply.clip is not None and request.clip is not None
         clip = request.clip.model_copy(update={"part": request.clip.part + 1})
         following = request.model_copy(update={"clip": clip, "sent_at": time.time()})
         again = self._dispatcher.submit_once(following, self._queue, reply.clip.worker)
         del entry.jobs[job]
         entry.parts.pop(job, None)
-        entry.jobs[again] = (plan, following)
+        entry.jobs[again] = (plans, following)
         entry.parts[again] = reply
         self._open.setdefault(again, set()).add(key)
 
@@ -171,7 +174,7 @@ class InFlight:
         self._looked = time.monotonic()
         for job in self._dispatcher.missing(self._open):
             for key in set(self._open[job]):
-                plan, request = self._tasks[key].jobs[job]
+                plans, request = self._tasks[key].jobs[job]
                 with logs.of_request(request.request_id):
                     log.warning("a job is gone from the queue: it is put in again")
                 try:
@@ -180,7 +183,7 @@ class InFlight:
                     return  # looked for again in a while
                 self._open[job].discard(key)
                 del self._tasks[key].jobs[job]
-                self._tasks[key].jobs[again] = (plan, request)
+                self._tasks[key].jobs[again] = (plans, request)
                 self._open.setdefault(again, set()).add(key)
             if not self._open[job]:
                 del self._open[job]

@@ -31,13 +31,15 @@ def shown(error: BackendError, context: Sequence[ResultItem], roles: Roles) -> l
         return None
     image = roles.images[prompt.to_name]
     reason = f"Pallas: {error}"
-    text = {
+    text: dict[str, Any] = {
         "id": new_id(),
         "to_name": image.name,
         "type": "textarea",
         "value": {"text": [reason if len(reason) <= _MOST else f"{reason[: _MOST - 1]}…"]},
         "origin": "prediction",
     }
+    if image.listed:
+        text["item_index"] = prompt.item_index
     if image.notice is not None:
         return [text | {"from_name": image.notice}]
     per_region = [control for control in image.words if isinstance(control, TextArea)]

@@ -38,6 +38,7 @@ class Remembered(BaseModel):
 
     id: str
     image: str
+    page: int | None = None
     at: float = 0.0
     mask: dict[str, Any] | None = None
     prompt: RegionPrompt | None = None
@@ -56,7 +57,7 @@ class Remembered(BaseModel):
         name, image = items[0]["id"], items[0]["to_name"]
         value = items[0]["value"]
         return cls(
-            **{"id": name, "image": image, "mask": mask, "prompt": kept},
+            **{"id": name, "image": image, "page": items[0].get("item_index"), "mask": mask, "prompt": kept},
             **{"labels": labels, "texts": texts},
             sequence=keyframes_of(value),
             frames=value.get("framesCount", 0),

@@ -54,10 +54,13 @@ def by_region(items: Iterable[ResultItem]) -> list[list[ResultItem]]:
     return list(found.values())
 
 
-def regions_of(result: Sequence[dict[str, Any]], image: str) -> list[list[ResultItem]]:
-    """The regions of one <Image>, each as its items with the geometry first; what has no geometry is left out."""
+def regions_of(result: Sequence[dict[str, Any]], image: ImageRoles | None = None) -> list[list[ResultItem]]:
+    """The regions of one picture, or of all, each as its items with the geometry first; what has no geometry is left
+    out.
+    """
     regions = []
-    for items in by_region(item for item in items_of(result) if item.to_name == image and not is_leftover(item)):
+    mine = (item for item in items_of(result) if image is None or image.has(item))
+    for items in by_region(item for item in mine if not is_leftover(item)):
         shapes = [item for item in items if kind_of(item.type) in KINDS]
         if shapes:
             regions.append([shapes[0], *(item for item in items if item is not shapes[0])])
@@ -73,7 +76,7 @@ def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels:
     outputs = {control.name for control in image.geometry}
     wanted = []
     points: dict[tuple[str, ...], list[ResultItem]] = {}
-    for items in _affordable(regions_of(result, image.name), most_pixels):
+    for items in _affordable(regions_of(result, image), most_pixels):
         shape = items[0]
         kind = kind_of(shape.type)
         try:
@@ -111,7 +114,10 @@ def _affordable(regions: Iterable[list[ResultItem]], most_pixels: int) -> Iterat
 def has_whole(result: Sequence[dict[str, Any]], image: ImageRoles | VideoRoles) -> bool:
     """Whether somebody has filled one of the controls of the whole picture or video."""
     names = {control.name for control in image.whole}
-    return any(item.from_name in names for item in items_of(result))
+    items = [item for item in items_of(result) if item.from_name in names]
+    if isinstance(image, ImageRoles):
+        items = [item for item in items if item.from_name not in image.per_item or image.has(item)]
+    return bool(items)
 
 
 def correction(
@@ -136,11 +142,12 @@ def correction(
     drawn = {str(item.get("id")) for item in saved}
     for region in memory.of_task(project, task.id):
         # a region that is older than the draft and not in it was rejected or deleted
-        if region.image == image.name and region.mask is not None and (region.id in drawn or region.at > saved_at):
+        same = region.image == image.name and region.page in (image.page, None)
+        if same and region.mask is not None and (region.id in drawn or region.at > saved_at):
             before = region.prompt or RegionPrompt()
             labels = before.labels or _labels(region, image)
             regions[region.id] = before.model_copy(update={"mask": region.mask, "labels": labels})
-    for items in _affordable(regions_of(saved, image.name), most_pixels):
+    for items in _affordable(regions_of(saved, image), most_pixels):
         shape = items[0]
         # the answer that we remember is as new as the draft or newer
         if shape.id is None or shape.id in regions or kind_of(shape.type) not in MASKS:
@@ -156,7 +163,7 @@ def correction(
         raise PromptError('a "not this" click alone: click on a thing first, or on a region that is to be corrected')
     prompt, name = min(under, key=lambda found: rle_area(found[0].mask or {}))
     ours = memory.get([name]).get(name)
-    words = tuple(_changed(ours, items[1:])) if (items := _region(saved, image.name, name)) and ours is not None else ()
+    words = tuple(_changed(ours, items[1:])) if (items := _region(saved, image, name)) and ours is not None else ()
     return WantedRegion(prompt.model_copy(update={"points": (*prompt.points, *clicks)}), words=words, id=name)
 
 
@@ -167,7 +174,7 @@ def _labels(region: Remembered, image: ImageRoles) -> tuple[str, ...]:
     return ()
 
 
-def _region(result: Sequence[dict[str, Any]], image: str, name: str) -> list[ResultItem]:
+def _region(result: Sequence[dict[str, Any]], image: ImageRoles, name: str) -> list[ResultItem]:
     return next((items for items in regions_of(result, image) if items[0].id == name), [])
 
 

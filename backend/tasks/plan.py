@@ -33,6 +33,10 @@ class Plan(ABC):
         """Of the picture or video, as the task's data has it."""
 
     @abstractmethod
+    def has(self, item: Mapping[str, Any]) -> bool:
+        """Whether an item of an answer is about it."""
+
+    @abstractmethod
     def moved(self, picture: str) -> Plan:
         """The same with another address."""
 
@@ -61,6 +65,9 @@ class PicturePlan(Plan):
 
     def address(self, data: Mapping[str, Any]) -> str:
         return self.image.picture(data) or ""
+
+    def has(self, item: Mapping[str, Any]) -> bool:
+        return item.get("to_name") == self.image.name and item.get("item_index") in (self.image.page, None)
 
     def moved(self, picture: str) -> PicturePlan:
         return replace(self, picture=picture)

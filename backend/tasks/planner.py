@@ -84,12 +84,12 @@ class Planner:
         """
         check_names(context.result, roles)
         # a config may show several pictures: the newest prompt says which one is meant
-        image = roles.images[context.result[-1].to_name]
+        image = roles.images[context.result[-1].to_name].on(context.result[-1].item_index)
         if not image.geometry:
             raise ConfigError(
                 f"the picture {image.name!r} has no control for masks: add <BrushLabels toName={image.name!r}>"
             )
-        here = [item for item in context.result if item.to_name == image.name]
+        here = [item for item in context.result if image.has(item)]
         # where boxes are the answer too, accepted ones of the same label come along
         ours = self._memory.get([item.id for item in here if item.id])
         here = [item for item in here if item.id not in ours]
@@ -111,12 +111,12 @@ class Planner:
         roles = roles.of(task.data)
         result = drawn.newest(task)
         plans: list[Plan] = []
-        for image in roles.images.values():
+        for image in [page for shown in roles.images.values() for page in shown.pages(task.data)]:
             picture = image.picture(task.data)
             if picture is None:
                 continue
             wanted = drawn.unfinished(result, image, self._max_picture_pixels) if image.geometry else []
-            propose = image.propose and bool(image.geometry) and not drawn.regions_of(result, image.name)
+            propose = image.propose and bool(image.geometry) and not drawn.regions_of(result, image)
             whole = bool(image.whole) and not drawn.has_whole(result, image)
             most = self._max_prompts
             if len(wanted) > most:
@@ -169,6 +169,8 @@ def _plan(
 
 def _picture(task: LabelStudioTask, image: ImageRoles) -> str:
     value = image.picture(task.data)
+    if value is None and image.page:
+        raise BadRequest(f"the prompt is on picture {image.page + 1} of data.{image.key}, which has no such picture")
     if value is None:
         raise BadRequest(
             f"tasks.0.data.{image.key}: the labelling config reads the picture from there, and the task has "

@@ -58,6 +58,7 @@ class Shaper:
             missing = [control for control in image.words if control.name not in there]
             words = [control.item(context) for control in shown(missing, items, context)]
             items = RegionLabels.with_geometry([*items, *(word for word in words if word is not None)])
+            items = [item | _place(image) for item in items]
             self._items += items
             self._scores.append(region.iou)
             mask = None if asked.own else region.mask
@@ -69,7 +70,7 @@ class Shaper:
         for control in shown(image.whole, (), context):
             item = control.item(replace(context, id=new_id()))
             if item is not None:
-                self._items.append(item)
+                self._items.append(item | (_place(image) if control.name in image.per_item else {}))
                 self._scores.append(float(item["score"]))
 
     def add(self, items: Sequence[dict[str, Any]], score: float) -> None:
@@ -81,3 +82,8 @@ class Shaper:
     def prediction(self, model_version: str) -> Prediction:
         score = round(min(self._scores), 4) if self._scores else None
         return Prediction(result=self._items, score=score, model_version=model_version)
+
+
+def _place(image: ImageRoles) -> dict[str, int]:
+    """Of several pictures in one <Image>, which one an item is about."""
+    return {} if image.page is None else {"item_index": image.page}

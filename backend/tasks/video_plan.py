@@ -33,6 +33,9 @@ class ClipPlan(Plan):
     def address(self, data: Mapping[str, Any]) -> str:
         return self.video.address(data) or ""
 
+    def has(self, item: Mapping[str, Any]) -> bool:
+        return item.get("to_name") == self.video.name
+
     def moved(self, picture: str) -> ClipPlan:
         return replace(self, picture=picture)
 

@@ -17,7 +17,7 @@ from backend.labeling.roles import read_roles
 from backend.tasks.drawn import newest
 from backend.worker.cut import to_pixels
 from tests.bulk.conftest import Bulk
-from tests.http.stack import CONFIG
+from tests.http.stack import CONFIG, box
 
 CASES = Path(__file__).parent / "cases"
 
@@ -100,3 +100,43 @@ def test_words_about_the_whole_picture_in_json_min(tmp_path: Path) -> None:
     (item,) = read(tmp_path / "in.json", config)
     assert item.task is not None and item.task.id == 3
     assert [found["value"] for found in newest(item.task)] == [{"choices": ["a"]}, {"text": ["one", "two"]}]
+
+
+def test_pages_in_a_bulk_job(bulk: Bulk, tmp_path: Path) -> None:
+    shutil.copy(CASES / "thing.png", tmp_path)
+    mask = '<BrushLabels name="mask{0}" toName="image{0}" smart="false"><Label value="a"/></BrushLabels>'
+    listed = f'<View><Image name="image" valueList="$pages"/>{mask.format("")}</View>'
+    repeated = (
+        '<View><Repeater on="$pages"><Image name="image{{idx}}" value="$pages[{{idx}}]"/>'
+        f"{mask.format('{{idx}}')}</Repeater></View>"
+    )
+    done = ("--config", tmp_path / "config.xml", "--output", tmp_path / "out.json")
+    pages: tuple[tuple[str, list[dict[str, Any]], list[tuple[str, int | None]]], ...] = (
+        (listed, [{"to_name": "image", "item_index": i} for i in (0, 1)], [("mask", 0), ("mask", 1)]),
+        (repeated, [{"to_name": f"image{i}"} for i in (0, 1)], [("mask0", None), ("mask1", None)]),
+    )
+    for config, names, answered in pages:
+        boxes = [box(25, 20, 50, 60, id=f"b{i}") | name for i, name in enumerate(names)]
+        task = {"data": {"pages": ["thing.png", "thing.png"]}, "annotations": [{"result": boxes}]}
+        (tmp_path / "in.json").write_text(json.dumps([task]))
+        (tmp_path / "config.xml").write_text(config)
+        bulk("--input", tmp_path / "in.json", *done, "--report", tmp_path / "report.html")
+        (task,) = json.loads((tmp_path / "out.json").read_text())
+        (prediction,) = task["predictions"]
+        assert [(item["from_name"], item.get("item_index")) for item in prediction["result"]] == answered
+
+
+def test_a_folder_has_pictures_but_no_pages(bulk: Bulk, tmp_path: Path) -> None:
+    shutil.copy(CASES / "thing.png", tmp_path)
+    text = '<TextArea name="said{0}" toName="image{0}"/>'
+    (tmp_path / "repeated.xml").write_text(
+        '<View><Repeater on="$pages"><Image name="image{{idx}}" value="$pages[{{idx}}]"/>'
+        f"{text.format('{{idx}}')}</Repeater></View>"
+    )
+    (tmp_path / "listed.xml").write_text(f'<View><Image name="image" valueList="$pages"/>{text.format("")}</View>')
+    output = ("--output", tmp_path / "out.json")
+    refused = bulk("--input", tmp_path, "--config", tmp_path / "repeated.xml", *output, code=1)
+    assert "Repeater" in refused.stderr
+    bulk("--input", tmp_path, "--config", tmp_path / "listed.xml", *output)
+    (task,) = json.loads((tmp_path / "out.json").read_text())
+    assert task["data"]["pages"] == [f"/data/local-files/?d={tmp_path.name}/thing.png"] and task["predictions"]

@@ -146,7 +146,7 @@ def test_sources_go_on_in_the_middle(tmp_path: Path) -> None:
     assert strange.task is None and "JSON object" in str(strange.error)
     for name in ("b.png", "a.jpg", "c.txt"):
         (tmp_path / name).touch()
-    folder = FolderSource(tmp_path, "$image", "http://host/")
+    folder = FolderSource(tmp_path, lambda address: {"image": address}, "http://host/")
     found = list(folder.items(-1))
     assert [item.raw["data"]["image"] for item in found] == ["http://host/a.jpg", "http://host/b.png"]
     assert [item.place for item in folder.items(0)] == [1]
