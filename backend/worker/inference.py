@@ -14,7 +14,7 @@ from backend.job import Group, JobReply, JobRequest, LabelReply, RegionReply, Te
 from backend.settings import Settings
 from backend.worker.choosing import best_label
 from backend.worker.embeddings import Embeddings, Seen
-from model.values.sampling import Sampling
+from model import Sampling
 
 if TYPE_CHECKING:
     from model import Embedding, PerceiveAnything, Prompt, Reading, Region, Segment

@@ -34,7 +34,7 @@ from backend.label_studio.protocol import RegionValue
 from backend.settings import Settings
 from backend.worker.choosing import best_label
 from backend.worker.video_checkpoint import Checkpoint, ObjectSoFar
-from model.values.sampling import Sampling
+from model import Sampling
 from model.values.task import Task, VideoTask, video_instruction
 
 if TYPE_CHECKING:
