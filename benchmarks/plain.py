@@ -48,7 +48,8 @@ def generate(language: Language, prompts: Sequence[torch.Tensor], sampling: Samp
     config = GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
         do_sample=sampling.temperature > 0,
-        eos_token_id=ends or None,
+        # not None, for which generate() would take the end tokens of the model's own configuration
+        eos_token_id=ends or [int(language.model.config.vocab_size)],
         pad_token_id=padding if padding is not None else (ends or [0])[0],
         use_cache=True,
         return_dict_in_generate=True,

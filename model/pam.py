@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import torch
 from PIL import Image
 
 from model.compute.batches import fitting, in_batches
+from model.compute.clock import Clock, Span
 from model.compute.device import pick_device, pick_dtype, quantizes
 from model.compute.linear import quicken
 from model.compute.quantized import quantize as eight_bits
 from model.language.likelihood import TOKENS_PER_CHUNK, answer_ids, log_likelihoods
-from model.language.prefix import Prefix
+from model.language.prefix import SCORES_BYTES, Prefix
 from model.language.qwen import Language
 from model.loading.checkpoint import Checkpoint
 from model.perceiver import Vision
@@ -44,6 +44,7 @@ class PerceiveAnything:
         name: the name or folder it was loaded from.
         version: `<name>@<fingerprint>`, or `<name>@<commit>-<fingerprint>` where a commit was asked for; changes only
             when configuration or weights change.
+        clock: marks moments on its device, to time stages.
         video: what it does with videos; `track`, `describe_video`, `stream` and `watch` are its verbs.
     """
 
@@ -60,6 +61,7 @@ class PerceiveAnything:
         self.track, self.describe_video = self.video.track, self.video.describe
         self.stream, self.watch = self.video.stream, self.video.watch
         self.version = version or name
+        self.clock = Clock(tower.device)
 
     @classmethod
     def from_pretrained(
@@ -204,8 +206,10 @@ class PerceiveAnything:
             ValueError: an unknown language or an empty instruction.
         """
         asked = {task: instruction(task, language) for task in map(_task, tasks)}
-        each = self.language.bytes_of(sampling.max_new_tokens) * max(1, len(asked))
-        return self.reader.of_each(regions, lambda p: self.language.texts(p, asked, language, sampling), each)
+        each = self.language.bytes_to_answer(list(asked.values()), sampling.max_new_tokens)
+        return self.reader.of_each(
+            regions, lambda prefix: self.language.texts(prefix, asked, language, sampling), each, SCORES_BYTES
+        )
 
     def score(
         self,
@@ -237,7 +241,9 @@ class PerceiveAnything:
             found = log_likelihoods(self.language, prefix, self.language.question_ids(prefix, asked), answers)
             return list(found.float().cpu().numpy())
 
-        rows = self.reader.of_each(regions, scores, self.language.bytes_of(TOKENS_PER_CHUNK))
+        tokens = max(TOKENS_PER_CHUNK, *map(len, answers))
+        each, besides = self.language.bytes_to_score(asked, tokens), self.language.bytes_of_scores(tokens)
+        rows = self.reader.of_each(regions, scores, each, besides)
         return np.array(rows, dtype=np.float32).reshape(len(rows), len(answers))
 
     def read(self, regions: Sequence[Segment]) -> Reading:
@@ -262,20 +268,18 @@ class PerceiveAnything:
         refine_masks: bool = False,
     ) -> Perception:
         """Encode (unless an embedding is given), segment and describe in one call; arguments as in the three verbs."""
-        begin = time.perf_counter()
-        if isinstance(image_or_embedding, Embedding):
-            embedding, encode_s = image_or_embedding, 0.0
-        else:
-            embedding = self.encode(image_or_embedding)
-            encode_s = time.perf_counter() - begin
-        encoded = time.perf_counter()
+        begin = self.clock.now()
+        given = isinstance(image_or_embedding, Embedding)
+        embedding = image_or_embedding if isinstance(image_or_embedding, Embedding) else self.encode(image_or_embedding)
+        encoded = self.clock.now()
         regions = self.segment(embedding, prompts, refine_masks)
-        segmented = time.perf_counter()
+        segmented = self.clock.now()
         texts = self.describe(regions, tasks, language, sampling)
+        described = self.clock.now()
         seconds = {
-            "encode": encode_s,
-            "segment": segmented - encoded,
-            "describe": time.perf_counter() - segmented,
+            "encode": 0.0 if given else Span(begin, encoded).seconds(),
+            "segment": Span(encoded, segmented).seconds(),
+            "describe": Span(segmented, described).seconds(),
         }
         return Perception(embedding, regions, texts, seconds)
 

@@ -13,6 +13,7 @@ from sam2.modeling.position_encoding import PositionEmbeddingRandom
 from sam2.modeling.sam.transformer import TwoWayTransformer
 from torch import nn
 
+from model.compute.precision import full_float32
 from model.values.region import RegionFeatures
 
 SEMANTIC_TOKENS = 16
@@ -82,6 +83,11 @@ class Vision(nn.Module):
         """Vectors of a region's image block, for image features of side n."""
         return (side // 2) ** 2 + SEMANTIC_TOKENS + 2
 
+    def bytes_each(self, side: int) -> int:
+        """Memory that a region takes on the way to its block, for image features of side n."""
+        hidden, channels = len(self.image_newline), self.vision_resampler.sem_tokens.embedding_dim
+        return (7 * channels * side**2 + 3 * hidden * self.length(side)) * self.dtype.itemsize
+
     @property
     def dtype(self) -> torch.dtype:
         return self.image_newline.dtype
@@ -102,12 +108,14 @@ class Vision(nn.Module):
         return self._block(tokens, semantic)
 
     @torch.no_grad()
+    @full_float32
     def blocks(self, regions: Sequence[RegionFeatures]) -> torch.Tensor:
         """The vectors that stand for each region in the language model's prompt: (R, K, hidden), see `forward`."""
         found: torch.Tensor = self(*_stacked(regions))
         return found
 
     @torch.no_grad()
+    @full_float32
     def clip_block(self, frames: Sequence[RegionFeatures]) -> torch.Tensor:
         """The vectors that stand for a clip in the prompt: (K, hidden), see `clip`."""
         return self.clip(*_stacked(frames))

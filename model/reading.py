@@ -48,6 +48,7 @@ class Reader:
         self._vision = vision
         self._language = language
         self._tokens = vision.length(side)
+        self._bytes_each = language.bytes_to_read(self._tokens) + vision.bytes_each(side)
 
     def read(self, regions: Sequence[Segment]) -> Reading:
         """All of them."""
@@ -64,18 +65,33 @@ class Reader:
         return batch_by_batch(regions, self.read, self._fitting(REGIONS_ON_CPU if self._on_cpu else REGIONS_ON_GPU))
 
     def of_each(
-        self, regions: Sequence[Segment] | Reading, work: Callable[[Prefix], Sequence[Found]], bytes_each: int
+        self,
+        regions: Sequence[Segment] | Reading,
+        work: Callable[[Prefix], Sequence[Found]],
+        bytes_each: int,
+        besides: int = 0,
     ) -> list[Found]:
-        """The results of work on as many regions' prefixes at a time as fit, one result for each region."""
+        """The results of work on as many regions' prefixes at a time as fit, one result for each region.
+
+        Args:
+            regions: read already or not.
+            work: on the prefix of R regions: R results.
+            bytes_each: what a region takes meanwhile.
+            besides: what however many take.
+        """
         if not isinstance(regions, Reading):
-            return [found for reading in self.readings(regions) for found in self.of_each(reading, work, bytes_each)]
+            found: list[Found] = []
+            for reading in self.readings(regions):
+                found += self.of_each(reading, work, bytes_each, besides)
+                del reading  # the next regions are read now
+            return found
         prefix = regions.prefix
         numbers = range(len(regions))
-        most = fitting(self._vision.device, bytes_each, max(1, len(regions)))
+        most = fitting(self._vision.device, bytes_each, max(1, len(regions)), besides)
         return in_batches(numbers, lambda part: work(prefix.part(part[0], part[-1] + 1)), most)
 
     def _fitting(self, most: int) -> int:
-        return fitting(self._vision.device, self._language.bytes_to_read(self._tokens), most)
+        return fitting(self._vision.device, self._bytes_each, most)
 
     @property
     def _on_cpu(self) -> bool:

@@ -7,6 +7,7 @@ from PIL import Image
 
 from model import PerceiveAnything
 from tests.checkpoints import write_small
+from tests.device import DEVICE
 
 PICTURES = Path(__file__).parent.parent / "demo" / "pictures"
 
@@ -24,4 +25,4 @@ def coffee() -> Image.Image:
 
 @pytest.fixture(scope="session")
 def pam(small_checkpoint: Path) -> PerceiveAnything:
-    return PerceiveAnything.from_pretrained(small_checkpoint, device="cpu", dtype="float32")
+    return PerceiveAnything.from_pretrained(small_checkpoint, device=DEVICE, dtype="float32")

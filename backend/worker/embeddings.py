@@ -15,6 +15,7 @@ from backend.worker.embedding_locks import EmbeddingLocks
 
 if TYPE_CHECKING:
     from model import Embedding, PerceiveAnything
+    from model.compute.clock import Span
 
 _PATIENCE = 2.0
 """An embedding is waited for as long as making it so many times takes, by this worker's own measure."""
@@ -22,12 +23,21 @@ _PATIENCE = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A picture's embedding, whether it was there already, and what it took, in seconds."""
+    """A picture's embedding, whether it was there already, and what it took, in seconds.
+
+    `encoding` is when, on the device's clock: who asks for its seconds waits for the device.
+    """
 
     embedding: Embedding
     cached: bool
     fetch_s: float
-    encode_s: float
+    encoding: Span | None = None
+    opening_s: float = 0.0
+
+    @property
+    def encode_s(self) -> float:
+        """Its share of what the pictures that were missing took together, opening them not counted."""
+        return 0.0 if self.encoding is None else max(0.0, self.encoding.seconds() - self.opening_s)
 
 
 @dataclass(eq=False)
@@ -56,7 +66,7 @@ class Embeddings:
         )
         self._encoded = 0
         self._received = 0
-        self._encode_s = 0.0
+        self._latest: Span | None = None  # of the newest pictures encoded here
 
     def stats(self) -> dict[str, float]:
         """For /metrics."""
@@ -85,18 +95,18 @@ class Embeddings:
                 continue
             fetch_s[i] = time.perf_counter() - begin
             if there is not None:
-                found[i] = Seen(there, True, fetch_s[i], 0.0)
-        begin = time.perf_counter()
+                found[i] = Seen(there, True, fetch_s[i])
+        asked = self._pam.clock.now()
         made = self._make(missing)
-        opening_s = sum(picture.open_s for picture in missing.values())
-        encode_s = (time.perf_counter() - begin - opening_s) / max(1, len(missing))
+        encoding = self._pam.clock.since(asked).shared(max(1, len(missing)))
+        opening_s = sum(picture.open_s for picture in missing.values()) / max(1, len(missing))
         for content, result in made.items():
             picture = missing[content]
             for i in picture.places:
                 found[i] = (
                     result
                     if isinstance(result, Exception)
-                    else Seen(result, False, fetch_s[i] + picture.open_s, encode_s)
+                    else Seen(result, False, fetch_s[i] + picture.open_s, encoding, opening_s)
                 )
         return [seen for seen in found if seen is not None]
 
@@ -122,7 +132,8 @@ class Embeddings:
         for content, ticket in tickets.items():
             if ticket is None:
                 continue
-            handed = self._locks.wait(content, ticket, _PATIENCE * self._encode_s)
+            measured = 0.0 if self._latest is None else self._latest.seconds()
+            handed = self._locks.wait(content, ticket, _PATIENCE * measured)
             if handed is None:
                 made |= self._encode({content: missing[content]}, locked=False)
             else:
@@ -147,9 +158,9 @@ class Embeddings:
                     made[content] = error
                 picture.open_s = time.perf_counter() - begin
             if images:
-                begin = time.perf_counter()
+                asked = self._pam.clock.now()
                 made |= zip(images, self._pam.encode_all(list(images.values())), strict=True)
-                self._encode_s = (time.perf_counter() - begin) / len(images)
+                self._latest = self._pam.clock.since(asked).shared(len(images))
                 self._encoded += len(images)
         finally:
             if locked:

@@ -18,6 +18,7 @@ from model import Sampling
 
 if TYPE_CHECKING:
     from model import Embedding, PerceiveAnything, Prompt, Reading, Region, Segment
+    from model.compute.clock import Clock, Span
 
 
 class _Ongoing:
@@ -26,12 +27,8 @@ class _Ongoing:
     def __init__(self, request: JobRequest, seen: Seen) -> None:
         self.request = request
         self.seen = seen
-        self.seconds = {
-            "queue": max(0.0, time.time() - request.sent_at),
-            "fetch": seen.fetch_s,
-            "encode": seen.encode_s,
-            **dict.fromkeys(("decode", "prefill", "generate"), 0.0),
-        }
+        self.queue_s = max(0.0, time.time() - request.sent_at)
+        self.spans: dict[str, list[Span]] = {"decode": [], "prefill": [], "generate": []}
         self.groups: list[list[RegionReply]] = [[] for _ in request.groups]
 
     def reply(self, model_version: str) -> JobReply:
@@ -40,7 +37,12 @@ class _Ongoing:
             width=embedding.width,
             height=embedding.height,
             groups=tuple(map(tuple, self.groups)),
-            seconds=self.seconds,
+            seconds={
+                "queue": self.queue_s,
+                "fetch": self.seen.fetch_s,
+                "encode": self.seen.encode_s,
+                **{stage: sum(span.seconds() for span in spans) for stage, spans in self.spans.items()},
+            },
             model_version=model_version,
             cached=self.seen.cached,
         )
@@ -86,7 +88,7 @@ class Inference:
         """The regions of all requests; one whose prompts are at fault becomes that fault."""
         found: list[_Found] = []
         asked: list[tuple[_Ongoing, int, Prompt]] = []
-        with _timed([one for one in ongoing if isinstance(one, _Ongoing)], "decode"):
+        with _timed(self._pam.clock, [one for one in ongoing if isinstance(one, _Ongoing)], "decode"):
             for place, one in enumerate(ongoing):
                 if isinstance(one, Exception):
                     continue
@@ -128,10 +130,11 @@ class Inference:
             replies: list[RegionReply] = []
             while len(replies) < len(members):
                 # each region's prompt is read once, whatever is then asked about it
-                with _timed(ongoing, "prefill"):
+                with _timed(self._pam.clock, ongoing, "prefill"):
                     reading = next(readings)
-                with _timed(ongoing, "generate"):
+                with _timed(self._pam.clock, ongoing, "generate"):
                     replies += self._ask(reading, members[0])
+                del reading  # the next regions are read now
             for one, reply in zip(members, replies, strict=True):
                 one.asked.groups[one.number].append(reply)
 
@@ -167,12 +170,14 @@ class Inference:
 
 
 @contextmanager
-def _timed(ongoing: Sequence[_Ongoing], stage: str) -> Iterator[None]:
-    """Share what the block takes among some requests."""
-    begin = time.perf_counter()
+def _timed(clock: Clock, ongoing: Sequence[_Ongoing], stage: str) -> Iterator[None]:
+    """Share what the block takes among some requests; the seconds are asked for when all is done."""
+    begin = clock.now()
     yield
-    for one in ongoing:
-        one.seconds[stage] += (time.perf_counter() - begin) / len(ongoing)
+    if ongoing:
+        span = clock.since(begin).shared(len(ongoing))
+        for one in ongoing:
+            one.spans[stage].append(span)
 
 
 def _reply(region: Segment, texts: dict[str, TextReply], labels: tuple[LabelReply, ...]) -> RegionReply:

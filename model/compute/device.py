@@ -41,16 +41,21 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype of that name; "auto" is bfloat16 or float16 on GPUs and float32 on the CPU.
+    """The dtype of that name; "auto" is bfloat16 on GPUs that compute in it, float16 on others, float32 on the CPU.
+
+    Whether the device computes quickly in a dtype that was named is not asked.
 
     Raises:
-        DeviceError: an unknown dtype.
+        DeviceError: another dtype than those of `DTYPES`.
     """
     if isinstance(name, torch.dtype):
         dtype = name
     elif name == "auto":
         if device.type == "cuda":
-            dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+            with torch.cuda.device(device):
+                # T4 and V100 emulate bfloat16, slowly
+                own = torch.cuda.is_bf16_supported(including_emulation=False)
+            dtype = torch.bfloat16 if own else torch.float16
         else:
             dtype = torch.float16 if device.type == "mps" else torch.float32
     elif name in DTYPES:

@@ -175,7 +175,7 @@ def draw(grid: Grid, choose: Choice, ends: Sequence[int], most: int) -> Drawn:
         logits = grid.logits()
         chosen = choose(ids[here, :step], logits)
         ids[here, step] = chosen
-        logprobs[here, step] = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+        logprobs[here, step] = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
         ended[here] |= torch.isin(chosen, stops)
         if step + 1 == most:
             break

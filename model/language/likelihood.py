@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from model.compute.precision import full_float32
 from model.language.grid import Grid
 from model.language.prefix import Prefix
 from model.language.qwen import Language
@@ -35,6 +36,7 @@ def answer_ids(language: Language, answers: Sequence[str]) -> list[list[int]]:
 
 
 @torch.no_grad()
+@full_float32
 def log_likelihoods(
     language: Language,
     prefix: Prefix,

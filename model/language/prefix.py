@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ class Prefix:
             for mine, theirs in zip((*whole.keys, *whole.values), (*part.keys, *part.values), strict=True):
                 mine[start : start + part.regions] = theirs
             start += part.regions
+            del part, theirs  # the next one is made now
         return whole
 
     def part(self, start: int, stop: int) -> Prefix:
@@ -141,7 +143,7 @@ def attend(
     prefix: Prefix | None = None,
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Grouped-query attention of B rows to the prefix of their region and to their own keys.
+    """Grouped-query attention of B rows to the prefix of their region and to their own keys, summed in float32.
 
     Rows lie region by region, the same number T for each, B = R·T. Without a prefix it is transformers' own attention.
 
@@ -167,25 +169,87 @@ def attend(
     before, told = prefix.keys[layer], prefix.values[layer]
     rows, heads, steps, size = query.shape
     regions, kv_heads, length, _ = before.shape
-    group, each = heads // kv_heads, rows // regions
-    query = (query * (size**-0.5 if scaling is None else scaling)).reshape(rows, kv_heads, group * steps, size)
-    # all rows of a region ask its prefix together: it is read once
-    together = query.reshape(regions, each, kv_heads, group * steps, size).transpose(1, 2)
-    shared = together.reshape(regions, kv_heads, each * group * steps, size) @ before.transpose(2, 3)
-    shared = shared.reshape(regions, kv_heads, each, group * steps, length).transpose(1, 2)
-    own = (query @ key.transpose(2, 3)).reshape(rows, kv_heads, group, steps, -1)
-    if attention_mask is not None:
-        own = own.masked_fill(~attention_mask[:, :, None], torch.finfo(own.dtype).min)
-    scores = torch.cat(
-        [shared.reshape(rows, kv_heads, group * steps, length), own.reshape(rows, kv_heads, group * steps, -1)], dim=-1
-    )
-    weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    seen, mine = weights[..., :length], weights[..., length:]
-    seen = seen.reshape(regions, each, kv_heads, group * steps, length).transpose(1, 2)
-    heard = seen.reshape(regions, kv_heads, each * group * steps, length) @ told
-    heard = heard.reshape(regions, kv_heads, each, group * steps, size).transpose(1, 2)
-    out = heard.reshape(rows, kv_heads, group * steps, size) + mine @ value
+    scale = size**-0.5 if scaling is None else scaling
+    query = query.reshape(rows, kv_heads, heads // kv_heads * steps, size)
+    mask = None if attention_mask is None else attention_mask.expand(rows, -1, -1, -1)
+    each = rows // regions
+    # scores lie in memory whole: of a few regions at a time
+    several = max(1, SCORES_BYTES // score_bytes(each * heads * steps, length + key.shape[2]))
+    parts = []
+    for start in range(0, regions, several):
+        here = slice(start, start + several)
+        mine = slice(start * each, (start + several) * each)
+        shown = None if mask is None else mask[mine]
+        parts.append(_attended(query[mine], before[here], told[here], key[mine], value[mine], shown, scale))
+    out = parts[0] if len(parts) == 1 else torch.cat(parts)
     return out.reshape(rows, heads, steps, size).transpose(1, 2).contiguous(), None
+
+
+SCORES_BYTES = 1 << 28
+"""What attention's scores may take at a time; those of one region may take more."""
+
+
+def score_bytes(queries: int, keys: int) -> int:
+    """What attention to so many keys takes for so many queries, heads counted: the scores in float32, apart, joined and
+    as weights."""
+    return 16 * queries * keys
+
+
+def _attended(
+    query: torch.Tensor,
+    before: torch.Tensor,
+    told: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+) -> torch.Tensor:
+    """`attend` for B rows (B, kv_heads, group · S, head) of R regions; the mask is (B, 1, S, N)."""
+    rows, kv_heads, asked, size = query.shape
+    regions, _, length, _ = before.shape
+    each = rows // regions
+    # all rows of a region ask its prefix together: it is read once
+    together = query.reshape(regions, each, kv_heads, asked, size).transpose(1, 2)
+    together = together.reshape(regions, kv_heads, each * asked, size)
+    shared = _products(together, before.transpose(2, 3)).mul_(scale)
+    shared = shared.reshape(regions, kv_heads, each, asked, length).transpose(1, 2)
+    own = _products(query, key.transpose(2, 3)).mul_(scale)
+    if mask is not None:
+        own = own.view(rows, kv_heads, asked // mask.shape[2], mask.shape[2], -1)
+        own.masked_fill_(~mask[:, :, None], torch.finfo(own.dtype).min)
+    scores = torch.cat([shared.reshape(rows, kv_heads, asked, length), own.reshape(rows, kv_heads, asked, -1)], dim=-1)
+    if query.dtype == torch.float32:
+        weights, total = functional.softmax(scores, dim=-1), None
+    else:
+        # divided afterwards: the largest weight is then 1, and nothing of it is lost in the lower dtype
+        raised = scores.sub_(scores.amax(-1, keepdim=True)).exp_()
+        weights, total = raised.to(query.dtype), raised.sum(-1, keepdim=True)
+    seen, mine = weights[..., :length], weights[..., length:]
+    seen = seen.reshape(regions, each, kv_heads, asked, length).transpose(1, 2)
+    heard = _products(seen.reshape(regions, kv_heads, each * asked, length), told)
+    heard = heard.reshape(regions, kv_heads, each, asked, size).transpose(1, 2)
+    out = heard.reshape(rows, kv_heads, asked, size) + _products(mine, value)
+    return out if total is None else (out / total).to(query.dtype)
+
+
+def _products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """(B, H, m, k) · (B, H, k, n) in float32: what a lower dtype holds is multiplied exactly and summed in float32."""
+    if left.dtype == torch.float32:
+        return left @ right
+    if left.is_cuda and _sums_in_float32(left.device, left.dtype):
+        out: torch.Tensor = torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out_dtype=torch.float32)
+        return out.view(*left.shape[:3], -1)
+    return left.float() @ right.float()
+
+
+@cache
+def _sums_in_float32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the device gives products of a lower dtype in float32 without a copy of the factors in it."""
+    one = torch.ones(1, 8, 8, dtype=dtype, device=device)
+    try:
+        return bool(torch.bmm(one, one, out_dtype=torch.float32).dtype == torch.float32)
+    except (RuntimeError, NotImplementedError, TypeError):
+        return False
 
 
 def read_on(

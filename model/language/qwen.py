@@ -15,8 +15,9 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
+from model.compute.precision import full_float32
 from model.language.grid import Choice, Grid, draw, read_prefix
-from model.language.prefix import NAME, Prefix
+from model.language.prefix import NAME, SCORES_BYTES, Prefix
 from model.language.unsure import PreferUnsure, Unsure
 from model.values.region import Text, Texts
 from model.values.sampling import Sampling
@@ -24,6 +25,10 @@ from model.values.task import Task, VideoTask
 
 _BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
 _AFTER = "\n{instruction}<|im_end|>\n<|im_start|>assistant\n"
+
+_NUMBERS_A_LOGIT = 5
+"""Float32 numbers for each word of the vocabulary while a token is chosen or scored: logits, what processors make of
+them, and their exponentials."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Language:
         return before, after
 
     @torch.no_grad()
+    @full_float32
     def read(self, blocks: torch.Tensor) -> Prefix:
         """Read the beginning of R prompts once, system text and image block: blocks (R, K, hidden)."""
         before = torch.tensor(self.prompt_ids("")[0], device=blocks.device)
@@ -78,24 +84,47 @@ class Language:
         vectors = vectors.expand(len(blocks), -1, -1)
         return read_prefix(self.model, torch.cat([vectors, blocks.to(vectors.dtype)], dim=1)[:, : self.max_vectors])
 
-    def bytes_of(self, tokens: int) -> int:
-        """Memory that so many tokens of one row take: keys and values of all layers, and one row of logits."""
-        config = self.model.config
-        size = config.hidden_size // config.num_attention_heads
-        each = 2 * config.num_hidden_layers * config.num_key_value_heads * size * self.model.dtype.itemsize
-        return tokens * each + 8 * int(config.vocab_size)
-
     def bytes_to_read(self, tokens: int) -> int:
         """Memory that reading a prompt of so many tokens takes: what is kept of it, and the widest layer's numbers."""
+        return self._kept_bytes(tokens) + self._width_bytes(tokens)
+
+    def bytes_to_answer(self, instructions: Sequence[str], tokens: int) -> int:
+        """Memory that one region takes while it is asked all that, `SCORES_BYTES` for all regions not counted."""
+        questions = [len(self.prompt_ids(text)[1]) for text in instructions]
+        asked = max(questions, default=0)
+        row = self._kept_bytes(asked + tokens) + self._width_bytes(asked) + _NUMBERS_A_LOGIT * 4 * self._words
+        return row * len(questions)
+
+    def bytes_to_score(self, instruction: str, tokens: int) -> int:
+        """Memory that one region takes while so many tokens of answers are scored, `bytes_of_scores` not counted."""
+        asked = len(self.prompt_ids(instruction)[1])
+        return self._kept_bytes(asked + tokens) + self._width_bytes(max(asked, tokens))
+
+    def bytes_of_scores(self, tokens: int) -> int:
+        """Memory of attention and logits while so many tokens of answers are scored, of however many regions."""
+        return SCORES_BYTES + _NUMBERS_A_LOGIT * 4 * self._words * tokens
+
+    def _kept_bytes(self, tokens: int) -> int:
+        """Keys and values of all layers."""
         config = self.model.config
-        width = 3 * config.intermediate_size + 4 * config.hidden_size
-        return self.bytes_of(tokens) + tokens * width * self.model.dtype.itemsize
+        size = config.hidden_size // config.num_attention_heads
+        return tokens * 2 * config.num_hidden_layers * config.num_key_value_heads * size * self.model.dtype.itemsize
+
+    def _width_bytes(self, tokens: int) -> int:
+        """What a layer makes of so many tokens on the way, attention's scores not counted."""
+        config = self.model.config
+        return tokens * (4 * config.intermediate_size + 8 * config.hidden_size) * self.model.dtype.itemsize
+
+    @property
+    def _words(self) -> int:
+        return int(self.model.config.vocab_size)
 
     def question_ids(self, prefix: Prefix, instruction: str) -> list[int]:
         """What follows the image block in a prompt."""
         return self.prompt_ids(instruction)[1][: max(self.max_vectors - prefix.length, 1)]
 
     @torch.no_grad()
+    @full_float32
     def answer(self, prefix: Prefix, instructions: Sequence[str], sampling: Sampling) -> list[list[Answer]]:
         """Answers of R regions to T instructions, by region; all rows are drawn together."""
         questions = [self.question_ids(prefix, text) for text in instructions]

@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from sam2.modeling.position_encoding import PositionEmbeddingSine
+from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import nn
 from torch.nn import functional
 
 from model.compute.batches import in_batches
+from model.compute.precision import full_float32
 from model.values.embedding import Embedding
 from model.values.image import to_input
 from model.values.prompt import Prompt
@@ -88,6 +91,7 @@ class Tower:
         neck = self.sam.image_encoder.neck
         if not isinstance(neck.position_encoding, _TopPositions):
             neck.position_encoding = _TopPositions(neck.position_encoding, self.sam)
+        _come_along(self.sam, self.device)
         self.dtype = dtype
         self._decoding = threading.Lock()
 
@@ -128,6 +132,7 @@ class Tower:
         """Run the encoder on a picture of zeros."""
         self._levels(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
 
+    @full_float32
     def _levels(self, pixels: torch.Tensor) -> Sequence[torch.Tensor]:
         lower = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype) if lower else nullcontext():
@@ -155,6 +160,7 @@ class Tower:
         return self.decode_features(features, high_resolution, coords, labels, dense)
 
     @torch.no_grad()
+    @full_float32
     def decode_features(
         self,
         features: torch.Tensor,
@@ -279,6 +285,15 @@ class Tower:
         ]
 
 
+def _come_along(sam: SAM2Base, device: torch.device) -> None:
+    """Move what SAM 2 makes on the first GPU, whichever it is to run on, and would look up there each time."""
+    for module in sam.modules():
+        if isinstance(module, PositionEmbeddingSine):
+            module.cache.clear()  # made anew where it is asked for
+        elif isinstance(module, RoPEAttention):
+            module.freqs_cis = module.freqs_cis.to(device)
+
+
 def _levels(embedding: Embedding | Sequence[Embedding]) -> list[torch.Tensor]:
     """Features and both finer levels: (1, ...) of one picture, (B, ...) of several."""
     pictures = [embedding] if isinstance(embedding, Embedding) else embedding
@@ -301,12 +316,7 @@ def _on_host(masks: Sequence[torch.Tensor]) -> list[np.ndarray]:
     if not masks or masks[0].device.type == "cpu":
         return [mask.numpy() for mask in masks]
     bits = torch.cat([packed(mask) for mask in masks]).cpu().numpy()
-    found, start = [], 0
-    for mask in masks:
-        stop = start + -(-mask.numel() // 8)
-        found.append(np.unpackbits(bits[start:stop], count=mask.numel()).reshape(mask.shape).view(bool))
-        start = stop
-    return found
+    return unpacked(bits, [tuple(mask.shape) for mask in masks])
 
 
 def packed(mask: torch.Tensor) -> torch.Tensor:
@@ -314,6 +324,17 @@ def packed(mask: torch.Tensor) -> torch.Tensor:
     flat = functional.pad(mask.flatten(), (0, -mask.numel() % 8)).view(-1, 8)
     weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=mask.device)
     return (flat * weights).sum(1, dtype=torch.uint8)
+
+
+def unpacked(bits: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+    """Boolean arrays of these shapes from the bits of each, one behind the other."""
+    found, start = [], 0
+    for shape in shapes:
+        count = int(np.prod(shape))
+        stop = start + -(-count // 8)
+        found.append(np.unpackbits(bits[start:stop], count=count).reshape(shape).view(bool))
+        start = stop
+    return found
 
 
 def _stability(logits: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import select_closest_cond_frames
 from torch.nn import functional
 
+from model.compute.precision import full_float32
 from model.sam.tower import Decoded, Tower
 from model.values.embedding import Embedding
 
@@ -71,6 +72,7 @@ class Remembering:
         return tuple(bank.marked), tuple(f for f in near if f in bank.recent)
 
     @torch.no_grad()
+    @full_float32
     def attend(
         self, embedding: Embedding, banks: Sequence[Bank], look: Look, frame: int, backward: bool
     ) -> torch.Tensor:
@@ -83,6 +85,7 @@ class Remembering:
             return with_memories(self._sam, features, marked, recent, frame, self._frames, backward).float()
 
     @torch.no_grad()
+    @full_float32
     def encode(
         self, embedding: Embedding, decoded: Decoded, prompted: bool, masks: torch.Tensor | None = None
     ) -> list[Memory]:

@@ -61,7 +61,7 @@ def words_of(command: Command) -> list[str]:
 
 
 def known_settings(names: set[str]) -> None:
-    elsewhere = {"PALLAS_SKIP_E2E", "PALLAS_PARENT"}
+    elsewhere = {"PALLAS_SKIP_E2E", "PALLAS_PARENT", "PALLAS_TEST_DEVICE"}
     fields = {f"PALLAS_{name.upper()}" for name in Settings.model_fields} | elsewhere
     assert names <= fields, names - fields
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from model import PerceiveAnything, Prompt, Sampling, Task
 from model.loading import hub
 from tests.conftest import PICTURES
+from tests.device import DEVICE
 
 COLOURS = {"red": (220, 30, 30), "green": (40, 160, 60), "blue": (60, 80, 220), "yellow": (250, 220, 30)}
 BOX = (40, 180, 200, 340)
@@ -21,7 +22,7 @@ BOX = (40, 180, 200, 340)
 
 @pytest.fixture(scope="module")
 def tiny() -> PerceiveAnything:
-    return PerceiveAnything.from_pretrained("tiny", device="cpu")
+    return PerceiveAnything.from_pretrained("tiny", device=DEVICE)
 
 
 def test_it_is_small_and_holds_no_pickle() -> None:

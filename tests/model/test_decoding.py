@@ -145,7 +145,7 @@ def test_prefixes_are_split_joined_and_taken(pam: PerceiveAnything, regions: lis
     again = Prefix.join((whole.part(i, i + 1) for i in range(3)), 3)
     for one, other in zip((*whole.keys, *whole.values), (*again.keys, *again.values), strict=True):
         assert torch.equal(one, other)
-    last = whole.take(torch.tensor([2]))
+    last = whole.take(torch.tensor([2], device=whole.device))
     assert last.regions == 1 and torch.equal(last.keys[0][0], whole.keys[0][2]) and last.length == whole.length
 
 

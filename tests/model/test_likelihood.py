@@ -24,7 +24,9 @@ def one_by_one(pam: PerceiveAnything, region: Region, label: str, task: Task, la
     """The plain way: the whole prompt with one answer and the end token behind it, no cache."""
     model, words = pam.language.model, pam.language.tokenizer
     prompt = embed(pam.language, blocks(pam, [region])[0], instruction(task, language))
-    ids = torch.tensor([*words(label, add_special_tokens=False)["input_ids"], pam.language.end_ids()[0]])
+    ids = torch.tensor(
+        [*words(label, add_special_tokens=False)["input_ids"], pam.language.end_ids()[0]], device=prompt.device
+    )
     vectors = torch.cat([prompt, model.get_input_embeddings()(ids)])
     with torch.no_grad():
         chances = model(inputs_embeds=vectors[None]).logits[0, len(prompt) - 1 : -1].log_softmax(-1)

@@ -13,6 +13,7 @@ from PIL import Image
 from model import PerceiveAnything, PictureError, Prompt, PromptError, Sampling, Task
 from model.values.mask import from_rle
 from model.values.region import region_to_json
+from tests.device import DEVICE
 
 PROMPTS = [
     Prompt(points=[(300, 200, 1)]),
@@ -170,7 +171,7 @@ def test_json_keeps_the_mask(pam: PerceiveAnything, coffee: Image.Image) -> None
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_lower_precision_gives_nearly_the_same_mask(small_checkpoint, coffee, pam, dtype: str) -> None:  # type: ignore[no-untyped-def]
-    low = pam.from_pretrained(small_checkpoint, device="cpu", dtype=dtype)
+    low = pam.from_pretrained(small_checkpoint, device=DEVICE, dtype=dtype)
     prompt = Prompt(box=(170, 10, 410, 310))
     (exact,) = pam.segment(pam.encode(coffee), [prompt])
     found = low.perceive(coffee, [prompt], [Task.BRIEF], sampling=Sampling(max_new_tokens=4))

@@ -9,11 +9,12 @@ from PIL import Image, ImageDraw
 
 from model import PerceiveAnything, Prompt, Region, Sampling, Task
 from model.sam.proposals import distinct, stability
+from tests.device import DEVICE
 
 
 @pytest.fixture(scope="module")
 def tiny() -> PerceiveAnything:
-    return PerceiveAnything.from_pretrained("tiny", device="cpu")
+    return PerceiveAnything.from_pretrained("tiny", device=DEVICE)
 
 
 def square(x: int, y: int, side: int, size: int = 40) -> torch.Tensor:

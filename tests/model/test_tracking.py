@@ -21,6 +21,7 @@ from model.video.memory import Remembering
 from model.video.track import CLIP_FRAMES, clip_numbers
 from model.video.tracker import Tracker
 from tests.checkpoints import COMPACT
+from tests.device import DEVICE
 
 FOLDER = COMPACT / "inputs" / "video"
 LEFT, RIGHT = (60.0, 80.0, 130.0, 150.0), (200.0, 60.0, 300.0, 170.0)
@@ -40,7 +41,7 @@ def predictor(small_checkpoint: Path) -> SAM2VideoPredictor:
     }
     model = instantiate(config, _recursive_=True)
     model.load_state_dict({k: v.float() for k, v in load_file(small_checkpoint / "sam2.safetensors").items()})
-    return model.eval()
+    return model.eval().to(DEVICE)
 
 
 Logits = dict[int, dict[int, np.ndarray]]
@@ -55,12 +56,12 @@ def theirs(predictor: SAM2VideoPredictor, said: list[FramePrompt], ways: list[tu
     for start, reverse in ways:
         for frame, names, logits in predictor.propagate_in_video(state, start_frame_idx=start, reverse=reverse):
             for name, mask in zip(names, logits, strict=True):
-                found.setdefault(name, {})[frame] = mask[0].numpy()
+                found.setdefault(name, {})[frame] = mask[0].cpu().numpy()
     for prompt in [p for p in said if p.correction]:
         say(predictor, state, prompt)
         for frame, names, logits in predictor.propagate_in_video(state, start_frame_idx=prompt.frame):
             for name, mask in zip(names, logits, strict=True):
-                found[name][frame] = mask[0].numpy()
+                found[name][frame] = mask[0].cpu().numpy()
     return found
 
 
@@ -206,7 +207,7 @@ def test_the_frames_that_are_described() -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16"])
 def test_lower_precision_gives_nearly_the_same_masks(pam, small_checkpoint: Path, dtype: str) -> None:  # type: ignore[no-untyped-def]
-    low = pam.from_pretrained(small_checkpoint, device="cpu", dtype=dtype)
+    low = pam.from_pretrained(small_checkpoint, device=DEVICE, dtype=dtype)
     exact = [frame.regions[0].mask for frame in pam.track(FOLDER, [Prompt(box=LEFT)])]
     tracking = low.track(FOLDER, [Prompt(box=LEFT)])
     for mask, frame in zip(exact, tracking, strict=True):

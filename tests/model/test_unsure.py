@@ -15,6 +15,7 @@ from PIL import Image
 from benchmarks.plain import blocks, embed
 from model import CheckpointError, PerceiveAnything, Prompt, Sampling, Task
 from model.language.unsure import PreferUnsure, Unsure
+from tests.device import DEVICE
 
 PROMPT = Prompt(box=(100, 50, 400, 300))
 
@@ -65,7 +66,7 @@ def test_the_entry_of_a_checkpoint_is_followed(
     )
     assert chances[other] >= 0.01
     entry = {"threshold": 1.0, "labels": [words.decode([other])]}
-    told = PerceiveAnything.from_pretrained(with_entry(small_checkpoint, tmp_path / "told", entry), device="cpu")
+    told = PerceiveAnything.from_pretrained(with_entry(small_checkpoint, tmp_path / "told", entry), device=DEVICE)
     (texts,) = told.describe(
         told.segment(told.encode(coffee), [PROMPT]), [Task.RECOGNIZE], sampling=Sampling(max_new_tokens=1)
     )
@@ -99,4 +100,4 @@ def test_a_wrong_entry_is_named(pam: PerceiveAnything, entry: Any) -> None:
 def test_a_wrong_entry_stops_the_loading(small_checkpoint: Path, tmp_path: Path) -> None:
     folder = with_entry(small_checkpoint, tmp_path / "wrong", {"threshold": 2, "labels": ["object"]})
     with pytest.raises(CheckpointError, match=r"generation_config\.json"):
-        PerceiveAnything.from_pretrained(folder, device="cpu")
+        PerceiveAnything.from_pretrained(folder, device=DEVICE)

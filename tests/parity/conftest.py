@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from model import PerceiveAnything
+from model.compute.precision import full_float32
+from tests.device import DEVICE
 from tests.parity.goldens import FOLDER
 from tests.parity.weights import write_checkpoint
 
@@ -19,8 +22,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.fixture(scope="session", autouse=True)
+def exactly() -> Iterator[None]:
+    """What tests compute beside the product is float32 too."""
+    with full_float32:
+        yield
+
+
 @pytest.fixture(scope="session")
 def pam(checkpoint: Path) -> PerceiveAnything:
     (weights,) = checkpoint.glob("*.pt")
     (config,) = checkpoint.glob("*.yaml")
-    return PerceiveAnything.from_pretrained(checkpoint / "pam", weights, config, device="cpu", dtype="float32")
+    return PerceiveAnything.from_pretrained(checkpoint / "pam", weights, config, device=DEVICE, dtype="float32")

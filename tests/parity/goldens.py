@@ -103,5 +103,5 @@ def stats_distance(ours: np.ndarray, golden: np.ndarray) -> float:
 
 def stats(values: torch.Tensor) -> np.ndarray:
     """mean, std, min, max, sum |x|, as stored in the `*_stats` arrays."""
-    array = values.detach().double().cpu().numpy()
+    array = values.detach().cpu().double().numpy()
     return np.array([array.mean(), array.std(), array.min(), array.max(), np.abs(array).sum()])

@@ -113,7 +113,7 @@ def test_mask(run: Run) -> None:
     bits = golden_of(run, "mask_bits")
     shape = tuple(run.case.arrays["mask_shape"])
     golden = np.unpackbits(bits)[: shape[0] * shape[1]].reshape(shape).astype(bool)
-    logits = full_size(run.decoded.mask_logits[0], *shape).numpy()
+    logits = full_size(run.decoded.mask_logits[0], *shape).cpu().numpy()
     assert run.region.mask.shape == golden.shape == run.case.image.shape[:2]
     wrong = (run.region.mask != golden) & (np.abs(logits) > 1e-3)
     assert not wrong.any(), f"{run.case.name}: {int(wrong.sum())} pixels differ"
@@ -166,7 +166,7 @@ def test_greedy_tokens(run: Run, pam: PerceiveAnything, array: str, penalty: flo
 
 
 def test_last_logits(run: Run, pam: PerceiveAnything) -> None:
-    ids = torch.tensor(golden_of(run, "greedy_ids")[: STEPS - 1])
+    ids = torch.tensor(golden_of(run, "greedy_ids")[: STEPS - 1], device=pam.device)
     with torch.no_grad():
         words = pam.language.model.get_input_embeddings()(ids)
         logits = pam.language.model(inputs_embeds=torch.cat([run.prompt, words])[None]).logits[0, -1]

@@ -169,7 +169,7 @@ def test_prompt(run: Run, pam: PerceiveAnything) -> None:
 
 
 def test_first_and_last_logits(run: Run, pam: PerceiveAnything) -> None:
-    ids = torch.tensor(golden_of(run, "greedy_ids")[: STEPS - 1])
+    ids = torch.tensor(golden_of(run, "greedy_ids")[: STEPS - 1], device=pam.device)
     with torch.no_grad():
         words = pam.language.model.get_input_embeddings()(ids)
         logits = pam.language.model(inputs_embeds=torch.cat([run.prompt, words])[None]).logits[0]
