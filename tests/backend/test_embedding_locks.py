@@ -31,6 +31,7 @@ from model import PerceiveAnything
 state, checkpoint, picture, pause = sys.argv[1:]
 settings = Settings(state_dir=state, local_roots=picture.rsplit("/", 1)[0])
 client = connect(settings, blocking=True)
+from model.compute.clock import Span
 pam = PerceiveAnything.from_pretrained(checkpoint, device="cpu")
 embeddings = Embeddings(settings, pam, PictureStore(settings, client), EmbeddingLocks(client, pam.version, 60))
 embeddings.look([])
@@ -40,7 +41,7 @@ def slow(images):
     time.sleep(float(pause))
     return original(images)
 pam.encode_all = slow
-embeddings._encode_s = 1.0
+embeddings._latest = Span(0.0, 1.0)
 client.incr("there")
 while int(client.get("there")) < 2:
     time.sleep(0.005)

@@ -138,12 +138,13 @@ def test_nothing_of_a_finished_call_stays_alive(
     pam: PerceiveAnything, regions: list[Region], fixed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[weakref.ref[object]] = []
-    for kind in (grids.Grid, KeyValues):
-        original: Any = kind.__dict__["__init__"]
+    kinds: list[Any] = [grids.Grid, KeyValues]
+    for kind in kinds:
+        original: Any = kind.__init__
 
-        def noted(self: object, *args: object, _original: Any = original, **named: object) -> None:
+        def noted(self: object, *args: object, original: Any = original, **named: object) -> None:
             made.append(weakref.ref(self))
-            _original(self, *args, **named)
+            original(self, *args, **named)
 
         monkeypatch.setattr(kind, "__init__", noted)
     monkeypatch.setattr(pam.language, "fixed", fixed)
@@ -158,6 +159,7 @@ def test_nothing_of_a_finished_call_stays_alive(
             pam.score(reading, ["cup"])
             del reading
         assert len(made) >= 150
-        assert not any(ref() is not None for ref in (*made, *prefixes))
+        everything: list[Any] = [*made, *prefixes]
+        assert not any(ref() is not None for ref in everything)
     finally:
         gc.enable()
