@@ -36,8 +36,8 @@ from model import PerceiveAnything
 from model.errors import ModelError
 from model.loading.checkpoint import Checkpoint
 from model.loading.hub import BUNDLED, SAM2_FILE
+from model.loading.sam import empty_sam2, packaged_config
 from model.perceiver import Vision
-from model.sam.build import empty_sam2, packaged_config
 
 SAM2 = "sam2.1_hiera_l.yaml"
 _SHARED: dict[str, Any] = {

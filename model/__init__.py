@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from model.compute.clock import Clock, Span
     from model.compute.device import share_cores
     from model.errors import (
         CheckpointError,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from model.video.track import Progress, Sighting, Track, TrackedFrame, Tracking
 
 _HOME = {
+    "Clock": "compute.clock",
+    "Span": "compute.clock",
     "share_cores": "compute.device",
     "Embedding": "values.embedding",
     "CheckpointError": "errors",
@@ -84,6 +87,7 @@ __all__ = [
     "LANGUAGES",
     "CheckpointError",
     "Chosen",
+    "Clock",
     "DeviceError",
     "Embedding",
     "Event",
@@ -102,6 +106,7 @@ __all__ = [
     "Sampling",
     "Segment",
     "Sighting",
+    "Span",
     "Task",
     "Text",
     "Texts",

@@ -131,7 +131,7 @@ def _load(options: argparse.Namespace) -> PerceiveAnything:
 
 def _stream(options: argparse.Namespace) -> int:
     prompts = _prompts(options)
-    from model.video import command
+    from model import video_command as command
 
     if len(prompts) != 1:
         raise PromptError(f"{len(prompts)} regions: a stream is about one thing")
@@ -144,7 +144,7 @@ def _stream(options: argparse.Namespace) -> int:
 def _perceive(options: argparse.Namespace) -> int:
     prompts = _prompts(options)
     from model import Sampling, open_picture
-    from model.video import command
+    from model import video_command as command
     from model.video.opening import is_video
 
     if is_video(options.image):

@@ -130,15 +130,3 @@ def test_nothing_of_a_fork_or_flash_attention_is_imported() -> None:
     for file in [*(ROOT / "model").rglob("*.py"), *(ROOT / "backend").rglob("*.py")]:
         text = file.read_text()
         assert "import flash_attn" not in text and "import llava" not in text
-
-
-def test_the_two_rooms_have_one_door() -> None:
-    """model/ knows nothing of the backend, HTTP or Redis; the backend knows model/ by its façade and its values."""
-    for file in (ROOT / "model").rglob("*.py"):
-        assert not re.search(
-            r"^\s*(from|import) (backend|flask|redis|rq|label_studio_sdk)\b", file.read_text(), re.M
-        ), file
-    door = {"", ".values.task", ".values.mask", ".errors", ".compute.device"}
-    for file in (ROOT / "backend").rglob("*.py"):
-        used = set(re.findall(r"^\s*(?:from|import) model((?:\.\w+)*)\b", file.read_text(), re.MULTILINE))
-        assert used <= door, (file, used - door)

@@ -11,8 +11,8 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
+from model.loading.sam import empty_sam2
 from model.loading.weights import load_into, read_tensors
-from model.sam.build import empty_sam2
 from model.sam.trunk import EfficientNetLite
 from tiny import segmentation, transplant, trunk
 from tiny.growth import deeper

@@ -14,8 +14,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from torch.nn import functional
 
+from model.loading.sam import empty_sam2
 from model.loading.weights import load_into
-from model.sam.build import empty_sam2
 from tiny import trunk
 
 _ENCODER = "image_encoder."

@@ -18,9 +18,9 @@ from backend.bulk.spec import Spec
 from backend.bulk.wanted import wanted_roles, wanted_task
 from backend.errors import BackendError, ConfigError
 from backend.label_studio.api import LabelStudioApi
-from backend.label_studio.uploads import Uploader
 from backend.labeling.roles import ImageRoles, read_roles
 from backend.labeling.video_roles import VideoRoles
+from backend.predict.uploads import Uploader
 from backend.queueing import heartbeat
 from backend.queueing.connection import connect
 from backend.queueing.dispatcher import Dispatcher

@@ -15,7 +15,7 @@ from typing import Any
 from backend.bulk.sources import Item, Source
 from backend.errors import TaskGone
 from backend.label_studio.protocol import Prediction
-from backend.label_studio.uploads import Uploader
+from backend.predict.uploads import Uploader
 
 
 class Sink(ABC):

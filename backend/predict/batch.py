@@ -13,7 +13,6 @@ from typing import Any
 
 from backend.errors import BackendError, NoWorker, QueueFull
 from backend.label_studio.protocol import Prediction, PredictRequest
-from backend.label_studio.uploads import claim_key, unfinished_version
 from backend.labeling.roles import Roles
 from backend.predict import notice
 from backend.predict.dedup import Dedup
@@ -21,6 +20,7 @@ from backend.predict.in_flight import InFlight
 from backend.predict.late_queue import LateQueue, grace_s
 from backend.predict.outcome import Outcome
 from backend.predict.sending import request_of
+from backend.predict.uploads import claim_key, unfinished_version
 from backend.queueing.dispatcher import Dispatcher
 from backend.queueing.queues import BATCH
 from backend.settings import Settings

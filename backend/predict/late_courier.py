@@ -10,10 +10,10 @@ import redis
 from backend import logs
 from backend.errors import BackendError, LabelStudioAway, NoWorker, QueueFull, TaskGone, WorkerDied
 from backend.label_studio.api import LabelStudioApi
-from backend.label_studio.uploads import Uploader
 from backend.labeling.roles import read_roles
 from backend.predict.in_flight import InFlight
 from backend.predict.late_queue import LateQueue, Pending
+from backend.predict.uploads import Uploader
 from backend.queueing.dispatcher import Dispatcher
 from backend.queueing.leases import Lease
 from backend.queueing.queues import BATCH

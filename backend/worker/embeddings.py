@@ -14,8 +14,7 @@ from backend.worker.embedding_cache import Addresses, EmbeddingCache
 from backend.worker.embedding_locks import EmbeddingLocks
 
 if TYPE_CHECKING:
-    from model import Embedding, PerceiveAnything
-    from model.compute.clock import Span
+    from model import Embedding, PerceiveAnything, Span
 
 _PATIENCE = 2.0
 """An embedding is waited for as long as making it so many times takes, by this worker's own measure."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -12,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from backend.job import Group, JobReply, JobRequest, LabelReply, RegionReply, TextAsk, TextReply
 from backend.settings import Settings
-from backend.worker.choosing import best_label
 from backend.worker.embeddings import Embeddings, Seen
+from backend.worker.replies import best_label, text_reply
 from model import Sampling
 
 if TYPE_CHECKING:
-    from model import Embedding, PerceiveAnything, Prompt, Reading, Region, Segment
-    from model.compute.clock import Clock, Span
+    from model import Clock, Embedding, PerceiveAnything, Prompt, Reading, Region, Segment, Span
 
 
 class _Ongoing:
@@ -154,8 +152,7 @@ class Inference:
             found = self._pam.describe(reading, [a.task for a in asks], language, sampling)
             for mine, said in zip(texts, found, strict=True):
                 for ask in asks:
-                    text = said[ask.task]
-                    mine[ask.key] = TextReply(string=text.string, score=min(1.0, math.exp(text.mean_logprob)))
+                    mine[ask.key] = text_reply(said[ask.task])
         return texts
 
     def _labels(self, reading: Reading, group: Group) -> list[tuple[LabelReply, ...]]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,72 +15,23 @@ import numpy as np
 from backend.errors import PromptError
 from backend.fetching.pictures import PictureStore
 from backend.fetching.videos import fetch, opened
-from backend.job import (
-    ClipAsk,
-    ClipMark,
-    ClipReply,
-    EventReply,
-    LabelReply,
-    LabelSet,
-    ObjectReply,
-    Sighting,
-    TextAsk,
-    TextReply,
-)
+from backend.job import ClipAsk, ClipMark, ClipReply, EventReply, LabelReply, LabelSet, TextAsk, TextReply
 from backend.label_studio.geometry import hull
 from backend.label_studio.protocol import RegionValue
 from backend.settings import Settings
-from backend.worker.choosing import best_label
+from backend.worker.replies import best_label, text_reply
 from backend.worker.video_checkpoint import Checkpoint, ObjectSoFar
+from backend.worker.video_object import TrackedObject
 from model import Sampling
 from model.values.task import Task, VideoTask, video_instruction
 
 if TYPE_CHECKING:
-    from model import PerceiveAnything, Reading, Text, Track, Tracking, Video
+    from model import PerceiveAnything, Reading, Track, Tracking, Video
 
 _WHOLE_FRAMES = 16
 _EVENT_SHARE, _TRACK_SHARE = 0.4, 0.9  # of the work: with events, without them
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Object:
-    """What is known of one object so far."""
-
-    sightings: dict[float, Sighting] = field(default_factory=dict)
-    ious: list[float] = field(default_factory=list)
-    texts: dict[str, TextReply] = field(default_factory=dict)
-    labels: tuple[LabelReply, ...] = ()
-    events: list[EventReply] = field(default_factory=list)
-    told: int | None = None
-
-    @classmethod
-    def of(cls, kept: ObjectSoFar) -> _Object:
-        found = kept.found
-        return cls(
-            sightings={sighting[0]: sighting for sighting in found.sightings},
-            ious=[found.iou] * kept.seen,
-            texts=found.texts,
-            labels=found.labels,
-            events=list(found.events),
-            told=kept.told,
-        )
-
-    def box_before(self, time_s: float) -> tuple[float, float, float, float] | None:
-        """Where it was seen last before a time; else where it is seen first."""
-        seen = [one for one in self.reply().sightings if one[1] is not None]
-        earlier = [one for one in seen if one[0] < time_s]
-        return earlier[-1][1] if earlier else seen[0][1] if seen else None
-
-    def reply(self) -> ObjectReply:
-        return ObjectReply(
-            sightings=tuple(self.sightings[time_s] for time_s in sorted(self.sightings)),
-            iou=float(np.clip(np.mean(self.ious), 0, 1)) if self.ious else 0.0,
-            texts=self.texts,
-            labels=self.labels,
-            events=tuple(self.events),
-        )
 
 
 class VideoJob:
@@ -118,7 +67,7 @@ class VideoJob:
         self._address = address
         self._ask = ask
         self._sampling = Sampling(max_new_tokens=max_new_tokens)
-        self._objects = [_Object() for _ in ask.objects]
+        self._objects = [TrackedObject() for _ in ask.objects]
         self._texts: dict[str, TextReply] = {}
         self._labels: tuple[LabelReply, ...] = ()
         self._duration_s = 0.0
@@ -209,10 +158,10 @@ class VideoJob:
             log.info("a video's checkpoint is of another model or another video: it is begun anew")
             self._before = None
             return
-        self._objects = [_Object.of(kept) for kept in before.objects]
+        self._objects = [TrackedObject.of(kept) for kept in before.objects]
         self._texts, self._labels = before.texts, before.labels
 
-    def _described(self, found: _Object) -> bool:
+    def _described(self, found: TrackedObject) -> bool:
         return bool(found.texts) and len(found.labels) == len(self._ask.label_sets)
 
     def _opened(self) -> Video:
@@ -254,7 +203,7 @@ class VideoJob:
         log.info("a video is tracked: %d frames here, %d before", tracking.total - known, known)
         return tracking.tracks
 
-    def _describe(self, found: _Object, track: Track) -> Iterator[None]:
+    def _describe(self, found: TrackedObject, track: Track) -> Iterator[None]:
         """The texts and labels of one object."""
         if not found.texts:
             found.texts = self._words(track, self._ask.texts)
@@ -275,7 +224,7 @@ class VideoJob:
                 VideoTask.CAPTION if ask.task is Task.BRIEF else ask.task for ask in mine
             ]
             said = self._pam.describe_video(track, tasks, language, self._sampling)
-            words |= {ask.key: _text(said[task]) for ask, task in zip(mine, tasks, strict=True)}
+            words |= {ask.key: text_reply(said[task]) for ask, task in zip(mine, tasks, strict=True)}
         return words
 
     def _tell(self, video: Video, number: int, share: float) -> Iterator[None]:
@@ -309,7 +258,7 @@ class VideoJob:
             # its last frame stands until the next one comes
             end_s = float(rest.timestamps_s[after]) if after < rest.frame_count else self._duration_s
             found.events.append(
-                EventReply(start_s=event.start_s, end_s=end_s, caption=_text(event.caption), label=label)
+                EventReply(start_s=event.start_s, end_s=end_s, caption=text_reply(event.caption), label=label)
             )
             found.told = begin + after
             done = found.told / max(1, video.frame_count)
@@ -354,7 +303,3 @@ class VideoJob:
             return None
         x, y = 100 / self.width, 100 / self.height
         return round(box[0] * x, 4), round(box[1] * y, 4), round(box[2] * x, 4), round(box[3] * y, 4)
-
-
-def _text(text: Text) -> TextReply:
-    return TextReply(string=text.string, score=min(1.0, math.exp(text.mean_logprob)))

@@ -19,9 +19,9 @@ from model.loading import hub
 from model.loading.folder import model_folder, read_json
 from model.loading.frozen_copy import compare
 from model.loading.plan import HEAD, TABLE, Plan
+from model.loading.sam import build_sam2, check_sam2, find_config, packaged_config
 from model.loading.weights import Tensors, list_folder, shapes_of
 from model.perceiver import Vision
-from model.sam.build import build_sam2, check_sam2, find_config, packaged_config
 
 _SAM2_NAMES = ("sam2.safetensors", "sam2.pt", hub.SAM2_FILE)
 

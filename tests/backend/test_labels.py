@@ -5,7 +5,7 @@ import math
 import pytest
 
 from backend.job import Candidate
-from backend.worker.choosing import best_label
+from backend.worker.replies import best_label
 
 
 def test_the_likeliest_label_and_its_probability() -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from backend.label_studio import uploads
 from backend.label_studio.api import LabelStudioApi
 from backend.label_studio.protocol import Prediction
-from backend.label_studio.uploads import Uploader
+from backend.predict import uploads
+from backend.predict.uploads import Uploader
 from backend.queueing.connection import connect
 from backend.run.embedded_redis import running
 from backend.settings import Settings

@@ -38,6 +38,7 @@ LEFT = {
     "backend webhooks": "changes a Label Studio: tests/e2e/test_password.py",
     "backend bulk": "needs a Label Studio or minutes: tests/bulk",
     "model fetch": "downloads gigabytes",
+    "tests.house": "writes the picture: tests/test_house.py draws it and compares",
     "tiny": "hours: tests/tiny",
     "tiny.evaluation": "minutes: tests/tiny",
     "benchmarks": "minutes, and figures instead of a verdict",

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from model import CheckpointError, PerceiveAnything, Prompt, Sampling
-from model.sam.build import empty_sam2
+from model.loading.sam import empty_sam2
 from model.sam.trunk import EfficientNetLite, fold
 from tests.checkpoints import COMPACT
 

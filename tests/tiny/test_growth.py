@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from model.errors import CheckpointError
-from model.sam.build import empty_sam2
+from model.loading.sam import empty_sam2
 from tiny import segmentation
 from tiny.place import Place, sam2
 

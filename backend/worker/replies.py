@@ -1,11 +1,19 @@
-"""Which label of a project's closed set the model means."""
+"""What the model says, as the reply carries it: texts, and which label of a project's closed set it means."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from backend.job import Candidate, LabelReply
+from backend.job import Candidate, LabelReply, TextReply
+
+if TYPE_CHECKING:
+    from model import Text
+
+
+def text_reply(text: Text) -> TextReply:
+    return TextReply(string=text.string, score=min(1.0, math.exp(text.mean_logprob)))
 
 
 def best_label(candidates: Sequence[Candidate], log_likelihoods: Mapping[str, float]) -> LabelReply:

@@ -23,7 +23,7 @@ from model.video.source import Chosen, Video
 from model.video.track import Track
 
 if TYPE_CHECKING:
-    from model.pam import PerceiveAnything
+    from model import PerceiveAnything
 
 
 def open_thinned(path: Path, options: argparse.Namespace) -> tuple[Video, int]:
