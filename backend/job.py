@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model import TokenLimits
 from model.values.task import Task
 
-VERSION = 4
+VERSION = 5
 """Of the payload, to be raised with each change of it; a worker puts others back (`parked`)."""
 
 FUNCTION = "backend.worker.engine.perform"
@@ -150,6 +151,7 @@ class JobRequest(_Value):
     Attributes:
         picture: where the picture or video is: a URL, a Label Studio path, `file:` path, or `blob:` with the sha256 of
             bytes that were put into Redis.
+        limits: of each text, in tokens.
         sent_at: seconds since the epoch, by the front's clock.
         alone: not to be computed in one step with others: it may be what killed a worker.
     """
@@ -159,16 +161,17 @@ class JobRequest(_Value):
     picture: str
     groups: tuple[Group, ...] = ()
     clip: ClipAsk | None = None
-    max_new_tokens: int
+    limits: TokenLimits = TokenLimits()
     sent_at: float
     alone: bool = False
 
 
 class TextReply(_Value):
-    """One text; score is exp(mean log-probability), 0..1."""
+    """One text; score is exp(mean log-probability), 0..1; finished is False where it was cut at its limit of tokens."""
 
     string: str
     score: float
+    finished: bool = True
 
 
 class LabelReply(_Value):

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.net.hosts import AllowedHosts
 from backend.system import gpus
+from model import TokenLimits
 
 LABEL_STUDIO_LIMIT_S = 100
 """Label Studio 1.23 gives a /predict this long (ML_TIMEOUT_PREDICT)."""
@@ -35,7 +36,14 @@ class Settings(BaseSettings):
     label_threshold: float = Field(0.4, ge=0, le=1, description="probability from which the model's label is set")
     polygon_tolerance: float = Field(1.0, ge=0, le=100, description="how far a polygon may leave the mask's edge, px")
     show_errors: bool = Field(True, description="tell the annotator in the picture why a click got no answer")
-    max_new_tokens: int = Field(64, ge=1, le=1024, description="longest text, in tokens")
+    max_new_tokens: int | None = Field(
+        None, ge=1, le=1024, description="longest text of any kind, in tokens; unset: as the next five say"
+    )
+    tokens_recognize: int = Field(64, ge=1, le=1024, description="longest class, in tokens")
+    tokens_brief: int = Field(128, ge=1, le=1024, description="longest brief caption")
+    tokens_detailed: int = Field(512, ge=1, le=1024, description="longest detailed caption")
+    tokens_explain: int = Field(256, ge=1, le=1024, description="longest explanation")
+    tokens_caption: int = Field(512, ge=1, le=1024, description="longest caption of a video or an event in it")
 
     host: str = Field("127.0.0.1", description="address the front listens on")
     port: int = Field(9090, ge=0, le=65535, description="port the front listens on")
@@ -211,6 +219,14 @@ class Settings(BaseSettings):
                 f"job_timeout_s {self.job_timeout_s} must hold, so that a video's job ends in time"
             )
         return self
+
+    @property
+    def token_limits(self) -> TokenLimits:
+        """Of the texts, by what is asked."""
+        if self.max_new_tokens is not None:
+            return TokenLimits.same(self.max_new_tokens)
+        kinds = ("recognize", "brief", "detailed", "explain", "caption")
+        return TokenLimits(**{kind: getattr(self, f"tokens_{kind}") for kind in kinds})
 
     @property
     def heartbeat_ttl_s(self) -> int:

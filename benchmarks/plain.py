@@ -46,7 +46,7 @@ def generate(language: Language, prompts: Sequence[torch.Tensor], sampling: Samp
     ends = language.end_ids()
     padding = language.tokenizer.pad_token_id
     config = GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens,
+        max_new_tokens=sampling.most("any"),
         do_sample=sampling.temperature > 0,
         # not None, for which generate() would take the end tokens of the model's own configuration
         eos_token_id=ends or [int(language.model.config.vocab_size)],

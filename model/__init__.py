@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from model.values.image import open_picture
     from model.values.prompt import Prompt
     from model.values.region import Perception, Region, Segment, Text, Texts
-    from model.values.sampling import Sampling
+    from model.values.sampling import Sampling, TokenLimits
     from model.values.task import LANGUAGES, Task, VideoTask
     from model.video.opening import open_video
     from model.video.prompt import FramePrompt
@@ -62,6 +62,7 @@ _HOME = {
     "Perception": "values.region",
     "Region": "values.region",
     "Sampling": "values.sampling",
+    "TokenLimits": "values.sampling",
     "Text": "values.region",
     "Texts": "values.region",
     "LANGUAGES": "values.task",
@@ -110,6 +111,7 @@ __all__ = [
     "Task",
     "Text",
     "Texts",
+    "TokenLimits",
     "Track",
     "TrackedFrame",
     "Tracking",

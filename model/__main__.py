@@ -70,7 +70,7 @@ def _asking() -> argparse.ArgumentParser:
     asking.add_argument("--frame-rate", type=float, help="of a video: look at about so many frames a second (all)")
     asking.add_argument("--language", choices=LANGUAGES, default="en")
     asking.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
-    asking.add_argument("--max-new-tokens", type=int, default=64, help="longest text (64)")
+    asking.add_argument("--max-new-tokens", type=int, help="longest text, whatever is asked (by task: 64 to 512)")
     asking.add_argument(
         "--json", action="store_true", help="one JSON object on standard output, of a stream one a line"
     )
@@ -143,7 +143,7 @@ def _stream(options: argparse.Namespace) -> int:
 
 def _perceive(options: argparse.Namespace) -> int:
     prompts = _prompts(options)
-    from model import Sampling, open_picture
+    from model import open_picture
     from model import video_command as command
     from model.video.opening import is_video
 
@@ -160,14 +160,8 @@ def _perceive(options: argparse.Namespace) -> int:
         prompt.check_inside(image.width, image.height)
     pam = _load(options)
     tasks = [Task(name) for name in options.task or (Task.RECOGNIZE, Task.BRIEF)]
-    found = pam.perceive(
-        image,
-        prompts,
-        tasks,
-        options.language,
-        Sampling(options.temperature, options.max_new_tokens),
-        refine_masks=options.refine,
-    )
+    sampling = command.sampling_of(options)
+    found = pam.perceive(image, prompts, tasks, options.language, sampling, refine_masks=options.refine)
     if options.out:
         from model.overlay import draw_regions
 
@@ -223,7 +217,7 @@ def _as_lines(found: Perception, prompts: list[Prompt]) -> str:
         box = "none" if region.box is None else ", ".join(f"{v:g}" for v in region.box)
         lines.append(f"region {i + 1}: {region.area} pixels, box {box}, IoU {region.iou:.2f}")
         for task, text in texts.items():
-            lines.append(f"  {task}: {text.string}{'' if text.finished else ' …'}")
+            lines.append(f"  {task}: {text.shown}")
     return "\n".join(lines)
 
 

@@ -206,7 +206,7 @@ class PerceiveAnything:
             ValueError: an unknown language or an empty instruction.
         """
         asked = {task: instruction(task, language) for task in map(_task, tasks)}
-        each = self.language.bytes_to_answer(list(asked.values()), sampling.max_new_tokens)
+        each = self.language.bytes_to_answer(list(asked.values()), max(map(sampling.most, asked), default=1))
         return self.reader.of_each(
             regions, lambda prefix: self.language.texts(prefix, asked, language, sampling), each, SCORES_BYTES
         )

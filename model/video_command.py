@@ -15,7 +15,7 @@ from model.errors import PromptError
 from model.values.mask import to_coco_rle
 from model.values.prompt import Prompt
 from model.values.region import Texts
-from model.values.sampling import Sampling
+from model.values.sampling import Sampling, TokenLimits
 from model.values.task import Task, VideoTask
 from model.video.opening import open_video
 from model.video.prompt import FramePrompt
@@ -39,6 +39,12 @@ def open_thinned(path: Path, options: argparse.Namespace) -> tuple[Video, int]:
     return thinned, thinned.nearest(float(video.timestamps_s[options.frame]))
 
 
+def sampling_of(options: argparse.Namespace) -> Sampling:
+    """How answers are drawn, as the command line says; a length that is given is that of all texts."""
+    most = options.max_new_tokens
+    return Sampling(options.temperature, TokenLimits() if most is None else most)
+
+
 def from_frame(video: Video, frame: int) -> Video:
     """The video from a frame on; it keeps its times."""
     return video if frame == 0 else Chosen(video, range(frame, video.frame_count))
@@ -50,7 +56,7 @@ def perceive(
     """Track the prompts to both ends of the video, describe them, print, write the overlay."""
     wanted = options.task or (Task.RECOGNIZE, VideoTask.CAPTION)
     tasks = [VideoTask(name) if name == VideoTask.CAPTION else Task(name) for name in wanted]
-    sampling = Sampling(options.temperature, options.max_new_tokens)
+    sampling = sampling_of(options)
     masks: dict[int, dict[int, dict[str, Any]]] = {}
     said = [FramePrompt(prompt, frame, number) for number, prompt in enumerate(prompts)]
     tracking = pam.track(video, said, direction="both")
@@ -82,7 +88,7 @@ def stream(pam: PerceiveAnything, video: Video, prompt: Prompt, options: argpars
         options.clip_length,
         not options.fixed,
         options.language,
-        Sampling(options.temperature, options.max_new_tokens),
+        sampling_of(options),
     )
     with _bars() as progress:
         bar = progress.add_task("watching", total=video.frame_count)
@@ -96,13 +102,14 @@ def stream(pam: PerceiveAnything, video: Video, prompt: Prompt, options: argpars
                         "start_s": round(event.start_s, 3),
                         "end_s": round(event.end_s, 3),
                         "caption": event.caption.string,
+                        "finished": event.caption.finished,
                         "box": event.box,
                         "seen": event.seen,
                     },
                     ensure_ascii=False,
                 )
             else:
-                line = f"{event.start_s:8.2f} – {event.end_s:.2f} s  {event.caption.string}"
+                line = f"{event.start_s:8.2f} – {event.end_s:.2f} s  {event.caption.shown}"
             # past the bar, which is on standard error
             print(line, file=sys.stdout, flush=True)
 
@@ -119,7 +126,7 @@ def _as_lines(tracks: dict[int, Track], texts: dict[int, Texts]) -> str:
         seen = [frame for frame in track.frames if track.sightings[frame].box is not None]
         where = f"seen on {len(seen)} of {len(track.frames)} frames" + (f", {seen[0]} to {seen[-1]}" if seen else "")
         lines.append(f"object {name + 1}: {where}")
-        lines += [f"  {task}: {text.string}{'' if text.finished else ' …'}" for task, text in texts[name].items()]
+        lines += [f"  {task}: {text.shown}" for task, text in texts[name].items()]
     return "\n".join(lines)
 
 
@@ -142,7 +149,10 @@ def _as_json(
             }
             for frame, sighting in sorted(track.sightings.items())
         ]
-        said = {str(task): {"text": t.string, "mean_logprob": t.mean_logprob} for task, t in texts[name].items()}
+        said = {
+            str(task): {"text": text.string, "mean_logprob": text.mean_logprob, "finished": text.finished}
+            for task, text in texts[name].items()
+        }
         objects.append({"frames": frames, "texts": said})
     answer = {
         **{"model": pam.version, "device": str(pam.device), "width": video.width, "height": video.height},

@@ -29,6 +29,6 @@ def request_of(plan: Plan, request_id: str, settings: Settings, client: redis.Re
         request_id=request_id,
         picture=park(plan.picture, client, settings),
         **plan.asked() | ({"alone": True} if alone else {}),
-        max_new_tokens=settings.max_new_tokens,
+        limits=settings.token_limits,
         sent_at=time.time(),
     )

@@ -9,6 +9,7 @@ from typing import Any
 from backend.job import ClipAsk, ClipReply, EventReply, Group, JobReply, ObjectReply, RegionReply
 from backend.label_studio.video_clock import Clock
 from backend.labeling.controls import Control, RegionContext, shown
+from backend.labeling.controls.base import cut_note
 from backend.labeling.controls.textarea import TextArea
 from backend.labeling.video_roles import VideoRoles
 from backend.tasks.plan import Plan
@@ -71,8 +72,7 @@ class ClipPlan(Plan):
             "labels": [one.label for one in chosen],
         }
         item = self._item(context.id, self.video.rectangle, RECTANGLE, value, found.iou)
-        if context.class_text:
-            item["meta"] = {"text": [context.class_text]}
+        item |= context.meta
         shaper.add([item, *_items(self.video.words, context, [item])], found.iou)
 
     def _events(self, reply: JobReply, found: ObjectReply, clock: Clock, shaper: Shaper) -> None:
@@ -91,7 +91,9 @@ class ClipPlan(Plan):
             items = [self._item(name, timeline.name, "timelinelabels", value, score)]
             if event.caption.string:
                 text = {"text": [event.caption.string]}
-                items += [self._item(name, c.name, "textarea", text, event.caption.score) for c in captions]
+                words = [self._item(name, c.name, "textarea", text, event.caption.score) for c in captions]
+                cut = {} if event.caption.finished else {"meta": {"text": [cut_note("caption")]}}
+                items += [word | cut for word in words]
             shaper.add(items, score)
 
     def _whole(self, reply: JobReply, clip: ClipReply, shaper: Shaper) -> None:

@@ -13,7 +13,7 @@ from backend.job import Group, JobReply, JobRequest, LabelReply, RegionReply, Te
 from backend.settings import Settings
 from backend.worker.embeddings import Embeddings, Seen
 from backend.worker.replies import best_label, text_reply
-from model import Sampling
+from model import Sampling, TokenLimits
 
 if TYPE_CHECKING:
     from model import Clock, Embedding, PerceiveAnything, Prompt, Reading, Region, Segment, Span
@@ -121,7 +121,7 @@ class Inference:
         """Regions that are asked the same go together, whatever picture they are of."""
         alike: dict[object, list[_Found]] = defaultdict(list)
         for one in found:
-            alike[one.group.texts, one.group.label_sets, one.asked.request.max_new_tokens].append(one)
+            alike[one.group.texts, one.group.label_sets, one.asked.request.limits].append(one)
         for members in alike.values():
             ongoing = list({id(one.asked): one.asked for one in members}.values())
             readings = self._pam.readings([one.region for one in members])
@@ -137,14 +137,14 @@ class Inference:
                 one.asked.groups[one.number].append(reply)
 
     def _ask(self, reading: Reading, like: _Found) -> list[RegionReply]:
-        texts = self._texts(reading, like.group.texts, like.asked.request.max_new_tokens)
+        texts = self._texts(reading, like.group.texts, like.asked.request.limits)
         labels = self._labels(reading, like.group)
         return [_reply(region, t, chosen) for region, t, chosen in zip(reading.regions, texts, labels, strict=True)]
 
-    def _texts(self, reading: Reading, asked: Sequence[TextAsk], max_new_tokens: int) -> list[dict[str, TextReply]]:
+    def _texts(self, reading: Reading, asked: Sequence[TextAsk], limits: TokenLimits) -> list[dict[str, TextReply]]:
         """For each region its texts by `TextAsk.key`."""
         texts: list[dict[str, TextReply]] = [{} for _ in reading.regions]
-        sampling = Sampling(max_new_tokens=max_new_tokens)
+        sampling = Sampling(max_new_tokens=limits)
         by_language = defaultdict(list)
         for ask in asked:
             by_language[ask.language].append(ask)

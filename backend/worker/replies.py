@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def text_reply(text: Text) -> TextReply:
-    return TextReply(string=text.string, score=min(1.0, math.exp(text.mean_logprob)))
+    return TextReply(string=text.string, score=min(1.0, math.exp(text.mean_logprob)), finished=text.finished)
 
 
 def best_label(candidates: Sequence[Candidate], log_likelihoods: Mapping[str, float]) -> LabelReply:

@@ -22,7 +22,7 @@ from backend.settings import Settings
 from backend.worker.replies import best_label, text_reply
 from backend.worker.video_checkpoint import Checkpoint, ObjectSoFar
 from backend.worker.video_object import TrackedObject
-from model import Sampling
+from model import Sampling, TokenLimits
 from model.values.task import Task, VideoTask, video_instruction
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class VideoJob:
         pictures: fetches.
         address: of the video.
         ask: what is wanted.
-        max_new_tokens: of each text.
+        limits: of each text, in tokens.
         checkpoint: of the same work, to go on from; it is not used where the model or the video is another one now.
 
     Attributes:
@@ -58,7 +58,7 @@ class VideoJob:
         pictures: PictureStore,
         address: str,
         ask: ClipAsk,
-        max_new_tokens: int,
+        limits: TokenLimits,
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self._settings = settings
@@ -66,7 +66,7 @@ class VideoJob:
         self._pictures = pictures
         self._address = address
         self._ask = ask
-        self._sampling = Sampling(max_new_tokens=max_new_tokens)
+        self._sampling = Sampling(max_new_tokens=limits)
         self._objects = [TrackedObject() for _ in ask.objects]
         self._texts: dict[str, TextReply] = {}
         self._labels: tuple[LabelReply, ...] = ()

@@ -98,7 +98,7 @@ class VideoSessions:
             self._keep(other, job)
             job.close()
         return VideoJob(
-            self._settings, self._pam, self._pictures, request.picture, request.clip, request.max_new_tokens, checkpoint
+            self._settings, self._pam, self._pictures, request.picture, request.clip, request.limits, checkpoint
         )
 
     def _keep(self, key: str, job: VideoJob) -> None:
@@ -117,5 +117,5 @@ def _key(request: JobRequest) -> str:
     """The same for all parts of the work on one video."""
     assert request.clip is not None
     clip = request.clip.model_copy(update={"part": 0})
-    text = f"{request.picture}\0{request.max_new_tokens}\0{clip.model_dump_json()}"
+    text = f"{request.picture}\0{request.limits}\0{clip.model_dump_json()}"
     return hashlib.sha256(text.encode()).hexdigest()

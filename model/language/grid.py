@@ -19,7 +19,7 @@ _LOOK_EVERY = 8
 class Drawn:
     """Tokens of R·T rows, region by region: ids (R·T, N) int64 and log-probabilities (R·T, N) float32, both on the CPU.
 
-    What follows a row's end token has no meaning.
+    What follows a row's end token, or its limit, has no meaning.
     """
 
     ids: torch.Tensor
@@ -159,9 +159,9 @@ class Grid:
 
 
 @torch.no_grad()
-def draw(grid: Grid, choose: Choice, ends: Sequence[int], most: int) -> Drawn:
-    """Draw at most `most` tokens for each row; rows that have ended leave the grid, by whole questions and regions."""
-    rows = len(grid.hidden)
+def draw(grid: Grid, choose: Choice, ends: Sequence[int], limits: Sequence[int]) -> Drawn:
+    """Draw at most so many tokens for each question; rows that are done leave, by whole questions and regions."""
+    rows, most = len(grid.hidden), max(limits)
     device = grid.hidden.device
     every = 1 if device.type == "cpu" else _LOOK_EVERY
     ids = torch.zeros(rows, most, dtype=torch.int64, device=device)
@@ -169,6 +169,7 @@ def draw(grid: Grid, choose: Choice, ends: Sequence[int], most: int) -> Drawn:
     stops = torch.tensor(list(ends), dtype=torch.int64, device=device)
     alive = torch.arange(rows, device=device).view(grid.prefix.regions, -1)
     ended = torch.zeros(rows, dtype=torch.bool, device=device)
+    longest = torch.tensor(list(limits), device=device).repeat(grid.prefix.regions)
     length = most
     for step in range(most):
         here = alive.flatten()
@@ -176,7 +177,7 @@ def draw(grid: Grid, choose: Choice, ends: Sequence[int], most: int) -> Drawn:
         chosen = choose(ids[here, :step], logits)
         ids[here, step] = chosen
         logprobs[here, step] = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
-        ended[here] |= torch.isin(chosen, stops)
+        ended[here] |= torch.isin(chosen, stops) | (longest[here] <= step + 1)
         if step + 1 == most:
             break
         if (step + 1) % every == 0:

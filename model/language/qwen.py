@@ -125,16 +125,23 @@ class Language:
 
     @torch.no_grad()
     @full_float32
-    def answer(self, prefix: Prefix, instructions: Sequence[str], sampling: Sampling) -> list[list[Answer]]:
-        """Answers of R regions to T instructions, by region; all rows are drawn together."""
+    def answer(
+        self, prefix: Prefix, instructions: Sequence[str], sampling: Sampling, limits: Sequence[int] | None = None
+    ) -> list[list[Answer]]:
+        """Answers of R regions to T instructions, by region; all rows are drawn together.
+
+        `limits` are T numbers of tokens; None takes those of free instructions.
+        """
         questions = [self.question_ids(prefix, text) for text in instructions]
+        most = [sampling.most(text) for text in instructions] if limits is None else list(limits)
         if not prefix.regions or not questions:
             return [[] for _ in range(prefix.regions)]
         with seeded(sampling, prefix.device):
-            grid = Grid(self.model, prefix, questions, sampling.max_new_tokens, self.fixed)
-            drawn = draw(grid, self._choice(sampling), self.end_ids(), sampling.max_new_tokens)
+            grid = Grid(self.model, prefix, questions, max(most), self.fixed)
+            drawn = draw(grid, self._choice(sampling), self.end_ids(), most)
         each = iter(zip(drawn.ids.tolist(), drawn.logprobs.tolist(), strict=True))
-        return [[self.finished(*next(each)) for _ in questions] for _ in range(prefix.regions)]
+        rows = [[(n, *next(each)) for n in most] for _ in range(prefix.regions)]
+        return [[self.finished(ids[:n], logprobs[:n]) for n, ids, logprobs in row] for row in rows]
 
     def texts(
         self, prefix: Prefix, asked: Mapping[Task | VideoTask | str, str], language: str, sampling: Sampling
@@ -145,7 +152,7 @@ class Language:
                 task: Text(task, language, a.string, a.token_ids, a.mean_logprob, a.finished)
                 for task, a in zip(asked, row, strict=True)
             }
-            for row in self.answer(prefix, list(asked.values()), sampling)
+            for row in self.answer(prefix, list(asked.values()), sampling, [sampling.most(task) for task in asked])
         ]
 
     def _choice(self, sampling: Sampling) -> Choice:

@@ -97,7 +97,7 @@ class Text:
         token_ids: the answer's tokens, the end token not among them.
         mean_logprob: mean natural log-probability of the generated tokens (the end token too), <= 0; before any
             repetition penalty or temperature.
-        finished: False where the answer was cut at max_new_tokens.
+        finished: False where the answer was cut at its limit of tokens.
     """
 
     task: Task | VideoTask | str
@@ -109,6 +109,11 @@ class Text:
 
     def __str__(self) -> str:
         return self.string
+
+    @property
+    def shown(self) -> str:
+        """For people: the answer, and that it was cut, if it was."""
+        return self.string if self.finished else f"{self.string} … (cut off after {len(self.token_ids)} tokens)"
 
 
 Texts = dict[Task | VideoTask | str, Text]

@@ -20,7 +20,7 @@ from backend.settings import Settings
 from backend.worker.embedding_locks import EmbeddingLocks
 from backend.worker.embeddings import Embeddings
 from backend.worker.engine import Engine
-from model import PerceiveAnything, Reading, Region, Task
+from model import PerceiveAnything, Reading, Region, Task, TokenLimits
 from model.values.mask import to_rle
 
 
@@ -39,7 +39,7 @@ TEXTS = (TextAsk(task=Task.RECOGNIZE), TextAsk(task=Task.BRIEF), TextAsk(task=Ta
 
 
 def job(picture: Path | str, *groups: Group, **changes: Any) -> dict[str, Any]:
-    values = {"request_id": "r", "picture": str(picture), "max_new_tokens": 5, "sent_at": time.time()}
+    values = {"request_id": "r", "picture": str(picture), "limits": TokenLimits.same(5), "sent_at": time.time()}
     return JobRequest(groups=groups, **(values | changes)).model_dump(mode="json")
 
 
@@ -57,7 +57,7 @@ def jobs(folder: Path) -> list[dict[str, Any]]:
         job(folder / "0.png", Group(propose=True, texts=TEXTS[:1])),
         job(folder / "2.png"),
         job(folder / "gone.png", clicks((50, 50))),
-        job(folder / "2.png", Group(prompts=(box,), texts=TEXTS, label_sets=(LABELS,)), max_new_tokens=3),
+        job(folder / "2.png", Group(prompts=(box,), texts=TEXTS, label_sets=(LABELS,)), limits=TokenLimits.same(3)),
         job(folder / "1.png", clicks((50, 50)), version=1),
         job(folder / "1.png", Group(prompts=(RegionPrompt(mask=to_rle(np.ones((7, 9), bool))),), texts=TEXTS)),
     ]

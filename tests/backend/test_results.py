@@ -48,6 +48,15 @@ def test_one_id_geometry_first_texts_as_lists() -> None:
     assert [item["score"] for item in items] == [0.9, 0.8, 0.5]
 
 
+def test_a_text_that_was_cut_says_so() -> None:
+    found = region()
+    texts = found.texts | {"brief.en": TextReply(string="a cat that", score=0.5, finished=False)}
+    items = answer(found.model_copy(update={"texts": texts}))[0].result
+    note = "brief: cut off at its limit of tokens"
+    assert items[0]["meta"] == {"text": ["cat", note]} and items[2]["meta"] == {"text": [note]}
+    assert items[2]["value"] == {"text": ["a cat that"]}
+
+
 @pytest.mark.parametrize(
     ("best", "probability", "label", "expected"),
     [

@@ -8,6 +8,7 @@ from pydantic import SecretStr, ValidationError
 from backend.__main__ import main
 from backend.queueing.connection import socket_path
 from backend.settings import Settings
+from model import TokenLimits
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +78,10 @@ def test_a_long_state_folder_still_gets_a_socket(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 120)
     assert len(str(socket_path(Settings(state_dir=deep)))) <= 100
     assert socket_path(Settings(state_dir=Path("/short"))) == Path("/short/redis.sock")
+
+
+def test_limits_of_texts_by_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PALLAS_TOKENS_DETAILED", "300")
+    assert Settings().token_limits == TokenLimits(detailed=300)
+    monkeypatch.setenv("PALLAS_MAX_NEW_TOKENS", "20")
+    assert Settings().token_limits == TokenLimits.same(20)

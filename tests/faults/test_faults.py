@@ -26,6 +26,7 @@ from backend.queueing.queues import BULK, INTERACTIVE, PRIVATE, make_queue, priv
 from backend.settings import Settings
 from benchmarks import faults
 from benchmarks.stand_in import StandIn
+from model import TokenLimits
 from tests.bulk.conftest import environment
 from tests.bulk.test_late import wait_until
 from tests.bulk.test_project import begin, fill
@@ -45,7 +46,7 @@ def settings_of(stack: Stack) -> Settings:
 
 
 def request(name: str, picture: str = "blob:none") -> JobRequest:
-    return JobRequest(request_id=name, picture=picture, max_new_tokens=4, sent_at=time.time())
+    return JobRequest(request_id=name, picture=picture, limits=TokenLimits.same(4), sent_at=time.time())
 
 
 def error_of(dispatcher: Dispatcher, job: Job) -> str:

@@ -28,6 +28,7 @@ from backend.run.embedded_redis import running
 from backend.settings import Settings
 from backend.worker import engine
 from backend.worker.worker import ResidentWorker
+from model import TokenLimits
 
 ROOT = Path(__file__).parent.parent.parent
 HERE = __name__
@@ -223,7 +224,7 @@ def test_companions_of_a_job_that_takes_too_long_are_answered(
     monkeypatch.setattr(engine, "_resident", resident)
     jobs = {}
     for picture in ("a", "slow", "b"):
-        request = JobRequest(request_id="r" * 12, picture=picture, max_new_tokens=4, sent_at=0)
+        request = JobRequest(request_id="r" * 12, picture=picture, limits=TokenLimits.same(4), sent_at=0)
         queue = make_queue(BULK, client)
         jobs[picture] = queues.enqueue(
             queue, FUNCTION, request.model_dump(mode="json"), "d", limit_s=1, result_s=60, failure_s=60

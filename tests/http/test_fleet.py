@@ -19,6 +19,7 @@ from backend.queueing import heartbeat, versions
 from backend.queueing.connection import connect
 from backend.queueing.heartbeat import WorkerStatus
 from backend.queueing.queues import make_queue
+from model import TokenLimits
 from tests.http.stack import PictureHost, Stack, point, run_stack
 from tests.http.test_bad_input import refused
 
@@ -77,7 +78,8 @@ def test_draining_whom_there_is_not(stack: Stack) -> None:
 
 
 def request(host: PictureHost, version: int) -> dict[str, object]:
-    asked = JobRequest(request_id="r" * 12, picture=f"{host.url}/coffee.jpg", max_new_tokens=4, sent_at=time.time())
+    address, limits = f"{host.url}/coffee.jpg", TokenLimits.same(4)
+    asked = JobRequest(request_id="r" * 12, picture=address, limits=limits, sent_at=time.time())
     return asked.model_dump(mode="json") | {"version": version}
 
 

@@ -67,7 +67,9 @@ def test_a_click_comes_back_as_mask_class_and_caption(stack: Stack, host: Pictur
     expected = pam.perceive(image, [prompt], [Task.RECOGNIZE, Task.BRIEF], sampling=Sampling(max_new_tokens=6))
     assert (mask_of(geometry) == expected.regions[0].mask).mean() > 0.999
     assert caption["value"]["text"] == [expected.texts[0][Task.BRIEF].string]
-    assert geometry["meta"]["text"] == [expected.texts[0][Task.RECOGNIZE].string]
+    # random weights never end: what they say is cut, and that is said
+    cut = [f"{task}: cut off at its limit of tokens" for task in ("recognize", "brief")]
+    assert geometry["meta"]["text"] == [expected.texts[0][Task.RECOGNIZE].string, *cut]
     assert prediction["score"] == pytest.approx(expected.regions[0].iou, abs=1e-3)
 
 

@@ -13,6 +13,7 @@ from backend.errors import PictureNotFound, WorkerDied
 from backend.job import Group, JobRequest, PointPrompt, RegionPrompt, TextAsk
 from backend.queueing.dispatcher import Dispatcher
 from backend.queueing.queues import BATCH
+from model import TokenLimits
 from model.values.mask import from_rle, mask_iou
 from model.values.task import Task
 from tests.http.stack import PictureHost, point, run_stack
@@ -23,7 +24,7 @@ TEXTS = (TextAsk(task=Task.RECOGNIZE), TextAsk(task=Task.BRIEF))
 def request(picture: str, x: float, alone: bool = False) -> JobRequest:
     group = Group(prompts=(RegionPrompt(points=(PointPrompt(x=x, y=50),)),), texts=TEXTS)
     return JobRequest(
-        request_id="r", picture=picture, groups=(group,), max_new_tokens=8, sent_at=time.time(), alone=alone
+        request_id="r", picture=picture, groups=(group,), limits=TokenLimits.same(8), sent_at=time.time(), alone=alone
     )
 
 

@@ -51,6 +51,7 @@ def test_a_mask_file_and_lines(small_checkpoint: Path, tmp_path: Path, capsys: p
     assert code == 0
     assert "region 2: 20000 pixels, box 100, 100, 300, 200" in stdout
     assert stdout.count("recognize:") == stdout.count("brief:") == 2
+    assert stdout.count(" … (cut off after 3 tokens)\n") == 4
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from benchmarks.plain import blocks, embed, endless, generate
-from model import PerceiveAnything, Prompt, Region, Sampling, Task
+from model import PerceiveAnything, Prompt, Region, Sampling, Task, TokenLimits
 from model.compute import device
 from model.compute.batches import fitting, in_batches
 from model.language.prefix import Prefix
@@ -55,6 +55,25 @@ def test_the_grid_says_what_generate_says_one_by_one(
         for answer, other in zip(row, expected, strict=True):
             assert answer.token_ids == other.token_ids and answer.finished == other.finished
             assert answer.mean_logprob == pytest.approx(other.mean_logprob, abs=1e-4)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_each_question_has_its_own_limit(pam: PerceiveAnything, regions: list[Region], fixed: bool) -> None:
+    """A short one is cut as if it were asked alone, and does not wait for the long ones."""
+    limits = TokenLimits(recognize=2, brief=7, detailed=11, explain=1, other=5)
+    tasks = [*Task, "What is it made of?"]
+    pam.language.fixed = fixed
+    try:
+        found = pam.describe(regions, tasks, sampling=Sampling(max_new_tokens=limits))
+    finally:
+        pam.language.fixed = False
+    lengths = [len(text.token_ids) for text in found[0].values() if not text.finished]
+    assert lengths == [2, 7, 11, 1, 5]
+    for task, most in zip(tasks, lengths, strict=True):
+        alone = pam.describe(regions, [task], sampling=Sampling(max_new_tokens=most))
+        for mine, other in zip(found, alone, strict=True):
+            assert mine[task].token_ids == other[task].token_ids
+            assert mine[task].mean_logprob == pytest.approx(other[task].mean_logprob, abs=1e-4)
 
 
 def test_rows_that_end_at_different_times_leave_and_change_nothing(

@@ -36,6 +36,11 @@ class ShapingOptions:
     video_tolerance: float = 0.5
 
 
+def cut_note(key: str) -> str:
+    """For people: that a text of this `TextAsk.key` was cut."""
+    return f"{key.partition('.')[0]}: cut off at its limit of tokens"
+
+
 @dataclass(frozen=True)
 class RegionContext:
     """Everything a control may use to shape its item of one region.
@@ -66,6 +71,16 @@ class RegionContext:
         """The model's own word for the region; empty where it was not asked."""
         text = self.region.texts.get(CLASS.key)
         return text.string if text else ""
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the annotator reads beside the region's geometry.
+
+        The free answer is kept there also when no label of the project fits it, and of which texts the end is missing.
+        """
+        cut = [cut_note(task) for task, text in self.region.texts.items() if not text.finished]
+        words = [*([self.class_text] if self.class_text else []), *cut]
+        return {"meta": {"text": words}} if words else {}
 
     def choose(self, labels: Labels) -> tuple[LabelReply, ...]:
         """The labels for a control; more than one only where the annotator chose more.
@@ -202,7 +217,4 @@ class Geometry(Control):
             kind = f"{kind}labels"
             value[kind] = [chosen.label for chosen in context.choose(self.labels)] if self.labels else []
         item = self.shell(context, kind, value, context.region.iou)
-        if context.class_text:
-            # the free answer is kept where the annotator can read it, also when no label of the project fits it
-            item["meta"] = {"text": [context.class_text]}
-        return item
+        return item | context.meta

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.job import TextAsk
-from backend.labeling.controls.base import CLASS, Control, RegionContext
+from backend.labeling.controls.base import CLASS, Control, RegionContext, cut_note
 from backend.labeling.tags import Tag
 from model.values.task import LANGUAGES, Task
 
@@ -42,7 +42,8 @@ class TextArea(Control):
         if text is None or not text.string:
             return None
         # always a list: a plain string blanks Label Studio's whole editor on accept
-        return self.shell(context, "textarea", {"text": [text.string]}, text.score)
+        item = self.shell(context, "textarea", {"text": [text.string]}, text.score)
+        return item if text.finished else item | {"meta": {"text": [cut_note(self.ask.key)]}}
 
 
 def _ask_of(tag: Tag) -> TextAsk:
