@@ -42,7 +42,9 @@ class FixedStep:
         self._ids = torch.zeros_like(places)
         self._slot = torch.tensor([kept.used], device=hidden.device)
         self._columns = torch.arange(kept.room, device=hidden.device)
-        self._seen, self._places, self._hidden = seen.clone(), places.clone(), hidden.clone()
+        # the room behind the newest token holds nothing yet: it is seen column by column, as it fills
+        self._seen = seen & (self._columns < kept.used)
+        self._places, self._hidden = places.clone(), hidden.clone()
         self._done = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
