@@ -105,6 +105,14 @@ class WorkerError(BackendError):
     status = 500
 
 
+class PictureExpired(BackendError):
+    """A picture that came with the request is not in Redis any more when its turn comes; sent again it is there."""
+
+    status = 503
+    annotator_can_help = True
+    retry_after_s = 5
+
+
 class PictureUnreachable(BackendError):
     """The picture's host does not answer, or answers with a fault of its own."""
 

@@ -149,7 +149,7 @@ class JobRequest(_Value):
     """One picture or video and what is wanted of it; a picture without groups is only encoded, for the first click.
 
     Attributes:
-        picture: where the picture or video is: a URL, a Label Studio path, `file:` path, or `blob:` with the sha256 of
+        picture: where the picture or video is: a URL, a Label Studio path, `file:` path, or `blob:` with the name of
             bytes that were put into Redis.
         limits: of each text, in tokens.
         sent_at: seconds since the epoch, by the front's clock.

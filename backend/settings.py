@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     max_prompts: int = Field(64, ge=1, description="most regions asked in one request")
     max_proposals: int = Field(32, ge=1, le=1000, description="most regions proposed in one picture")
     max_waiting: int = Field(256, ge=1, description="most requests in a queue before new ones are refused")
+    picture_queue_bytes: int = Field(
+        256 << 20, ge=1, description="Redis' memory for pictures inside requests, and again for bulk jobs' own files"
+    )
     embedding_cache_bytes: int = Field(512 << 20, ge=0, description="image features a worker keeps on its device")
     embedding_host_bytes: int = Field(2 << 30, ge=0, description="and a GPU worker in host memory behind it")
 
@@ -124,6 +127,7 @@ class Settings(BaseSettings):
     )
     bulk_tries: int = Field(3, ge=1, le=20, description="how often a bulk job tries a task that may work later")
     remember_days: float = Field(14, gt=0, description="how long answers are remembered, for corrections and review")
+    remember_bytes: int = Field(256 << 20, ge=0, description="Redis' memory for them: the oldest are forgotten first")
     heartbeat_s: float = Field(2, gt=0, description="between a worker's heartbeats; missing five counts as dead")
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING, ERROR")

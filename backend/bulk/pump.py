@@ -50,6 +50,7 @@ _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 300.0
 _DRAIN_S = 15.0
 _LEASE_S = 2.0
+_RENEW_S = 60.0  # pictures in the queue, which expire after a quarter of an hour
 _DUE_AT_ONCE = 10_000
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,9 @@ class Pump:
         self._dispatcher = dispatcher
         self._planner = Planner(settings, Answers.of(settings, dispatcher.redis))
         self._in_flight = InFlight(settings, dispatcher, BULK)
-        self._local = LocalPictures(settings, dispatcher.redis, source.folder) if source.folder is not None else None
+        self._local: LocalPictures | None = None
+        if source.folder is not None:
+            self._local = LocalPictures(settings, dispatcher.redis, source.folder, ledger.job)
         self._items: dict[str, Item] = {}
         self._troubles: dict[str, Trouble] = {}
         self._order: deque[tuple[str, int]] = deque()
@@ -104,7 +107,9 @@ class Pump:
         self._arrived: deque[TaskResult] = deque()
         self._storing: dict[Future[Done], _Storing] = {}
         self._looked = 0.0
+        self._renewed = time.monotonic()
         self._ousted = False
+        self._noted = False
         self._pool = ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload")
         self._rate = Rate(dispatcher.redis, ledger)
 
@@ -193,16 +198,21 @@ class Pump:
                 self._settle(item, Done(skipped="nothing to predict"))
                 return True
             if self._local is not None:
-                plans = [self._local.park(plan) for plan in plans]
+                plans = self._local.park(key, plans)
             died = key in self._troubles and self._troubles[key].deaths > 0
             self._in_flight.submit(key, task, plans, f"bulk-{self._ledger.job}-{key}", alone=died)
         except (NoWorker, QueueFull, ModelLoading) as error:
             self._ledger.note(note=str(error))
+            self._noted = True
             return False
         except BackendError as error:
+            self._release(key)
             self._fail(item, error)
             return True
         self._items[key] = item
+        if self._noted:
+            self._ledger.note(note="")
+            self._noted = False
         return True
 
     def _turn(self) -> None:
@@ -230,14 +240,16 @@ class Pump:
             self._outage(error)
 
     def _completed(self, result: TaskResult) -> None:
-        if self._local is not None:
-            for plan, _ in result.replies:
-                self._local.release(plan)
+        self._release(result.key)
         if result.errors:
             self._fail(self._items[result.key], result.errors[0])
             self._items.pop(result.key)
         else:
             self._store(_Storing(self._items[result.key], result))
+
+    def _release(self, key: str) -> None:
+        if self._local is not None:
+            self._local.release(key)
 
     def _store(self, storing: _Storing) -> None:
         self._storing[self._pool.submit(self._finish, storing)] = storing
@@ -323,6 +335,9 @@ class Pump:
             self._ousted = True
             self._stop.set()
             log.error("another program works on this job")
+        if self._local is not None and time.monotonic() - self._renewed > _RENEW_S:
+            self._renewed = time.monotonic()
+            self._local.renew()
 
     def _halt(self, note: str) -> None:
         if self._state() == RUNNING:
@@ -358,6 +373,8 @@ class Pump:
                 self._turn()
                 self._ledger.lease()
             self._in_flight.withdraw()
+            if self._local is not None and not self._ousted:
+                self._local.close()
             if self._stop.is_set() and not self._ousted and self._ledger.state() == RUNNING:
                 self._ledger.set_state(PAUSED, "stopped")
             if not self._ousted:

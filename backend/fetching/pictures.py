@@ -9,16 +9,14 @@ from typing import BinaryIO
 
 import redis
 
-from backend.errors import BadRequest, PictureError, PictureNotFound, PictureTooLarge
+from backend.errors import BadRequest, PictureError, PictureExpired, PictureTooLarge, QueueFull
 from backend.fetching import local
 from backend.fetching.download import Downloads, Limits
 from backend.label_studio.access import LabelStudio
 from backend.net import data_url
 from backend.net.address import shorten
+from backend.queueing.blobs import Blobs, read_blob
 from backend.settings import Settings
-
-_BLOB_TTL_S = 600
-BLOB_KEY = "pallas:blob:"
 
 
 def park(reference: str, client: redis.Redis, settings: Settings) -> str:
@@ -26,14 +24,21 @@ def park(reference: str, client: redis.Redis, settings: Settings) -> str:
 
     Raises:
         PictureError, PictureTooLarge: the data URL cannot be read.
+        QueueFull: the pictures of others that wait fill their share of Redis.
     """
     if not data_url.is_data_url(reference):
         return reference
     data = _decode_data_url(reference, settings.max_picture_bytes)
     digest = hashlib.sha256(data).hexdigest()
+    blobs, sizes = Blobs.of_requests(settings, client), {digest: len(data)}
+    if not blobs.take_room(sizes):
+        raise QueueFull(
+            "the pictures inside requests that wait fill their share of Redis: try again in a moment, or give pictures "
+            "by their address, or raise PALLAS_PICTURE_QUEUE_BYTES"
+        )
     # the next click on the same picture only renews it
-    if not client.expire(BLOB_KEY + digest, _BLOB_TTL_S):
-        client.set(BLOB_KEY + digest, data, ex=_BLOB_TTL_S)
+    if not blobs.renew(sizes):
+        blobs.put(digest, data)
     return f"blob:{digest}"
 
 
@@ -67,7 +72,8 @@ class PictureStore:
             limits: of time and bytes.
 
         Raises:
-            PictureNotFound, PictureForbidden, PictureUnreachable, PictureTooLarge, PictureError, BadRequest.
+            PictureNotFound, PictureForbidden, PictureUnreachable, PictureExpired, PictureTooLarge, PictureError,
+            BadRequest.
         """
         try:
             scheme = urllib.parse.urlsplit(reference).scheme.lower()
@@ -88,10 +94,9 @@ class PictureStore:
             )
 
     def _parked(self, reference: str) -> bytes:
-        data = self._redis.get(BLOB_KEY + reference.removeprefix("blob:"))
+        data = read_blob(self._redis, reference.removeprefix("blob:"))
         if data is None:
-            raise PictureNotFound("the picture that came with the request has expired in the queue: send it again")
-        assert isinstance(data, bytes)
+            raise PictureExpired("the picture that came with the request has expired in the queue: send it again")
         return data
 
 

@@ -29,8 +29,6 @@ KEPT_IOU = 0.95
 _OF_VIDEOS = ("videorectangle", "timelinelabels")
 
 _SUMS = "pallas:review"
-_STATE = "pallas:reviewed:"
-_STATE_TTL_S = 90 * 86_400
 _MOST_PIXELS = 178_956_970
 
 
@@ -123,8 +121,8 @@ class Reviews:
         return count
 
     def _add(self, region: str, counts: dict[str, float]) -> None:
-        before = self._redis.set(_STATE + region, json.dumps(counts), ex=_STATE_TTL_S, get=True)
-        old: dict[str, Any] = json.loads(before) if isinstance(before, (bytes, str)) else {}
+        before = self._answers.reviewed(region, json.dumps(counts))
+        old: dict[str, Any] = json.loads(before) if before is not None else {}
         pipe = self._redis.pipeline(transaction=False)
         for name, value in counts.items():
             change = value - old.get(name, 0)

@@ -24,6 +24,7 @@ def request_of(plan: Plan, request_id: str, settings: Settings, client: redis.Re
 
     Raises:
         BadRequest, PictureError, PictureTooLarge: what is wrong with a picture that came with the task.
+        QueueFull: there is no room for it in Redis.
     """
     return JobRequest(
         request_id=request_id,

@@ -15,8 +15,58 @@ from backend.settings import Settings
 
 _KEY = "pallas:answer:"
 _TASK = "pallas:answers:"
+_REVIEWED = "pallas:reviewed:"
 _MOST_OF_TASK = 200
+_NEWEST = "pallas:answered"
+"""All remembered regions by time, the oldest first; and beside it how many bytes they take."""
+_BYTES = "pallas:answered:bytes"
 _DAY_S = 86_400
+
+_OF_REGION, _OF_TASK = 420, 750
+"""Bytes that Redis takes for a region beside its text, and for a task's list of them (`benchmarks.keys`)."""
+
+# A member of the zset is "length:idindex", by which a region is found in the list of its task. What is older than its
+# time has no other end than this; so the sum of bytes stays exact.
+_KEEP = """
+local newest, sum, key, reviewed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local now, kept, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local of_region, of_task = tonumber(ARGV[4]), tonumber(ARGV[5])
+local index, longest = ARGV[6], tonumber(ARGV[7])
+local total = tonumber(redis.call('GET', sum) or 0)
+local function forget(member)
+  local length, rest = member:match('^(%d+):(.*)$')
+  local id, of = rest:sub(1, tonumber(length)), rest:sub(tonumber(length) + 1)
+  local size = redis.call('STRLEN', key .. id)
+  if size > 0 then total = total - size - of_region end
+  redis.call('DEL', key .. id, reviewed .. id)
+  if of ~= '' and redis.call('LREM', of, 0, id) > 0 and redis.call('EXISTS', of) == 0 then total = total - of_task end
+  redis.call('ZREM', newest, member)
+end
+if index ~= '' and redis.call('EXISTS', index) == 0 then total = total + of_task end
+for i = 8, #ARGV, 2 do
+  local id, text = ARGV[i], ARGV[i + 1]
+  local before = redis.call('STRLEN', key .. id)
+  if before > 0 then total = total - before - of_region end
+  redis.call('SET', key .. id, text, 'EX', kept + 86400)
+  redis.call('ZADD', newest, now, #id .. ':' .. id .. index)
+  total = total + #text + of_region
+  if index ~= '' then redis.call('LPUSH', index, id) end
+end
+if index ~= '' then
+  redis.call('LTRIM', index, 0, longest - 1)
+  redis.call('EXPIRE', index, kept + 86400)
+end
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', newest, '-inf', now - kept, 'LIMIT', 0, 1000)) do forget(member) end
+for _ = 1, 1000 do
+  local oldest = redis.call('ZRANGE', newest, 0, 0)[1]
+  if total <= most or oldest == nil then break end
+  forget(oldest)
+end
+if redis.call('ZCARD', newest) == 0 then total = 0 end
+redis.call('SET', sum, total)
+redis.call('EXPIRE', newest, kept + 86400)
+redis.call('EXPIRE', sum, kept + 86400)
+"""
 
 
 class Remembered(BaseModel):
@@ -91,31 +141,41 @@ class Memory(Protocol):
 
 
 class Answers:
-    """The memory; every entry is forgotten after its time."""
+    """The memory; every entry is forgotten after its time, and the oldest earlier where there are too many.
 
-    def __init__(self, client: redis.Redis, keep_s: int) -> None:
+    Args:
+        client: Redis.
+        keep_s: seconds.
+        most_bytes: of Redis' memory that all of them may take, nearly.
+    """
+
+    def __init__(self, client: redis.Redis, keep_s: int, most_bytes: int = 256 << 20) -> None:
         self._redis = client
         self._keep_s = keep_s
+        self._most_bytes = most_bytes
+        self._script = client.register_script(_KEEP)
 
     @classmethod
     def of(cls, settings: Settings, client: redis.Redis) -> Answers:
         """The memory as it is set."""
-        return cls(client, round(settings.remember_days * _DAY_S))
+        return cls(client, round(settings.remember_days * _DAY_S), settings.remember_bytes)
 
     def keep(self, project: str, task: int | None, answered: Sequence[Remembered]) -> None:
         """Remember regions of a task (projects are `id.created_at`, as Label Studio sends them)."""
         if not answered:
             return
         now = time.time()
-        pipe = self._redis.pipeline(transaction=False)
+        index = _index(project, task) if task is not None else ""
+        entries: list[str] = []
         for region in answered:
-            pipe.set(_KEY + region.id, region.model_copy(update={"at": now}).model_dump_json(), ex=self._keep_s)
-        if task is not None:
-            index = _index(project, task)
-            pipe.lpush(index, *(region.id for region in answered))
-            pipe.ltrim(index, 0, _MOST_OF_TASK - 1)
-            pipe.expire(index, self._keep_s)
-        pipe.execute()
+            entries += [region.id, region.model_copy(update={"at": now}).model_dump_json()]
+        limits: list[Any] = [now, self._keep_s, self._most_bytes, _OF_REGION, _OF_TASK, index, _MOST_OF_TASK]
+        self._script(keys=[_NEWEST, _BYTES, _KEY, _REVIEWED], args=[*limits, *entries])
+
+    def reviewed(self, region: str, verdict: str) -> bytes | None:
+        """Note what was kept of a region, as long as that is remembered; what was noted before."""
+        before = self._redis.set(_REVIEWED + region, verdict, ex=self._keep_s, get=True)
+        return before if isinstance(before, bytes) else None
 
     def get(self, ids: Sequence[str]) -> dict[str, Remembered]:
         """Those of the regions that we answered and remember."""
@@ -129,7 +189,9 @@ class Answers:
                 region = Remembered.model_validate_json(text)
             except ValidationError:
                 continue  # written by another version
-            found[region.id] = region
+            # what is past its time goes from Redis when the next one is written
+            if region.at > time.time() - self._keep_s:
+                found[region.id] = region
         return found
 
     def of_task(self, project: str, task: int | None) -> list[Remembered]:

@@ -11,10 +11,10 @@ import redis
 
 from backend.bulk.local import LocalPictures
 from backend.errors import BadRequest, PictureForbidden, PictureNotFound, PictureTooLarge
-from backend.fetching.pictures import BLOB_KEY
 from backend.job import ClipAsk
 from backend.labeling.roles import read_roles
 from backend.labeling.video_roles import VideoRoles
+from backend.queueing.blobs import KEY, read_blob
 from backend.settings import Settings
 from backend.tasks.plan import PicturePlan
 from backend.tasks.video_plan import ClipPlan
@@ -39,12 +39,12 @@ def folder(tmp_path: Path) -> Path:
 def park(client: redis.Redis, folder: Path, reference: str, **settings: Any) -> str:
     """What the worker is told; the blob's bytes where there is one."""
     local = LocalPictures(Settings(**settings), client, folder)
-    parked = local.park(PicturePlan(IMAGE, reference))
+    (parked,) = local.park("1", [PicturePlan(IMAGE, reference)])
     if not parked.picture.startswith("blob:"):
         return parked.picture
-    data = client.get(BLOB_KEY + parked.picture.removeprefix("blob:"))
-    local.release(parked)
-    assert isinstance(data, bytes)
+    data = read_blob(client, parked.picture.removeprefix("blob:"))
+    local.release("1")
+    assert data is not None
     return data.decode()
 
 
@@ -62,10 +62,10 @@ OUTSIDE = (
 
 @pytest.mark.parametrize("reference", OUTSIDE)
 def test_what_lies_outside_is_not(client: redis.Redis, folder: Path, reference: str) -> None:
-    before = set(client.scan_iter(f"{BLOB_KEY}*"))
+    before = set(client.scan_iter(f"{KEY}*"))
     with pytest.raises(PictureForbidden, match="PALLAS_LOCAL_ROOTS"):
         park(client, folder, reference)
-    assert set(client.scan_iter(f"{BLOB_KEY}*")) == before
+    assert set(client.scan_iter(f"{KEY}*")) == before
 
 
 def test_absolute_paths_outside_are_for_the_worker_to_judge(client: redis.Redis, folder: Path) -> None:
@@ -96,9 +96,9 @@ def test_a_video_has_the_limit_of_videos(client: redis.Redis, tmp_path: Path) ->
     plan = ClipPlan(video=VideoRoles("v", "v"), picture="clip.mp4", rate=25, ask=ClipAsk())
     settings = Settings(max_picture_bytes=1000, max_video_bytes=2000)
     local = LocalPictures(settings, client, tmp_path)
-    parked = local.park(plan)
+    (parked,) = local.park("1", [plan])
     assert parked.picture.startswith("blob:")
-    local.release(parked)
+    local.release("1")
     (tmp_path / "clip.mp4").write_bytes(bytes(2001))
     with pytest.raises(PictureTooLarge, match="2,000 bytes"):
-        local.park(plan)
+        local.park("1", [plan])
