@@ -12,8 +12,8 @@ from model.values.task import Task
 VERSION = 5
 """Of the payload, to be raised with each change of it; a worker puts others back (`parked`)."""
 
-FUNCTION = "backend.worker.engine.perform"
-"""The only function that workers run, whatever a job in Redis says."""
+FUNCTION = "backend.engine.perform"
+"""The only function that workers run, whatever a job in Redis says; not to be changed, see there."""
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 

@@ -259,7 +259,7 @@ def test_a_job_that_was_taken_but_not_begun_comes_back(stack: Stack) -> None:
 def test_what_waits_for_a_worker_that_is_gone_goes_to_all(stack: Stack) -> None:
     client = connect(stack.settings)
     dispatcher = Dispatcher(settings_of(stack))
-    job = Job.create("backend.worker.engine.perform", args=(request("gone").model_dump(mode="json"),),
+    job = Job.create("backend.engine.perform", args=(request("gone").model_dump(mode="json"),),
                      connection=client, serializer=JSONSerializer, origin=INTERACTIVE, result_ttl=60)  # fmt: skip
     job.set_status("queued")  # type: ignore[arg-type]
     job.save()

@@ -124,6 +124,29 @@ def test_a_job_of_another_version_waits_for_a_worker_that_knows_it(
         upgraded.wait(30)
 
 
+def test_jobs_of_the_version_before_run_or_are_put_back(stack: Stack, host: PictureHost) -> None:
+    """Their function has the name that it always had, wherever the module lies now."""
+    client = connect(stack.settings)
+    queue = make_queue("bulk", client)
+    stack.wait_for_worker()
+    same, older = (
+        queue.enqueue_call("backend.engine.perform", args=(request(host, version),), timeout=30)
+        for version in (VERSION, VERSION - 1)
+    )
+    assert reply(same)["width"] == 600
+    until = time.monotonic() + 60
+    while older.id not in versions.ids(client):
+        assert time.monotonic() < until, older.get_status(refresh=True)
+        time.sleep(0.05)
+    assert older.get_status(refresh=True) == "queued"
+    # what a front puts in now, a worker of the version before puts back as well: it knows the name
+    assert FUNCTION == "backend.engine.perform"
+    # as when that worker is there again
+    worker = WorkerStatus("older", "ready", "m", payload=VERSION - 1)
+    assert versions.release(client, [worker]) == 1
+    older.delete()
+
+
 def test_a_front_whose_version_no_worker_knows_says_so_at_once(
     small_checkpoint: Path, tmp_path: Path, host: PictureHost
 ) -> None:
@@ -145,10 +168,10 @@ def test_a_sign_that_says_more_than_we_know_is_read(stack: Stack) -> None:
 
 
 RUBBISH = [
-    *(b"", b"not json", b"\x80\x05N.", b"[]", b"[1]", b'{"a": 1}', b'["backend.worker.engine.perform", null, 7, {}]'),
+    *(b"", b"not json", b"\x80\x05N.", b"[]", b"[1]", b'{"a": 1}', b'["backend.engine.perform", null, 7, {}]'),
     *(
-        b'["backend.worker.engine.perform", null, [], {}]',
-        b'["backend.worker.engine.perform", null, [{"version": "x"}], {}]',
+        b'["backend.engine.perform", null, [], {}]',
+        b'["backend.engine.perform", null, [{"version": "x"}], {}]',
     ),
     b'["os.system", null, ["true"], {}]',
 ]
