@@ -101,6 +101,32 @@ def mask_of(kind: str, value: dict[str, Any], width: int, height: int, most_pixe
     return mask
 
 
+def may_cover(kind: str, value: dict[str, Any], width: int, height: int, x: float, y: float) -> bool:
+    """Whether a point (in percentages of the picture) can lie in such a region, as far as it is cheap to say.
+
+    Exact for brushes, the box around polygons and vectors, always for bitmasks, never for what cannot be read.
+    """
+    if width < 1 or height < 1:
+        return False
+    column, row = pixel_at(x, width), pixel_at(y, height)
+    try:
+        if kind == "brush":
+            return rle.at(_rle_bytes(value["rle"]), width * height, row * width + column)
+        if kind == "bitmask":
+            return True
+        # the rasteriser rounds
+        xs, ys = zip(*_ring(kind, value), strict=True)
+        slack_x, slack_y = 200 / width, 200 / height
+        return min(xs) - slack_x <= x <= max(xs) + slack_x and min(ys) - slack_y <= y <= max(ys) + slack_y
+    except _DAMAGE:
+        return False
+
+
+def pixel_at(percentage: float, size: int) -> int:
+    """Number of the column or row at a place in percentages."""
+    return min(int(percentage / 100 * size), size - 1)
+
+
 def _decode(kind: str, value: dict[str, Any], width: int, height: int) -> np.ndarray:
     if kind == "brush":
         return _brush(value["rle"], width, height)
@@ -110,10 +136,14 @@ def _decode(kind: str, value: dict[str, Any], width: int, height: int) -> np.nda
 
 
 def _brush(encoded: Any, width: int, height: int) -> np.ndarray:
+    return rle.decode(_rle_bytes(encoded), width * height).reshape(height, width)
+
+
+def _rle_bytes(encoded: Any) -> bytes:
     if not isinstance(encoded, list) or len(encoded) > _MOST_RLE:
         raise ValueError("no run-length encoding, or a longer one than any drawing has")
     # bytes refuses what is not 0..255
-    return rle.decode(bytes(encoded), width * height).reshape(height, width)
+    return bytes(encoded)
 
 
 def _bitmask(url: str, width: int, height: int) -> np.ndarray:

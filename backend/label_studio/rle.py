@@ -8,6 +8,8 @@ last byte.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 _SIZES = np.array([3, 4, 8, 16])  # bits of a run's length
@@ -52,27 +54,40 @@ def decode(data: bytes, size: int) -> np.ndarray:
     Raises:
         ValueError: it is of another number of pixels, truncated, or no such encoding.
     """
+    ends, inside = zip(*_runs(data, size), strict=True)
+    if ends[-1] > 4 * size:
+        raise ValueError("longer than the picture")
+    # so many fourth channels lie before each end
+    counts = np.diff(np.asarray(ends) // 4, prepend=0)
+    return np.repeat(np.asarray(inside), counts)
+
+
+def _runs(data: bytes, size: int) -> Iterator[tuple[int, bool]]:
+    """Of each run, where it ends (in values, four a pixel) and whether it is inside."""
     bits = _Bits(data)
     if bits.take(32) != 4 * size:
         raise ValueError("of another picture")
     word = bits.take(5) + 1
     sizes = [bits.take(4) + 1 for _ in range(4)]
-    # of each run, where it ends and whether it is inside
-    ends: list[int] = []
-    inside: list[bool] = []
     end = 0
     while end < 4 * size:
         is_run = bits.take(1)
         length = bits.take(sizes[bits.take(2)]) + 1
         for step in (length,) if is_run else (1,) * length:
             end += step
-            ends.append(end)
-            inside.append(bits.take(word) > 127)
-    if end > 4 * size:
-        raise ValueError("longer than the picture")
-    # so many fourth channels lie before each end
-    counts = np.diff(np.asarray(ends) // 4, prepend=0)
-    return np.repeat(np.asarray(inside), counts)
+            yield end, bits.take(word) > 127
+
+
+def at(data: bytes, size: int, pixel: int) -> bool:
+    """Whether one pixel, by its place row by row, is inside; nothing behind it is read.
+
+    Raises:
+        ValueError: as `decode`, as far as it is read.
+    """
+    for end, inside in _runs(data, size):
+        if end > 4 * pixel + 3:
+            return inside
+    raise ValueError("shorter than the picture")
 
 
 class _Bits:

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
 from backend.errors import PromptError
 from backend.job import PointPrompt, RegionPrompt
-from backend.label_studio.geometry import BOXES, KINDS, MASKS, kind_of
+from backend.label_studio.geometry import BOXES, KINDS, MASKS, kind_of, may_cover, pixel_at
 from backend.label_studio.protocol import Annotation, LabelStudioTask, ResultItem, items_of
 from backend.labeling.controls import shown
 from backend.labeling.roles import ImageRoles
@@ -147,11 +145,11 @@ def correction(
             before = region.prompt or RegionPrompt()
             labels = before.labels or _labels(region, image)
             regions[region.id] = before.model_copy(update={"mask": region.mask, "labels": labels})
-    for items in _affordable(regions_of(saved, image), most_pixels):
+    # the answer that we remember is as new as the draft or newer
+    others = [items for items in regions_of(saved, image) if items[0].id is not None and items[0].id not in regions]
+    for items in _affordable((items for items in others if _may_cover(items[0], clicks[-1])), most_pixels):
         shape = items[0]
-        # the answer that we remember is as new as the draft or newer
-        if shape.id is None or shape.id in regions or kind_of(shape.type) not in MASKS:
-            continue
+        assert shape.id is not None
         try:
             regions[shape.id] = RegionPrompt(mask=rle_of(shape, most_pixels), labels=image.chosen(shape))
         except PromptError:
@@ -190,14 +188,15 @@ def _changed(ours: Remembered, items: Sequence[ResultItem]) -> Iterator[dict[str
             yield raw | {"value": {key: raw["value"][key]}}
 
 
-def _decode(rle: dict[str, Any]) -> np.ndarray:
-    from model.values.mask import from_rle
-
-    return from_rle(rle)
+def _may_cover(shape: ResultItem, click: PointPrompt) -> bool:
+    kind, value = kind_of(shape.type), shape.value.model_extra or {}
+    if kind not in MASKS:
+        return False
+    return may_cover(kind, value, shape.original_width, shape.original_height, click.x, click.y)
 
 
 def _covers(rle: dict[str, Any], click: PointPrompt) -> bool:
+    from model.values.mask import rle_at
+
     height, width = rle["size"]
-    row = min(int(click.y / 100 * height), height - 1)
-    column = min(int(click.x / 100 * width), width - 1)
-    return bool(_decode(rle)[row, column])
+    return rle_at(rle, pixel_at(click.y, height), pixel_at(click.x, width))

@@ -51,6 +51,19 @@ def rle_area(rle: dict[str, object]) -> int:
     return int(coco.area({"size": rle["size"], "counts": counts}))
 
 
+def rle_at(rle: dict[str, object], row: int, column: int) -> bool:
+    """Whether a pixel is in the mask of an RLE, which is not decoded for it."""
+    size = rle["size"]
+    assert isinstance(size, (list, tuple))
+    height, width = size
+    if "counts" in rle:
+        counts, size, before = str(rle["counts"]), [height, width], column * height + row
+    else:
+        counts, size, before = str(rle["rows"]), [width, height], row * width + column
+    pixel = coco.frPyObjects({"size": size, "counts": [before, 1, height * width - before - 1]}, *size)
+    return bool(coco.iou([{"size": size, "counts": counts.encode("ascii")}], [pixel], [0])[0, 0] > 0)
+
+
 def mask_iou(one: np.ndarray, other: np.ndarray) -> float:
     """Intersection over union of two boolean masks of one size, 0..1; 0 where both are empty."""
     return float((one & other).sum() / max((one | other).sum(), 1))

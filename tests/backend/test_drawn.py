@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
 from label_studio_sdk.converter import brush
+from pycocotools import mask as coco
 
 from backend.errors import PromptError
 from backend.job import PointPrompt, RegionPrompt
+from backend.label_studio import geometry
+from backend.label_studio import rle as brushes
 from backend.label_studio.protocol import LabelStudioTask, ResultItem
 from backend.labeling.roles import read_roles
 from backend.tasks.answers import Answers, Remembered
@@ -154,6 +158,32 @@ def test_a_lone_negative_click_takes_the_smallest_region_under_it(answers: Answe
     assert correct(given, answers, 50, 80).id == "large"
     with pytest.raises(PromptError, match="click on a thing first"):
         correct(given, answers, 99, 99)
+
+
+def test_only_what_lies_under_the_click_is_decoded(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of two hundred earlier answers, nor of a draft's masks."""
+    decoded: Counter[str] = Counter()
+    for module, name in ((coco, "decode"), (brushes, "decode"), (geometry, "_polygon")):
+        plain = getattr(module, name)
+
+        def count(*arguments: Any, plain: Any = plain, name: str = name) -> Any:
+            decoded[name] += 1
+            return plain(*arguments)
+
+        monkeypatch.setattr(module, name, count)
+    ours = [rectangle(3 * i, 0, 3 * i + 3, 200) for i in range(150)]
+    answers.keep("1.1", 7, [Remembered.of([mask_item(mask, str(i))], to_rle(mask)) for i, mask in enumerate(ours)])
+    corners = [[[x, 60], [x + 4, 60], [x + 4, 90], [x, 90]] for x in range(0, 100, 5)]
+    drawn = [
+        *(mask_item(rectangle(6 * i, 200, 6 * i + 6, 220), f"b{i}") for i in range(100)),
+        *(
+            item("polygonlabels", "poly", {"points": ring, "polygonlabels": ["food"]}, f"p{ring[0][0]}")
+            for ring in corners
+        ),
+    ]
+    for (x, y), name in {(26.1, 20.0): "52", (26.1, 52.0): "b26", (27.0, 75.0): "p25"}.items():
+        assert correct(task(*drawn), answers, x, y).id == name
+    assert decoded.total() <= 2 and decoded["decode"] <= 1
 
 
 def test_our_own_last_answer_counts_before_a_draft_has_it(answers: Answers) -> None:

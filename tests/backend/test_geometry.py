@@ -10,7 +10,7 @@ from PIL import Image
 
 from backend.errors import PromptError
 from backend.job import Group, JobReply, RegionReply
-from backend.label_studio.geometry import hull, kind_of, mask_of
+from backend.label_studio.geometry import hull, kind_of, mask_of, may_cover
 from backend.label_studio.protocol import RegionValue
 from backend.labeling.controls import RegionContext
 from backend.labeling.controls.bitmask import Bitmask
@@ -37,6 +37,26 @@ def test_what_we_write_we_read_back(control: Any, least: float) -> None:
     assert item is not None and item["type"] == control.plain.lower()
     back = mask_of(item["type"], item["value"], 60, 40, 10**6)
     assert (back & MASK).sum() / (back | MASK).sum() >= least
+
+
+@pytest.mark.parametrize("control", [Brush, Bitmask, Polygon, Vector])
+def test_what_cannot_cover_a_point_does_not(control: Any) -> None:
+    item = control("g", "i").item(context(MASK))
+    for row in range(40):
+        for column in range(60):
+            x, y = (column + 0.5) / 60 * 100, (row + 0.5) / 40 * 100
+            may = may_cover(item["type"], item["value"], 60, 40, x, y)
+            assert may or not MASK[row, column]
+            assert control is not Brush or may == MASK[row, column]
+    far = may_cover(item["type"], item["value"], 60, 40, 2, 2)
+    assert not far or control is Bitmask
+
+
+def test_a_damaged_region_covers_nothing() -> None:
+    damaged: dict[str, dict[str, Any]] = {"brush": {"rle": [1, 2]}, "polygon": {"points": []}, "vector": {"x": 3}}
+    for kind, value in damaged.items():
+        assert not may_cover(kind, value, 60, 40, 50, 50)
+    assert not may_cover("brush", {"rle": [1, 2]}, 0, 40, 50, 50)
 
 
 def test_a_rectangle_is_the_box_of_the_mask() -> None:

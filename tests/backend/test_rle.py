@@ -35,6 +35,8 @@ def test_random_masks_come_back(seed: int) -> None:
     back = np.asarray(brush.decode_rle(found)).reshape(*shape, 4)
     assert (back[:, :, 3] == 255 * mask).all()
     assert (rle.decode(bytes(found), mask.size) == mask.ravel()).all()
+    for pixel in {0, mask.size - 1, *rng.integers(0, mask.size, 20)}:
+        assert rle.at(bytes(found), mask.size, int(pixel)) == mask.ravel()[pixel]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -63,5 +65,7 @@ def test_damaged_ones_are_refused(cut: int) -> None:
     data = bytes(rle.encode(MASKS["disc"]))
     with pytest.raises(ValueError, match="truncated"):
         rle.decode(data[:cut], 150_000)
+    with pytest.raises(ValueError, match="truncated"):
+        rle.at(data[:cut], 150_000, 149_999)
     with pytest.raises(ValueError, match="another picture"):
         rle.decode(data, 149_999)
