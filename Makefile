@@ -2,13 +2,14 @@
 # make test    set up, then all tests; PALLAS_SKIP_E2E=1 leaves out those that need Label Studio and a browser
 # make serve   set up, then run front, queue and worker until Ctrl-C
 # make lint    set up, then ruff and mypy
+# make pictures   set up, then the docs' pictures of Label Studio, by the end-to-end test of README's five steps
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 LABEL_STUDIO := .venv-label-studio
 RUNNER := .label-studio-ml
 
-.PHONY: demo test serve lint format clean
+.PHONY: demo test serve lint format pictures clean
 
 demo: $(VENV)/.ready
 	$(RUN) -m demo
@@ -30,6 +31,10 @@ lint: $(VENV)/.ready-dev
 format: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+pictures: $(VENV)/.ready-dev $(LABEL_STUDIO)/.ready
+	$(RUN) -m pytest tests/e2e/test_first_hour.py
+	cp -r test-artifacts/e2e/docs/. docs/
 
 clean:
 	rm -rf $(VENV) $(LABEL_STUDIO) $(RUNNER) demo-output .pallas test-artifacts

@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     label_threshold: float = Field(0.4, ge=0, le=1, description="probability from which the model's label is set")
     polygon_tolerance: float = Field(1.0, ge=0, le=100, description="how far a polygon may leave the mask's edge, px")
     show_errors: bool = Field(True, description="tell the annotator in the picture why a click got no answer")
+    show_suggestions: bool = Field(True, description="show a suggestion's class and caption in the message field")
     max_new_tokens: int | None = Field(
         None, ge=1, le=1024, description="longest text of any kind, in tokens; unset: as the next five say"
     )

@@ -160,7 +160,7 @@ class Clicks:
         body = {
             "tasks": [{"id": 1, "data": {"image": address}}],
             "label_config": self._config,
-            "params": {"context": {"result": asked.context(600, 400, "object")}},
+            "params": {"context": {"result": asked.context(600, 400)}},
         }
         good = hung = False
         try:
@@ -318,8 +318,8 @@ def fill(label_studio: StandIn, tasks: int, rng: random.Random) -> None:
     pictures = sorted(path.name for path in (ROOT / "demo" / "pictures").glob("*.jpg"))
     for number in range(tasks):
         sides = {"x": rng.uniform(0, 50), "y": rng.uniform(0, 50), "width": rng.uniform(10, 50), "height": 40}
-        drawn = {"id": f"box-{number}", "type": "rectanglelabels", "from_name": "box", "to_name": "image"}
-        value = {"value": sides | {"rotation": 0, "rectanglelabels": ["object"]}}
+        drawn = {"id": f"box-{number}", "type": "rectangle", "from_name": "box", "to_name": "image"}
+        value = {"value": sides | {"rotation": 0}}
         label_studio.add({"image": f"/data/upload/1/{pictures[number % len(pictures)]}"}, drawn | value)
 
 

@@ -42,7 +42,7 @@ def timed(
     url: str, config: str, picture: str, task: int, point: tuple[float, float], size: tuple[int, int]
 ) -> dict[str, float]:
     """Seconds of one click at a point in pixels, by stage; `whole` is the client's own time."""
-    context = Ask("", "", ((*point, True),)).context(*size, "object")
+    context = Ask("", "", ((*point, True),)).context(*size)
     body = {
         "tasks": [{"id": task, "data": {"image": picture}}],
         "label_config": config,

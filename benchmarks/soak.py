@@ -114,7 +114,7 @@ class Load:
         # five clicks a picture on the average, then a new one
         self.next += int(rng.random() < 0.2)
         x, y = rng.uniform(0.1, 0.9, 2) * SIZE
-        context = Ask("", "", ((float(x), float(y), True),)).context(*SIZE, "object")
+        context = Ask("", "", ((float(x), float(y), True),)).context(*SIZE)
         begin = time.perf_counter()
         result = self._predict("click", [self._task(self.next)], context)
         self.seconds.append(time.perf_counter() - begin)
@@ -158,7 +158,7 @@ class Load:
         self.stop.wait(BULK_PAUSE_S)
 
     def mistakes(self, rng: np.random.Generator) -> None:
-        context = Ask("", "", ((1.0, 1.0, True),)).context(*SIZE, "object")
+        context = Ask("", "", ((1.0, 1.0, True),)).context(*SIZE)
         bad = [f"{self.host}/none.jpg", "data:image/png;base64,AAAA", "/etc/passwd", "http://10.0.0.1/x"]
         task = {"id": 7, "data": {"image": bad[int(rng.integers(0, len(bad)))]}}
         self._predict("mistake", [task], context)
@@ -188,8 +188,8 @@ class Load:
 
 def _box(rng: np.random.Generator) -> list[dict[str, Any]]:
     x, y = (float(value) for value in rng.uniform(0, 60, 2))
-    value = {"x": x, "y": y, "width": 30, "height": 30, "rotation": 0, "rectanglelabels": ["object"]}
-    where = {"from_name": "box", "to_name": "image", "type": "rectanglelabels", "id": f"b{rng.integers(0, 10**9)}"}
+    value = {"x": x, "y": y, "width": 30, "height": 30, "rotation": 0}
+    where = {"from_name": "box", "to_name": "image", "type": "rectangle", "id": f"b{rng.integers(0, 10**9)}"}
     return [where | {"value": value, "original_width": SIZE[0], "original_height": SIZE[1]}]
 
 

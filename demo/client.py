@@ -46,7 +46,7 @@ class Ask:
         box = tuple(entry["box"]) if "box" in entry else None
         return cls(entry["picture"], entry["title"], points, box)
 
-    def context(self, width: int, height: int, label: str) -> list[dict[str, Any]]:
+    def context(self, width: int, height: int) -> list[dict[str, Any]]:
         """The regions of `params.context.result`, as Label Studio 1.23 makes them (percentages)."""
         size = {"original_width": width, "original_height": height, "image_rotation": 0}
         result = []
@@ -55,15 +55,14 @@ class Ask:
             value = {
                 **{"x": 100 * x1 / width, "y": 100 * y1 / height},
                 **{"width": 100 * (x2 - x1) / width, "height": 100 * (y2 - y1) / height},
-                **{"rotation": 0, "rectanglelabels": [label]},
+                "rotation": 0,
             }
-            names = {"from_name": "box", "to_name": "image", "type": "rectanglelabels", "origin": "manual"}
+            names = {"from_name": "box", "to_name": "image", "type": "rectangle", "origin": "manual"}
             result.append({**size, "value": value, "id": "box0", **names})
         for i, (x, y, inside) in enumerate(self.points):
-            point = {"x": 100 * x / width, "y": 100 * y / height, "width": 0.8}
-            value = {**point, "labels": [label], "keypointlabels": [label]}
-            names = {"from_name": "point", "to_name": "image", "type": "keypointlabels", "origin": "manual"}
-            result.append({**size, "value": value, "is_positive": inside, "id": f"point{i}", **names})
+            spot: dict[str, Any] = {"x": 100 * x / width, "y": 100 * y / height, "width": 0.8, "labels": []}
+            names = {"from_name": "point", "to_name": "image", "type": "keypoint", "origin": "manual"}
+            result.append({**size, "value": spot, "is_positive": inside, "id": f"point{i}", **names})
         return result
 
     def truth(self) -> str:
@@ -98,7 +97,7 @@ class Outcome:
         return iou(self.mask, self.ask.thing.mask) if self.ask.thing is not None else None
 
 
-def send(url: str, config: str, ask: Ask, pictures: str, folder: Path, out: Path, label: str = "object") -> Outcome:
+def send(url: str, config: str, ask: Ask, pictures: str, folder: Path, out: Path) -> Outcome:
     """Send one interactive request and draw its answer.
 
     Raises:
@@ -109,7 +108,7 @@ def send(url: str, config: str, ask: Ask, pictures: str, folder: Path, out: Path
         "tasks": [{"id": 1, "data": {"image": f"{pictures}/{ask.picture}"}, "annotations": [], "predictions": []}],
         "project": "1.1700000000",
         "label_config": config,
-        "params": {"login": None, "password": None, "context": {"result": ask.context(*image.size, label)}},
+        "params": {"login": None, "password": None, "context": {"result": ask.context(*image.size)}},
     }
     begin = time.perf_counter()
     answer = requests.post(f"{url}/predict", json=body, timeout=100)
@@ -118,7 +117,7 @@ def send(url: str, config: str, ask: Ask, pictures: str, folder: Path, out: Path
         raise SystemExit(f"{ask.picture}, {ask.title}: HTTP {answer.status_code}: {answer.text}")
     prediction = answer.json()["results"][0]
     mask, items = _read(prediction["result"], image.size)
-    class_text = " ".join(items.get("brushlabels", {}).get("meta", {}).get("text", []))
+    class_text = " ".join(items.get("brush", {}).get("meta", {}).get("text", []))
     caption = " ".join(items.get("textarea", {}).get("value", {}).get("text", []))
     overlay = out / f"{Path(ask.picture).stem}-{'-'.join(ask.title.replace(',', '').split())}.png"
     words = f"{class_text}: {caption}" if mask.any() else "nothing found"
@@ -129,7 +128,7 @@ def send(url: str, config: str, ask: Ask, pictures: str, folder: Path, out: Path
         height=image.height,
         class_text=class_text,
         caption=caption,
-        label=" ".join(items.get("brushlabels", {}).get("value", {}).get("brushlabels", [])),
+        label=" ".join(items.get("labels", {}).get("value", {}).get("labels", [])),
         score=prediction.get("score") or 0.0,  # none where nothing was found
         area=int(mask.sum()),
         seconds=_timings(answer.headers.get("Server-Timing", "")),
@@ -146,9 +145,9 @@ def _read(result: list[dict[str, Any]], size: tuple[int, int]) -> tuple[np.ndarr
     for item in result:
         if item["id"] == result[0]["id"]:
             items.setdefault(item["type"], item)
-    if "brushlabels" not in items:
+    if "brush" not in items:
         return np.zeros((size[1], size[0]), dtype=bool), items
-    pixels = brush.decode_rle(items["brushlabels"]["value"]["rle"])
+    pixels = brush.decode_rle(items["brush"]["value"]["rle"])
     return pixels.reshape(size[1], size[0], 4)[:, :, 3] > 127, items
 
 

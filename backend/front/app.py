@@ -67,7 +67,7 @@ def _add_pages(
 ) -> None:
     @app.get("/")
     def overview() -> Response:
-        shown = status.full(dispatcher, error_log)
+        shown = status.full(dispatcher, error_log, service.lost)
         code = 200 if shown["status"] == "UP" else 503
         if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
             return make_response(jsonify(shown), code)
@@ -108,6 +108,7 @@ def _add_pages(
         # a label of a metric may not be whatever a stranger sends
         metrics.webhooks.labels(event.action if event.action in ACTIONS else "other").inc()
         reviews.take(event)
+        service.lost.take(event)
         return jsonify(status="ok")
 
     @app.get("/versions")

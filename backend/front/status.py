@@ -12,6 +12,7 @@ import jinja2
 import redis
 
 from backend.errors import BackendError
+from backend.predict.lost import LostSuggestions
 from backend.queueing.dispatcher import Dispatcher
 
 _KEPT = 20
@@ -48,22 +49,24 @@ def brief(dispatcher: Dispatcher) -> dict[str, Any]:
     }
 
 
-def full(dispatcher: Dispatcher, error_log: ErrorLog) -> dict[str, Any]:
-    """`brief`, and queue, workers and errors; where Redis is away it says so instead of raising."""
+def full(dispatcher: Dispatcher, error_log: ErrorLog, lost: LostSuggestions) -> dict[str, Any]:
+    """`brief`, and queue, workers, errors and lost suggestions; where Redis is away it says so instead of raising."""
     shown: dict[str, Any]
     each: list[dict[str, Any]] = []
+    undecided: list[dict[str, Any]] = []
     try:
         shown = brief(dispatcher) | {"queue": dispatcher.depth()}
         each = [
             {name: getattr(worker, name) for name in ("name", "state", "model_version", "device", "host")}
             for worker in dispatcher.workers()
         ]
+        undecided = [{"project": one.project, "task": one.task, "text": one.text} for one in lost.all()[:_KEPT]]
     except redis.RedisError:
         shown, each = (
             {"status": "DOWN", "reason": "the queue (Redis) cannot be reached: start it, or correct REDIS_URL"},
             [],
         )
-    return shown | {"worker": each, "errors": error_log.view()}
+    return shown | {"worker": each, "errors": error_log.view(), "submitted_before_the_tick": undecided}
 
 
 def page(shown: dict[str, Any]) -> str:

@@ -81,6 +81,7 @@ class Annotation(_Lenient):
     """An annotation, or the draft of one: what somebody has made of a task."""
 
     id: int | None = None
+    task: int | None = None
     result: list[dict[str, Any]] = []
     was_cancelled: bool = False
     created_at: str = ""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 from backend.errors import BackendError, BadRequest
 from backend.label_studio.protocol import Context, Prediction, PredictRequest
 from backend.labeling.roles import Roles
 from backend.predict import notice
 from backend.predict.late_queue import LateQueue
+from backend.predict.lost import LostSuggestions
 from backend.predict.outcome import Outcome
 from backend.predict.sending import request_of
 from backend.queueing.dispatcher import Dispatcher
 from backend.settings import Settings
 from backend.tasks.answers import Answers
 from backend.tasks.planner import Planner
+from backend.tasks.results import Words
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ class Clicks:
         planner: Planner,
         answers: Answers,
         board: notice.Board,
+        lost: LostSuggestions,
         late: LateQueue,
     ) -> None:
         self._settings = settings
@@ -39,6 +43,7 @@ class Clicks:
         self._planner = planner
         self._answers = answers
         self._board = board
+        self._lost = lost
         self._late = late
 
     def predict(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
@@ -68,11 +73,17 @@ class Clicks:
         reply = self._dispatcher.run(request_of(plan, request_id, self._settings, self._dispatcher.redis))
         arrived = time.perf_counter()
         shaped = self._planner.shape([(plan, reply)])
-        self._answers.keep(asked.project, task.id, shaped.remembered)
+        self._answers.keep(asked.project, task.id, shaped.remembered, plan.prompts)
         end = time.perf_counter()
         prediction = shaped.prediction
-        prediction.result += self._board.cleared(asked.project, task.id, plan.image)
+        prediction.result += self._board.answered(asked.project, task.id, plan.image, self._said(asked, shaped.words))
         return Outcome([prediction], reply, reply.seconds | {"shape": end - arrived}, end - begin)
+
+    def _said(self, asked: PredictRequest, words: Sequence[Words]) -> str:
+        """What the message field says beside a suggestion."""
+        lost = self._lost.tell(asked.project) if self._settings.show_errors else ""
+        suggestion = notice.suggestion(words) if self._settings.show_suggestions else ""
+        return " | ".join(part for part in (lost, suggestion) if part)
 
     def _marked(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
         """A video's region was relabelled, or one of its texts edited: nothing, since it would be inserted unseen.

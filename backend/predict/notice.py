@@ -1,4 +1,6 @@
-"""Errors in a form that the annotator sees: Label Studio shows nothing of a failed request but a spinner that stops."""
+"""What the annotator can read: errors, of which Label Studio shows nothing but a spinner that stops, and the words of a
+suggestion, which it shows after accepting only.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from backend.label_studio.geometry import kind_of
 from backend.label_studio.protocol import Prediction, ResultItem
 from backend.labeling.controls.textarea import TextArea
 from backend.labeling.roles import ImageRoles, Roles
+from backend.tasks.results import Words
 from backend.tasks.wanted import is_leftover, new_id
 
 _MOST = 300  # characters of a reason
@@ -35,7 +38,7 @@ def shown(error: BackendError, context: Sequence[ResultItem], roles: Roles) -> l
         "id": new_id(),
         "to_name": image.name,
         "type": "textarea",
-        "value": {"text": [reason if len(reason) <= _MOST else f"{reason[: _MOST - 1]}…"]},
+        "value": {"text": [_cut(reason)]},
         "origin": "prediction",
     }
     if image.listed:
@@ -57,9 +60,27 @@ def unready(reason: str, roles: Roles, model_version: str) -> Prediction | None:
     image = next((image for image in roles.images.values() if image.notice is not None), None)
     if image is None:
         return None
-    item: dict[str, Any] = {"id": new_id(), "from_name": image.notice, "to_name": image.name, "type": "textarea"}
-    item |= {"origin": "prediction", "value": {"text": [f"Pallas: {reason}"[:_MOST]]}}
-    return Prediction(result=[item], model_version=f"{model_version} (not ready)")
+    return Prediction(result=[_item(image, _cut(f"Pallas: {reason}"))], model_version=f"{model_version} (not ready)")
+
+
+def suggestion(said: Sequence[Words]) -> str:
+    """The class and the caption of what is suggested, in a line: "dolphin 0.88 – A blue dolphin at the left."
+
+    Of several regions the classes.
+    """
+    if len(said) > 1:
+        return _cut(f"{len(said)} regions: {', '.join(map(_class, said))}")
+    return _cut(" – ".join(part for words in said for part in (_class(words), words.text) if part))
+
+
+def _class(words: Words) -> str:
+    if words.label is None:
+        return f"no label ({words.word})" if words.word else "no label"
+    return f"{words.label} {words.probability:.2f}" if words.probability is not None else f"{words.label} (chosen)"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST else f"{text[: _MOST - 1]}…"
 
 
 class Board:
@@ -72,12 +93,24 @@ class Board:
         """A notice was shown in a task."""
         self._redis.set(_key(project, task), 1, ex=_STANDS_S)
 
-    def cleared(self, project: str, task: int | None, image: ImageRoles) -> list[dict[str, Any]]:
-        """The item that takes the task's notice away; none where none stands."""
-        if image.notice is None or not self._redis.delete(_key(project, task)):
+    def answered(self, project: str, task: int | None, image: ImageRoles, text: str = "") -> list[dict[str, Any]]:
+        """The item that shows a text in place of what stood there; without a text, the item that takes that away.
+
+        None where there is nothing to show or to take away, or nowhere to show it.
+        """
+        if image.notice is None:
             return []
-        item = {"id": new_id(), "from_name": image.notice, "to_name": image.name, "type": "textarea"}
-        return [item | {"value": {"text": []}}]
+        if text:
+            self.pinned(project, task)
+        elif not self._redis.delete(_key(project, task)):
+            return []
+        return [_item(image, text)]
+
+
+def _item(image: ImageRoles, text: str) -> dict[str, Any]:
+    """What the control for notices shows; it is empty with an empty text."""
+    item = {"id": new_id(), "from_name": image.notice, "to_name": image.name, "type": "textarea"}
+    return item | {"origin": "prediction", "value": {"text": [text] if text else []}}
 
 
 def _key(project: str, task: int | None) -> str:

@@ -7,6 +7,7 @@ from backend.labeling.roles import read_roles
 from backend.predict.batch import Batches
 from backend.predict.click import Clicks
 from backend.predict.late_queue import LateQueue
+from backend.predict.lost import LostSuggestions
 from backend.predict.notice import Board
 from backend.predict.outcome import Outcome
 from backend.queueing.dispatcher import Dispatcher
@@ -20,15 +21,17 @@ class Service:
 
     Attributes:
         answers: the memory of what was answered.
+        lost: suggestions that were submitted before anybody decided on them.
     """
 
     def __init__(self, settings: Settings, dispatcher: Dispatcher) -> None:
         self._language = settings.language
         self._dispatcher = dispatcher
         self.answers = Answers.of(settings, dispatcher.redis)
+        self.lost = LostSuggestions(dispatcher.redis, self.answers)
         planner = Planner(settings, self.answers)
         board, late = Board(dispatcher.redis), LateQueue(settings, dispatcher.redis)
-        self._clicks = Clicks(settings, dispatcher, planner, self.answers, board, late)
+        self._clicks = Clicks(settings, dispatcher, planner, self.answers, board, self.lost, late)
         self._batches = Batches(settings, dispatcher, planner, self.answers, board, late)
 
     def setup(self, label_config: str) -> str:

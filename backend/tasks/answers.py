@@ -16,6 +16,8 @@ from backend.settings import Settings
 _KEY = "pallas:answer:"
 _TASK = "pallas:answers:"
 _REVIEWED = "pallas:reviewed:"
+_PROMPTS = "pallas:prompts"
+_MOST_PROMPTS = 100_000  # 10 MB
 _MOST_OF_TASK = 200
 _NEWEST = "pallas:answered"
 """All remembered regions by time, the oldest first; and beside it how many bytes they take."""
@@ -78,6 +80,7 @@ class Remembered(BaseModel):
         image: name of the <Image> or <Video>.
         mask: COCO RLE of our mask; None where a person's own geometry was described.
         prompt: the clicks and the box that made it, for corrections; Label Studio does not keep them.
+        prompts: their ids in Label Studio, which keeps them as long as nobody has decided on the suggestion.
         labels: by control name, the labels or choices that we set, joined by ", " (the parts of a path by " / ").
         texts: by control name, the text that we set.
         sequence: keyframes of our tracked region; empty where it is none.
@@ -92,6 +95,7 @@ class Remembered(BaseModel):
     at: float = 0.0
     mask: dict[str, Any] | None = None
     prompt: RegionPrompt | None = None
+    prompts: tuple[str, ...] = ()
     labels: dict[str, str] = {}
     texts: dict[str, str] = {}
     sequence: tuple[Keyframe, ...] = ()
@@ -139,6 +143,13 @@ class Memory(Protocol):
     def of_task(self, project: str, task: int | None) -> list[Remembered]:
         """Regions that we answered for a task, the newest first."""
 
+    def prompted(self, task: int | None, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are prompts which were answered with a suggestion.
+
+        Label Studio deletes them when the suggestion is accepted or rejected: in a saved annotation they are what is
+        left of one that nobody decided on.
+        """
+
 
 class Answers:
     """The memory; every entry is forgotten after its time, and the oldest earlier where there are too many.
@@ -160,17 +171,25 @@ class Answers:
         """The memory as it is set."""
         return cls(client, round(settings.remember_days * _DAY_S), settings.remember_bytes)
 
-    def keep(self, project: str, task: int | None, answered: Sequence[Remembered]) -> None:
-        """Remember regions of a task (projects are `id.created_at`, as Label Studio sends them)."""
+    def keep(self, project: str, task: int | None, answered: Sequence[Remembered], prompts: Sequence[str] = ()) -> None:
+        """Remember regions of a task (projects are `id.created_at`, as Label Studio sends them), and their prompts."""
         if not answered:
             return
         now = time.time()
         index = _index(project, task) if task is not None else ""
         entries: list[str] = []
         for region in answered:
-            entries += [region.id, region.model_copy(update={"at": now}).model_dump_json()]
+            kept = region.model_copy(update={"at": now, "prompts": tuple(prompts)})
+            entries += [region.id, kept.model_dump_json()]
         limits: list[Any] = [now, self._keep_s, self._most_bytes, _OF_REGION, _OF_TASK, index, _MOST_OF_TASK]
         self._script(keys=[_NEWEST, _BYTES, _KEY, _REVIEWED], args=[*limits, *entries])
+        if prompts and task is not None:
+            pipe = self._redis.pipeline()
+            pipe.zadd(_PROMPTS, {f"{task}:{prompt}": now for prompt in prompts})
+            pipe.zremrangebyscore(_PROMPTS, "-inf", now - self._keep_s)
+            pipe.zremrangebyrank(_PROMPTS, 0, -_MOST_PROMPTS - 1)
+            pipe.expire(_PROMPTS, self._keep_s)
+            pipe.execute()
 
     def reviewed(self, region: str, verdict: str) -> bytes | None:
         """Note what was kept of a region, as long as that is remembered; what was noted before."""
@@ -193,6 +212,12 @@ class Answers:
             if region.at > time.time() - self._keep_s:
                 found[region.id] = region
         return found
+
+    def prompted(self, task: int | None, ids: Sequence[str]) -> set[str]:
+        if task is None or not ids:
+            return set()
+        found: Any = self._redis.zmscore(_PROMPTS, [f"{task}:{name}" for name in ids])
+        return {name for name, at in zip(ids, found, strict=True) if at is not None}
 
     def of_task(self, project: str, task: int | None) -> list[Remembered]:
         """Regions that we answered for a task, the newest first."""

@@ -15,7 +15,7 @@ from backend.labeling.controls import shown
 from backend.labeling.roles import ImageRoles
 from backend.labeling.video_roles import VideoRoles
 from backend.tasks.answers import Memory, Remembered, words_of
-from backend.tasks.wanted import WantedRegion, drawn_region, is_leftover, prompted_region, rle_of
+from backend.tasks.wanted import WantedRegion, beside, drawn_region, is_leftover, prompted_region, rle_of
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,9 @@ def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels:
     outputs = {control.name for control in image.geometry}
     wanted = []
     points: dict[tuple[str, ...], list[ResultItem]] = {}
-    for items in _affordable(regions_of(result, image), most_pixels):
+    regions = list(_affordable(regions_of(result, image), most_pixels))
+    chosen = beside(image.chosen, [item for items in regions for item in items])
+    for items in regions:
         shape = items[0]
         kind = kind_of(shape.type)
         try:
@@ -82,11 +84,11 @@ def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels:
                 # what Label Studio does not show for this region's label is not missing
                 said = [item.model_dump() for item in items] if any(c.conditions for c in image.words) else []
                 if not {control.name for control in shown(image.words, said)} <= {item.from_name for item in items}:
-                    wanted.append(drawn_region(image.chosen, items, most_pixels))
+                    wanted.append(drawn_region(chosen, items, most_pixels))
             elif kind in BOXES:
-                wanted.append(prompted_region(image.chosen, [], shape))
+                wanted.append(prompted_region(chosen, [], shape))
             else:
-                points.setdefault(image.chosen(shape), []).append(shape)
+                points.setdefault(chosen(shape), []).append(shape)
         except PromptError as error:
             # one region that cannot be read must not cost the others
             log.info("region %s is left out: %s", ascii(shape.id), error)
@@ -94,7 +96,7 @@ def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels:
         together = any(point.is_positive is False for point in group)
         parts = [group] if together else [[point] for point in group]
         real = [part for part in parts if any(point.is_positive is not False for point in part)]
-        wanted += [prompted_region(image.chosen, part) for part in real]
+        wanted += [prompted_region(chosen, part) for part in real]
     return wanted
 
 
@@ -129,22 +131,30 @@ def correction(
     """A lone "not this" click is meant for the region that it falls on: take what is under it out of that region.
 
     The regions are those of the draft or annotation, and our own answers that no draft holds yet; of several under the
-    click the smallest is meant.
+    click the smallest is meant. Where there is none, it is meant for the newest suggestion that nobody has decided on:
+    after a reload its clicks are drawn, and Label Studio does not count them any more.
 
     Raises:
-        PromptError: there is no region under the click.
+        PromptError: there is no such region.
     """
     clicks = tuple(point for region in [prompted_region(image.chosen, negatives)] for point in region.prompt.points)
     regions: dict[str, RegionPrompt] = {}
     saved, saved_at = newest(task), _saved_at(_newest(task))
     drawn = {str(item.get("id")) for item in saved}
+    undecided: list[str] = []
+    newer: set[str] = set()
     for region in memory.of_task(project, task.id):
-        # a region that is older than the draft and not in it was rejected or deleted
-        same = region.image == image.name and region.page in (image.page, None)
-        if same and region.mask is not None and (region.id in drawn or region.at > saved_at):
+        prompts = set(region.prompts)
+        replaced, newer = bool(prompts) and prompts <= newer, newer | prompts
+        here = region.image == image.name and region.page in (image.page, None)
+        if not here or region.mask is None or (replaced and region.id not in drawn):
+            continue
+        # a region that is older than the draft and not in it was rejected or deleted, unless its prompts are there
+        if region.id in drawn or region.at > saved_at or prompts & drawn:
             before = region.prompt or RegionPrompt()
             labels = before.labels or _labels(region, image)
             regions[region.id] = before.model_copy(update={"mask": region.mask, "labels": labels})
+            undecided += [region.id] if prompts & drawn else []
     # the answer that we remember is as new as the draft or newer
     others = [items for items in regions_of(saved, image) if items[0].id is not None and items[0].id not in regions]
     for items in _affordable((items for items in others if _may_cover(items[0], clicks[-1])), most_pixels):
@@ -157,6 +167,8 @@ def correction(
     from model.values.mask import rle_area
 
     under = [(p, name) for name, p in regions.items() if p.mask is not None and _covers(p.mask, clicks[-1])]
+    if not under and undecided:
+        under = [(regions[undecided[0]], undecided[0])]
     if not under:
         raise PromptError('a "not this" click alone: click on a thing first, or on a region that is to be corrected')
     prompt, name = min(under, key=lambda found: rle_area(found[0].mask or {}))

@@ -55,13 +55,17 @@ class Plan(ABC):
 
 @dataclass(frozen=True)
 class PicturePlan(Plan):
-    """What is asked about one picture of a task; without groups it is only encoded."""
+    """What is asked about one picture of a task; without groups it is only encoded.
+
+    `prompts` are the ids of the clicks and boxes that ask for it.
+    """
 
     image: ImageRoles
     picture: str
     wanted: tuple[WantedRegion, ...] = ()
     regions: Group | None = None
     whole: Group | None = None
+    prompts: tuple[str, ...] = ()
 
     def address(self, data: Mapping[str, Any]) -> str:
         return self.image.picture(data) or ""

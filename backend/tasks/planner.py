@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.errors import BackendError, BadRequest, ConfigError, PromptError
@@ -23,7 +23,7 @@ from backend.tasks import drawn
 from backend.tasks.answers import Memory, Remembered
 from backend.tasks.plan import PicturePlan, Plan
 from backend.tasks.prompts import check_names, wanted_regions
-from backend.tasks.results import Shaper
+from backend.tasks.results import Shaper, Words
 from backend.tasks.video_drawn import boxes
 from backend.tasks.video_plan import ClipPlan
 from backend.tasks.wanted import WantedRegion
@@ -50,10 +50,16 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class Shaped:
-    """What the replies say in Label Studio's format, and what is to be remembered of it for corrections and review."""
+    """What the replies say in Label Studio's format, what is to be remembered of it, and its words in short.
+
+    Attributes:
+        remembered: for corrections and review.
+        words: of each region.
+    """
 
     prediction: Prediction
     remembered: tuple[Remembered, ...]
+    words: tuple[Words, ...] = ()
 
     @property
     def stored(self) -> Prediction | None:
@@ -101,7 +107,11 @@ class Planner:
         if len(wanted) > self._max_prompts:
             raise PromptError(f"{len(wanted)} regions in one request, the limit is {self._max_prompts}: accept some")
         whole = bool(image.whole) and not drawn.has_whole(drawn.newest(task), image)
-        return _plan(image, _picture(task, image), wanted, whole=whole)
+        prompts = [item.id for item in here if item.id]
+        for corrected in self._memory.get([region.id for region in wanted]).values():
+            prompts += corrected.prompts  # what made the region made what becomes of it, too
+        plan = _plan(image, _picture(task, image), wanted, whole=whole)
+        return replace(plan, prompts=tuple(dict.fromkeys(prompts)))
 
     def plans(self, task: LabelStudioTask, roles: Roles) -> list[Plan]:
         """What a task lacks, by its newest draft or annotation; a plan without groups has nothing to do.
@@ -109,7 +119,7 @@ class Planner:
         More regions than one job may have become several jobs.
         """
         roles = roles.of(task.data)
-        result = drawn.newest(task)
+        result = self._decided(drawn.newest(task), task.id)
         plans: list[Plan] = []
         for image in [page for shown in roles.images.values() for page in shown.pages(task.data)]:
             picture = image.picture(task.data)
@@ -135,6 +145,11 @@ class Planner:
         mine = [plan for plan in self.plans(task, roles) if isinstance(plan, ClipPlan) and plan.video == video]
         return task if any(plan.ask.objects for plan in mine) else None
 
+    def _decided(self, result: Sequence[dict[str, Any]], task: int | None) -> list[dict[str, Any]]:
+        """Without the prompts of suggestions that nobody decided on: they are no work."""
+        prompts = self._memory.prompted(task, [str(item["id"]) for item in result if item.get("id")])
+        return [item for item in result if item.get("id") not in prompts]
+
     def _clip_plan(self, task: LabelStudioTask, video: VideoRoles, result: Sequence[dict[str, Any]]) -> ClipPlan | None:
         address = video.address(task.data)
         if address is None:
@@ -157,7 +172,7 @@ class Planner:
         for plan, reply in replies:
             plan.shape(reply, shaper)
             version = reply.model_version
-        return Shaped(shaper.prediction(version), tuple(shaper.remembered))
+        return Shaped(shaper.prediction(version), tuple(shaper.remembered), tuple(shaper.words))
 
 
 def _plan(

@@ -8,7 +8,7 @@ from backend.errors import ConfigError
 from backend.label_studio.geometry import BOXES, MASKS, POINTS, Box, hull, kind_of
 from backend.label_studio.protocol import ResultItem
 from backend.labeling.roles import ImageRoles, Roles
-from backend.tasks.wanted import Chosen, WantedRegion, drawn_region, is_leftover, prompted_region
+from backend.tasks.wanted import Chosen, WantedRegion, beside, drawn_region, is_leftover, prompted_region
 
 
 def check_names(context: Sequence[ResultItem], roles: Roles) -> None:
@@ -54,13 +54,14 @@ def wanted_regions(
     # ordinary keypoints lie in the context without is_positive and mean nothing, unless there is nothing else
     if any(p.is_positive is not None for p in points):
         points = [p for p in points if p.is_positive is not None]
-    wanted = _boxes_and_points(image.chosen, points, boxes) if boxes else []
+    chosen = beside(image.chosen, real)
+    wanted = _boxes_and_points(chosen, points, boxes) if boxes else []
     if masks and not boxes and not points:
-        wanted.append(drawn_region(image.chosen, masks[-1:], most_pixels))
+        wanted.append(drawn_region(chosen, masks[-1:], most_pixels))
     if points and not boxes:
         if all(p.is_positive is False for p in points):
             return wanted, points
-        wanted.append(prompted_region(image.chosen, points))
+        wanted.append(prompted_region(chosen, points))
     return wanted, []
 
 

@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.job import Group, JobReply, RegionReply
 from backend.label_studio.protocol import Prediction
-from backend.labeling.controls import RegionContext, RegionLabels, ShapingOptions, shown
+from backend.labeling.controls import Control, RegionContext, RegionLabels, ShapingOptions, shown
+from backend.labeling.controls.base import CLASS
+from backend.labeling.labels import Labels
 from backend.labeling.roles import ImageRoles
 from backend.tasks.answers import Remembered
 from backend.tasks.wanted import WantedRegion, new_id
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is said of one region, in short.
+
+    Attributes:
+        label: of the region's first control that has labels, several joined by commas; None without one.
+        probability: of the label by the model, 0..1; None where the annotator chose it.
+        word: the model's own.
+        text: the region's first caption.
+    """
+
+    label: str | None
+    probability: float | None
+    word: str
+    text: str
+
+    @classmethod
+    def of(cls, context: RegionContext, controls: Sequence[Control]) -> Words:
+        """By the controls of the region, in the config's order."""
+        labels = next((control.labels for control in controls if control.labels), Labels())
+        found = context.choose(labels) if labels else ()
+        asks = [ask.key for control in controls for ask in control.texts() if ask != CLASS]
+        texts = (context.region.texts[key].string for key in asks if key in context.region.texts)
+        return cls(
+            label=", ".join(label.label for label in found) or None,
+            probability=found[0].probability if found and not labels.fixed(context.chosen) else None,
+            word=context.class_text,
+            text=next(texts, ""),
+        )
 
 
 class Shaper:
@@ -25,6 +58,7 @@ class Shaper:
         self._items: list[dict[str, Any]] = []
         self._scores: list[float] = []
         self.remembered: list[Remembered] = []
+        self.words: list[Words] = []
 
     def regions(
         self,
@@ -63,6 +97,7 @@ class Shaper:
             self._scores.append(region.iou)
             mask = None if asked.own else region.mask
             self.remembered.append(Remembered.of(items, mask, asked.prompt))
+            self.words.append(Words.of(context, (image.geometry_for(asked.prompt.labels), *image.words)))
 
     def whole(self, reply: JobReply, image: ImageRoles, group: Group, found: RegionReply) -> None:
         """The items about the whole picture, each with an id of its own."""

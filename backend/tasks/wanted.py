@@ -52,6 +52,12 @@ def is_leftover(item: ResultItem) -> bool:
     return False
 
 
+def beside(chosen: Chosen, items: Sequence[ResultItem]) -> Chosen:
+    """`chosen`, and for an item without labels of its own those that a <Labels> tag gave it, under the same id."""
+    given = {item.id: chosen(item) for item in items if item.type == "labels"}
+    return lambda item: chosen(item) or given.get(item.id, ())
+
+
 def prompted_region(chosen: Chosen, points: Sequence[ResultItem], box: ResultItem | None = None) -> WantedRegion:
     """Clicks, a box with or without clicks: the model makes the mask."""
     labels = chosen(box if box is not None else points[-1])

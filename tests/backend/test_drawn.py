@@ -22,7 +22,7 @@ from backend.tasks.answers import Answers, Remembered
 from backend.tasks.drawn import correction, has_whole, newest, unfinished
 from backend.tasks.wanted import WantedRegion
 from model.values.mask import from_rle, to_rle
-from tests.http.stack import CONFIG, box, point
+from tests.http.stack import CONFIG, SHIPPED, box, point
 
 IMAGE = read_roles(CONFIG).images["image"]
 
@@ -62,6 +62,13 @@ def test_boxes_get_a_mask_and_words_each() -> None:
     first, second = wanted(box(5, 5, 30, 40) | {"id": "a"}, box(50, 30, 40, 60, label="object") | {"id": "b"})
     assert first.prompt.box == (5, 5, 35, 45) and second.prompt.labels == ("object",)
     assert not first.own
+
+
+def test_a_label_beside_a_plain_rectangle_is_kept() -> None:
+    value = {"x": 5, "y": 5, "width": 30, "height": 40, "rotation": 0}
+    label = item("labels", "label", value | {"labels": ["food"]})
+    (region,) = unfinished([item("rectangle", "box", value), label], read_roles(SHIPPED).images["image"], 10**6)
+    assert region.prompt.labels == ("food",) and region.prompt.box == (5, 5, 35, 45)
 
 
 def test_points_are_regions_of_their_own_unless_one_says_not_this() -> None:
@@ -202,6 +209,27 @@ def test_a_region_that_was_deleted_is_not_corrected(answers: Answers) -> None:
     draft = {"id": 2, "result": [CAPTION], "updated_at": "2099-01-01T00:00:00Z"}
     with pytest.raises(PromptError):
         correct(task(drafts=[draft]), answers, 20, 30)
+
+
+def test_after_a_reload_a_lone_negative_click_is_meant_for_the_newest_undecided_suggestion(answers: Answers) -> None:
+    first, second = rectangle(60, 40, 180, 200), rectangle(300, 200, 400, 300)
+    for mask, name, clicks in ((first, "old", ["p1"]), (first, "refined", ["p1", "p2"]), (second, "other", ["p3"])):
+        answers.keep("1.1", 7, [Remembered.of([mask_item(mask, name)], to_rle(mask))], clicks)
+    points = [point(15, 25, id="p1"), point(16, 26, id="p2")]
+    draft = {"id": 2, "result": points, "updated_at": "2099-01-01T00:00:00Z"}
+    # the clicks of the last suggestion are gone from the draft: it was rejected; the first has a successor
+    assert correct(task(drafts=[draft]), answers, 90, 90).id == "refined"
+    assert correct(task(drafts=[draft]), answers, 20, 30).id == "refined"
+    draft["result"] = []
+    with pytest.raises(PromptError, match="click on a thing first"):
+        correct(task(drafts=[draft]), answers, 90, 90)
+
+
+def test_prompts_that_were_answered_are_known_again(answers: Answers) -> None:
+    mask = rectangle(60, 40, 180, 200)
+    answers.keep("1.1", 7, [Remembered.of([mask_item(mask, "r")], to_rle(mask))], ["p1", "p2"])
+    assert answers.prompted(7, ["p1", "r", "p2"]) == {"p1", "p2"}
+    assert answers.prompted(8, ["p1"]) == answers.prompted(None, ["p1"]) == answers.prompted(7, []) == set()
 
 
 def test_a_corrected_region_keeps_the_clicks_that_made_it(answers: Answers) -> None:

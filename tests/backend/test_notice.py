@@ -9,6 +9,7 @@ from backend import errors
 from backend.label_studio.protocol import Context, ResultItem
 from backend.labeling.roles import Roles, read_roles
 from backend.predict import notice
+from backend.tasks.results import Words
 from tests.http.stack import box, point
 
 PLAIN = """<View><Image name="image" value="$image"/><KeyPointLabels name="point" toName="image"><Label value="food"/>
@@ -74,12 +75,43 @@ def test_which_errors_an_annotator_can_do_something_about(error: type[errors.Bac
     assert error.annotator_can_help is helps
 
 
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ([Words("dolphin", 0.883, "dolphin", "A blue dolphin.")], "dolphin 0.88 – A blue dolphin."),
+        ([Words("food", None, "cup", "A cup.")], "food (chosen) – A cup."),
+        ([Words(None, None, "cup", "A cup.")], "no label (cup) – A cup."),
+        ([Words("animal", 0.5, "", "")], "animal 0.50"),
+        ([Words("a", 0.9, "a", "x"), Words(None, None, "b", "y")], "2 regions: a 0.90, no label (b)"),
+        ([], ""),
+    ],
+)
+def test_a_suggestion_in_a_line(said: list[Words], line: str) -> None:
+    assert notice.suggestion(said) == line
+
+
+def test_a_line_is_cut_too() -> None:
+    assert len(notice.suggestion([Words("a", 0.5, "a", "x" * 5000)])) == 300
+
+
+def test_each_answer_takes_the_place_of_the_last(client: redis.Redis) -> None:
+    client.flushall()
+    board = notice.Board(client)
+    image = roles(CAPTION, NOTICE).images["image"]
+    for text in ("one", "two"):
+        (item,) = board.answered("1.1", 7, image, text)
+        assert item["value"] == {"text": [text]}
+    (item,) = board.answered("1.1", 7, image)
+    assert item["value"] == {"text": []}
+    assert board.answered("1.1", 7, roles(CAPTION).images["image"], "nowhere to show it") == []
+
+
 def test_the_next_good_answer_takes_it_away(client: redis.Redis) -> None:
     client.flushall()
     board = notice.Board(client)
     image = roles(CAPTION, NOTICE).images["image"]
-    assert board.cleared("1.1", 7, image) == []
+    assert board.answered("1.1", 7, image) == []
     board.pinned("1.1", 7)
-    (item,) = board.cleared("1.1", 7, image)
+    (item,) = board.answered("1.1", 7, image)
     assert item["from_name"] == "message" and item["value"] == {"text": []}
-    assert board.cleared("1.1", 7, image) == []
+    assert board.answered("1.1", 7, image) == []

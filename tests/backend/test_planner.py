@@ -30,6 +30,9 @@ class Nothing:
     def of_task(self, project: str, task: int | None) -> list[Remembered]:
         return []
 
+    def prompted(self, task: int | None, ids: Sequence[str]) -> set[str]:
+        return set()
+
 
 class Ours(Nothing):
     """All regions with these ids are known as ours."""

@@ -9,7 +9,7 @@ from backend.job import RegionPrompt
 from backend.label_studio.protocol import Context, ResultItem
 from backend.labeling.roles import read_roles
 from backend.tasks.prompts import check_names, wanted_regions
-from tests.http.stack import CONFIG, box, point
+from tests.http.stack import CONFIG, SHIPPED, box, point
 
 ROLES = read_roles(CONFIG)
 
@@ -102,3 +102,11 @@ def test_refusals() -> None:
         read(box(1, 1, -3, 3))
     with pytest.raises(PromptError, match="draw it anew"):
         read(point(1, 1, positive=None, type="polygonlabels", value={"points": [[1, 1]]}))
+
+
+def test_a_label_beside_plain_tools_is_the_annotators_choice() -> None:
+    drawn = box(10, 20, 30, 40) | {"type": "rectangle", "value": {"x": 10, "y": 20, "width": 30, "height": 40}}
+    chosen = drawn | {"type": "labels", "from_name": "label", "value": drawn["value"] | {"labels": ["food"]}}
+    result = Context.model_validate({"result": [drawn, chosen]}).result
+    ((region,), _) = wanted_regions(result, read_roles(SHIPPED).images["image"], 10**6)
+    assert region.prompt.labels == ("food",) and region.prompt.box == (10, 20, 40, 60)

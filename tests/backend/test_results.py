@@ -6,11 +6,11 @@ import pytest
 from backend.job import JobReply, LabelReply, RegionPrompt, RegionReply, TextReply
 from backend.label_studio.protocol import Prediction
 from backend.labeling.controls import ShapingOptions
-from backend.labeling.roles import read_roles
-from backend.tasks.results import Shaper
+from backend.labeling.roles import ImageRoles, read_roles
+from backend.tasks.results import Shaper, Words
 from backend.tasks.wanted import WantedRegion
 from model.values.mask import from_rle, to_rle
-from tests.http.stack import CONFIG
+from tests.http.stack import CONFIG, SHIPPED
 
 IMAGE = read_roles(CONFIG).images["image"]
 
@@ -156,3 +156,30 @@ def test_proposals_are_filtered_by_the_configs_labels() -> None:
     shaper.regions(reply(*regions), IMAGE, group, [WantedRegion(RegionPrompt())] * 3, regions)
     masks = [item for item in shaper.prediction("m@1").result if item["type"] == "brushlabels"]
     assert [item["value"]["brushlabels"] for item in masks] == [["animal"], ["food"]]
+
+
+PLAIN = read_roles(SHIPPED).images["image"]
+
+
+@pytest.mark.parametrize(
+    ("best", "probability", "label", "expected"),
+    [
+        ("animal", 0.8, None, Words("animal", 0.8, "cat", "a cat")),
+        ("animal", 0.1, None, Words(None, None, "cat", "a cat")),
+        ("animal", 0.8, "food", Words("food", None, "cat", "a cat")),
+    ],
+)
+@pytest.mark.parametrize("image", [IMAGE, PLAIN], ids=["labelled tools", "as shipped"])
+def test_what_is_said_of_a_region_in_short(
+    image: ImageRoles, best: str, probability: float, label: str | None, expected: Words
+) -> None:
+    assert answer(region(best, probability), label=label, image=image)[1].words == [expected]
+
+
+def test_without_labels_the_models_own_word_is_said() -> None:
+    bare = read_roles(
+        '<View><Image name="image" value="$image"/><Brush name="mask" toName="image"/>'
+        '<TextArea name="caption" toName="image" perRegion="true"/></View>'
+    ).images["image"]
+    found = region().model_copy(update={"labels": ()})
+    assert answer(found, image=bare)[1].words == [Words(None, None, "cat", "a cat")]

@@ -9,7 +9,7 @@ from backend.labeling.controls.textarea import TextArea
 from backend.labeling.labels import path
 from backend.labeling.roles import read_roles
 from model import Task
-from tests.http.stack import CONFIG
+from tests.http.stack import CONFIG, SHIPPED
 
 BRUSH = '<BrushLabels name="m" toName="i"><Label value="a"/></BrushLabels>'
 
@@ -23,6 +23,12 @@ def names(controls) -> list[str]:  # type: ignore[no-untyped-def]
 
 
 def test_the_shipped_config() -> None:
+    (found,) = read_roles(SHIPPED).images.values()
+    assert names(found.geometry) == ["mask"] and names(found.words) == ["label", "caption"] and not found.whole
+    assert found.notice == "message"
+
+
+def test_labels_on_the_tools() -> None:
     roles = read_roles(CONFIG)
     (found,) = roles.images.values()
     assert (found.name, found.key) == ("image", "image")

@@ -46,7 +46,8 @@ LEFT = {
     "make": "sets a machine up: .ci/check.sh runs it",
     "docker": "needs a Docker daemon: tests/test_deployment.py reads the file",
     "label-studio": "another program: tests/e2e and tests/runner start it",
-    "pip": "needs PyPI's advisories",
+    "pip": "needs PyPI",
+    "venv": "makes an environment: tests/e2e/setup.sh",
     "export": "sets variables",
     "echo": "writes .env",
 }

@@ -14,7 +14,7 @@ from tests.e2e import browser as chromium
 from tests.e2e.configs import with_labels
 from tests.e2e.label_studio import PROGRAM, TOKEN, LabelStudio, run_label_studio
 from tests.e2e.labelling_page import LabellingPage
-from tests.http.stack import CONFIG, Stack, run_stack
+from tests.http.stack import SHIPPED, Stack, run_stack
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "test-artifacts" / "e2e"
 SKIP = "PALLAS_SKIP_E2E"
@@ -45,7 +45,8 @@ def label_studio(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 def stack(label_studio: LabelStudio, artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Pallas with the bundled checkpoint, as README's `make serve` runs it."""
     folder = tmp_path_factory.mktemp("stack")
-    own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN, "PALLAS_SHOW_ERRORS": "true"}
+    own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN}
+    own |= {"PALLAS_SHOW_ERRORS": "true", "PALLAS_SHOW_SUGGESTIONS": "true"}
     try:
         with run_stack(folder, "tiny", **own) as running:
             running.wait_for_worker(120)
@@ -87,10 +88,10 @@ def desk(
 ) -> Iterator[Desk]:
     """Our label_config.xml with the scenes' classes as labels."""
     labels = sorted({*kinds(scenes), "object"})
-    config = with_labels(CONFIG, labels)
+    config = with_labels(SHIPPED, labels)
     project = label_studio.make_project(config, request.node.name[:50])
     label_studio.connect(project, stack.url)
     with ExitStack() as ending:
-        page = LabellingPage(ending.enter_context(browser.page()), label_studio.url, config, artifacts)
+        page = LabellingPage(ending.enter_context(browser.page()), label_studio.url, artifacts)
         ending.callback(lambda: page.shot(request.node.name))
         yield Desk(label_studio, page, config, labels, project)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from xml.etree import ElementTree
 
 from playwright.sync_api import Error, Locator, Page, expect
 
@@ -17,6 +16,11 @@ Key = Literal["Alt", "Control", "Shift"]
 ANSWER_MS = 60_000  # the model on a busy core
 PAGE_MS = 60_000
 BUTTONS = {"KeyPoint": "key-point-tool", "Rectangle": "rectangle-tool"}
+REGIONS = (
+    "() => window.Htx.annotationStore.selected.regions.filter(one => !one.classification)"
+    ".map(one => ({type: one.type, labels: one.labels}))"
+)
+CHOSEN = "() => window.Htx.annotationStore.selected.regions.some(one => one.selected || one.inSelection)"
 LOADED = "() => window.Htx?.annotationStore?.selected?.objects?.some(one => one.type === 'image' && one.imageIsLoaded)"
 
 
@@ -36,10 +40,8 @@ class Exchange:
 class LabellingPage:
     """One browser page with one task open; positions on the picture are percentages."""
 
-    def __init__(self, page: Page, url: str, config: str, shots: Path) -> None:
+    def __init__(self, page: Page, url: str, shots: Path) -> None:
         self.page, self.url, self.shots = page, url, shots
-        # the page shows a row of labels for each of these, in the config's order and without a name
-        self.rows = [tag.tag for tag in ElementTree.fromstring(config).iter() if tag.tag.endswith("Labels")]
 
     @property
     def picture(self) -> Locator:
@@ -61,20 +63,35 @@ class LabellingPage:
         self.page.get_by_test_id("bottombar-auto-annotation-toggle").set_checked(True, force=True)
         self.page.get_by_test_id("bottombar-auto-accept-toggle").set_checked(accept, force=True)
 
-    def choose(self, tool: Tool, label: str) -> None:
-        """Choose a label and the smart tool; the label twice, since turning to another tool may drop it."""
-        self._choose_label(tool, label)
-        tools = self.page.locator(".lsf-tool_smart")
-        named = tools.and_(self.page.locator(f"[aria-label={BUTTONS[tool]}]"))
-        button = named if named.count() else tools.first  # a config's only smart tool has no name
-        if not self._has(button, "lsf-tool_active"):
-            self.page.keyboard.press("m")  # always takes the first smart tool of the config
-        if not self._has(button, "lsf-tool_active"):
-            tools.first.hover()
+    def choose(self, tool: Tool) -> None:
+        """Choose the smart tool: a click on Auto-Detect for points, its fly-out for boxes."""
+        icon = self.page.locator(".lsf-tool_smart").first
+        button = self.page.locator(f".lsf-tool_smart[aria-label={BUTTONS[tool]}]")
+        if tool == "KeyPoint":
+            icon.click()
+        else:
+            icon.hover()
             button.click()
-            self.page.mouse.move(1, 1)  # its fly-out may not lie over the picture
-        self._choose_label(tool, label)
+        self.page.mouse.move(1, 1)  # its fly-out may not lie over the picture
         expect(button).to_have_class(re.compile("lsf-tool_active"))
+
+    def select(self, x: float, y: float) -> None:
+        """A plain click on a region that is there."""
+        self.page.mouse.click(*self._at(x, y))
+        self.page.wait_for_function(CHOSEN)
+
+    def press(self, key: str) -> None:
+        self.page.keyboard.press(key)
+
+    def regions(self) -> list[dict[str, Any]]:
+        """Type and labels of the regions on the page, whole-picture words left out."""
+        found: list[dict[str, Any]] = self.page.evaluate(REGIONS)
+        return found
+
+    def expect_message(self, *parts: str) -> None:
+        """All of these stand in the message field, or soon will."""
+        for part in parts:
+            expect(self.page.get_by_test_id("textarea-control").first).to_contain_text(part, timeout=PAGE_MS)
 
     def click(self, x: float, y: float, *keys: Key) -> Exchange:
         """One click with these keys held."""
@@ -103,6 +120,10 @@ class LabellingPage:
     def wait_for_suggestions(self, count: int = 1) -> None:
         expect(self.page.locator(".lsf-auto-accept__info")).to_have_text(f"{count} suggestions", timeout=PAGE_MS)
 
+    def wait_for_draft(self) -> None:
+        """Label Studio saves one some seconds after the last change."""
+        self.page.wait_for_function("() => window.Htx.annotationStore.selected.draftSaved", timeout=PAGE_MS)
+
     def accept(self) -> None:
         self.page.get_by_test_id("bottombar-accept-suggestions-button").click()
         expect(self.page.locator(".lsf-auto-accept__info")).to_have_count(0)
@@ -126,17 +147,6 @@ class LabellingPage:
             act()
         sent: Any = answer.value.request.post_data_json
         return Exchange(sent["context"]["result"], answer.value.json())
-
-    def _choose_label(self, tool: Tool, label: str) -> None:
-        control = f"{tool}Labels" if f"{tool}Labels" in self.rows else "Labels"
-        row = self.page.locator(".lsf-labels").nth(self.rows.index(control))
-        button = row.locator(".lsf-label").filter(has=self.page.get_by_text(label, exact=True))
-        if not self._has(button, "lsf-label_selected"):
-            button.click()
-        expect(button).to_have_class(re.compile("lsf-label_selected"))
-
-    def _has(self, button: Locator, name: str) -> bool:
-        return name in (button.get_attribute("class") or "").split()
 
     def _at(self, x: float, y: float) -> tuple[float, float]:
         box = self.picture.bounding_box()

@@ -18,7 +18,7 @@ from demo.truth import Scene
 from tests.bulk.test_late import start_front, wait_until
 from tests.e2e.configs import drawn_box, regions, with_labels
 from tests.e2e.label_studio import TOKEN, LabelStudio
-from tests.http.stack import CONFIG, Stack
+from tests.http.stack import SHIPPED, Stack
 
 SCENE, KIND = "test-11-00012", "ladybird"
 
@@ -46,7 +46,7 @@ def told(process: subprocess.Popen[str], code: int = 0) -> str:
 
 def fill(label_studio: LabelStudio, title: str, scene: Scene, count: int) -> tuple[int, list[int]]:
     """A project with so many tasks of one picture, each with a box around its thing."""
-    config = with_labels(CONFIG, [KIND, "object"])
+    config = with_labels(SHIPPED, [KIND, "object"])
     project = label_studio.make_project(config, title)
     first = label_studio.upload(project, scene.picture)
     data = next(task["data"] for task in label_studio.tasks(project) if task["id"] == first)
@@ -54,7 +54,7 @@ def fill(label_studio: LabelStudio, title: str, scene: Scene, count: int) -> tup
     with Image.open(scene.picture) as picture:
         drawn = drawn_box(config, scene.thing(KIND).box(), picture.size, KIND)
     for task in tasks:
-        label_studio.annotate(task, [drawn])
+        label_studio.annotate(task, drawn)
     return project, tasks
 
 
@@ -121,7 +121,7 @@ def test_a_file_is_imported_as_it_is(
     folder.mkdir()
     for number in range(3):
         Image.open(scenes[SCENE].picture).save(folder / f"{number}.png")
-    config = with_labels(CONFIG, [KIND, "object"])
+    config = with_labels(SHIPPED, [KIND, "object"])
     (tmp_path / "config.xml").write_text(config)
     output = tmp_path / "out.json"
     options = ("--input", folder, "--output", output, "--config", tmp_path / "config.xml", "--regions", "propose")

@@ -21,7 +21,7 @@ def test_the_annotator_reads_that_the_picture_cannot_be_fetched(desk: Desk, scen
     task = desk.label_studio.add_task(desk.project, {"image": NOWHERE})
     desk.page.open(desk.project, task)
     desk.page.auto_annotation()
-    desk.page.choose("KeyPoint", "ladybird")
+    desk.page.choose("KeyPoint")
     exchange = desk.page.click(*scene.thing("ladybird").inside())
     desk.page.page.wait_for_timeout(2000)  # nothing on the page says when a note has been drawn
     assert "pictures.invalid" in desk.page.words(), exchange.answer

@@ -23,7 +23,10 @@ from backend.queueing.connection import connect
 from backend.run.child import serving
 from backend.settings import Settings
 
-CONFIG = (Path(__file__).parent.parent.parent / "label_config.xml").read_text(encoding="utf-8")
+CONFIG = (Path(__file__).parent / "labelled_tools.xml").read_text(encoding="utf-8")
+"""With labels on the tools: the label that is chosen at the prompt travels with it."""
+
+SHIPPED = (Path(__file__).parent.parent.parent / "label_config.xml").read_text(encoding="utf-8")
 
 
 @dataclass
@@ -72,8 +75,8 @@ def run_stack(folder: Path, model: Path | str | None, *arguments: str, **environ
     own = {"PALLAS_STATE_DIR": str(folder / "state"), "PALLAS_DEVICE": "cpu", "PALLAS_HEARTBEAT_S": "0.5"}
     # the picture hosts of these tests
     own |= {"PALLAS_ALLOWED_HOSTS": "public,127.0.0.1"}
-    # errors as HTTP codes, unless a test is about showing them to the annotator
-    own |= {"PALLAS_SHOW_ERRORS": "false"} | environment
+    # errors as HTTP codes, and answers alone, unless a test is about what the annotator is shown
+    own |= {"PALLAS_SHOW_ERRORS": "false", "PALLAS_SHOW_SUGGESTIONS": "false"} | environment
     log = folder / "stack.log"
     named = () if model is None else ("--model", str(model))
     with serving(log, *named, *arguments, environment=own) as child:

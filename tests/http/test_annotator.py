@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.http.stack import CONFIG, PictureHost, Stack, point, run_stack
+from tests.http.stack import CONFIG, SHIPPED, PictureHost, Stack, point, run_stack
 from tests.http.test_protocol import mask_of
 
 
 @pytest.fixture(scope="module")
 def shown(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that shows errors to the annotator, as it does by default."""
-    folder = tmp_path_factory.mktemp("shown")
-    with run_stack(folder, small_checkpoint, PALLAS_MAX_NEW_TOKENS="4", PALLAS_SHOW_ERRORS="true") as stack:
+    """A stack that tells the annotator about errors and suggestions, as it does by default."""
+    folder, told = tmp_path_factory.mktemp("shown"), {"PALLAS_SHOW_ERRORS": "true", "PALLAS_SHOW_SUGGESTIONS": "true"}
+    with run_stack(folder, small_checkpoint, PALLAS_MAX_NEW_TOKENS="4", **told) as stack:
         yield stack
 
 
@@ -33,18 +33,60 @@ def test_a_lone_negative_click_cuts_the_region_it_falls_on(shown: Stack, host: P
     mask = mask_of(before)
     rows, columns = mask.nonzero()
     x, y = (columns[len(columns) // 3] + 0.5) / 6, (rows[len(rows) // 3] + 0.5) / 4
-    after, *words = items(shown, picture, point(x, y, positive=False))
+    after, *words, message = items(shown, picture, point(x, y, positive=False))
+    assert message["from_name"] == "message"
     assert after["id"] == before["id"] and {word["id"] for word in words} <= {before["id"]}
     cut = mask_of(after)
     assert cut.any() and not cut[int(y * 4), int(x * 6)] and (cut != mask).any()
+
+
+def click(x: float, y: float, name: str, positive: bool = True) -> dict[str, Any]:
+    """A click as Label Studio 1.23 sends it of a plain smart tool."""
+    spot = {"x": x, "y": y, "width": 1.04, "labels": []}
+    return point(x, y, positive, type="keypoint", id=name, value=spot)
+
+
+def test_a_click_with_the_shipped_config(shown: Stack, host: PictureHost) -> None:
+    """No label is chosen at the click; class and caption can be read before the mask is accepted."""
+    result = items(shown, f"{host.url}/coffee.jpg", click(50, 50, "a1"), config=SHIPPED)
+    kinds = [item["type"] for item in result]
+    assert kinds[0] == "brush" and kinds[-2:] == ["textarea", "textarea"]
+    *region, message = result
+    assert len({item["id"] for item in region}) == 1 and message["id"] not in {item["id"] for item in region}
+    (line,) = message["value"]["text"]
+    caption = region[-1]["value"]["text"][0]
+    assert line.endswith(f" – {caption}") and message["from_name"] == "message" and "original_width" not in message
+
+
+def test_what_submit_before_the_tick_loses_is_said_and_is_no_work(shown: Stack, host: PictureHost) -> None:
+    picture = f"{host.url}/coffee.jpg"
+    stray = [click(20, 20, "s1"), click(22, 22, "s2")]
+    items(shown, picture, *stray, config=SHIPPED)
+    annotation = {"id": 9, "task": 1, "result": stray, "updated_at": "2026-11-23T02:52:42.355671Z"}
+    event = {"action": "ANNOTATION_CREATED", "annotation": annotation, "project": {"id": 1}}
+    assert shown.post("/webhook", json=event).ok
+    assert [one["task"] for one in shown.get("/").json()["submitted_before_the_tick"]] == [1]
+    # the clicks are left over, and a message without text: there is nothing to answer
+    empty = {"id": "m", "from_name": "message", "to_name": "image", "type": "textarea", "value": {"text": []}}
+    task = {
+        "id": 1,
+        "data": {"image": picture},
+        "annotations": [annotation | {"result": [*stray, empty]}],
+        "drafts": [],
+    }
+    body = {"tasks": [task], "project": "1.1700000000", "label_config": SHIPPED, "params": {"context": None}}
+    assert shown.post("/predict", json=body).json() == {"results": [[]]}
+    message = items(shown, picture, click(60, 60, "s3"), config=SHIPPED)[-1]
+    assert "task 1 was submitted before the tick: only 2 clicks" in message["value"]["text"][0]
+    assert "submitted" not in items(shown, picture, click(60, 60, "s4"), config=SHIPPED)[-1]["value"]["text"][0]
 
 
 def test_a_reason_that_the_annotator_can_read_and_that_goes_away(shown: Stack, host: PictureHost) -> None:
     (text,) = items(shown, f"{host.url}/gone.jpg", point(50, 50))
     assert text["from_name"] == "message" and "404" in text["value"]["text"][0]
     good = items(shown, f"{host.url}/coffee.jpg", point(50, 50))
-    assert good[0]["type"] == "brushlabels" and good[-1]["value"] == {"text": []}
-    assert items(shown, f"{host.url}/coffee.jpg", point(50, 50))[-1]["from_name"] == "caption"
+    assert good[0]["type"] == "brushlabels" and good[-1]["from_name"] == "message"
+    assert "404" not in good[-1]["value"]["text"][0]
 
 
 def test_without_a_control_for_notices_the_prompt_carries_the_reason(shown: Stack, host: PictureHost) -> None:

@@ -45,6 +45,7 @@ def served(folder: Path, stack: Stack) -> Iterator[str]:
     environment = os.environ | {
         "PYTHONPATH": f"{PACKAGE}:{ROOT}",
         # its `start` calls whatever `python` is
+        "PALLAS_SHOW_SUGGESTIONS": "false",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PALLAS_STATE_DIR": str(stack.settings.state_dir),
         "PALLAS_MAX_NEW_TOKENS": "4",
