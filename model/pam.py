@@ -19,7 +19,7 @@ from model.language.prefix import SCORES_BYTES, Prefix
 from model.language.qwen import Language
 from model.loading.checkpoint import Checkpoint
 from model.perceiver import Vision
-from model.reading import Reader, Reading
+from model.reading import REGIONS_ON_GPU, Reader, Reading
 from model.sam.compile import compile_encoder
 from model.sam.proposals import Wanted, propose
 from model.sam.tower import Tower
@@ -29,6 +29,7 @@ from model.values.prompt import Prompt
 from model.values.region import Perception, Region, Segment, Texts
 from model.values.sampling import GREEDY, Sampling
 from model.values.task import Task, instruction
+from model.video.track import CLIP_FRAMES
 from model.video.verbs import Videos
 
 PICTURES_ON_GPU = 8
@@ -73,6 +74,7 @@ class PerceiveAnything:
         dtype: str | torch.dtype = "auto",
         compile: bool = False,
         quantize: str = "none",
+        resident: bool | None = None,
     ) -> PerceiveAnything:
         """Load a published checkpoint, or one in the same layout.
 
@@ -85,9 +87,11 @@ class PerceiveAnything:
             sam2_config: the Hydra YAML that fits them, a path or a name of the `sam2` package; None finds it.
             device: "auto" (cuda, mps, cpu in this order), "cuda", "cuda:1", "mps", "cpu".
             dtype: "auto" (bfloat16 on GPUs that have it, float16 on others, float32 on the CPU), or one of these.
-            compile: compile SAM 2's encoder and, on CUDA, replay the token loop as a graph; loading takes minutes more.
+            compile: compile SAM 2's encoder; loading takes minutes more.
             quantize: "int8" keeps the language model's linear layers in eight bits, on a CPU in float32 only: less
                 memory, and quicker where they are large; answers may differ (docs/model.md).
+            resident: keep the token step laid out, compiled and captured as CUDA graphs; None does so on CUDA. Not with
+                `quantize`.
 
         Raises:
             CheckpointError: something is missing, damaged or does not fit; the message names the file and the fix.
@@ -103,9 +107,18 @@ class PerceiveAnything:
         tower = Tower(checkpoint.load_sam2(place), kind)
         pam = cls(tower, vision, language, checkpoint.name, checkpoint.version)
         if compile:
-            language.fixed = True
             compile_encoder(tower)
+        if (place.type == "cuda" if resident is None else resident) and not in_eight_bits:
+            pam.stay()
         return pam
+
+    def stay(self, compiled: bool = True) -> None:
+        """Keep the language model's token step resident: see `model.language.resident`."""
+        before, side = len(self.language.prompt_ids("")[0]), self.tower.image_size // 16
+        vectors = (self.vision.length(side), self.vision.clip_length(side, CLIP_FRAMES))
+        lengths = [-(-(before + count) // 8) * 8 for count in vectors]
+        most = fitting(self.device, 3 * self.language.kept_bytes(lengths[0]), REGIONS_ON_GPU)
+        self.language.stay(lengths, 1 << (most.bit_length() - 1), compiled)
 
     @property
     def device(self) -> torch.device:

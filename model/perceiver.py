@@ -83,6 +83,12 @@ class Vision(nn.Module):
         """Vectors of a region's image block, for image features of side n."""
         return (side // 2) ** 2 + SEMANTIC_TOKENS + 2
 
+    @classmethod
+    def clip_length(cls, side: int, frames: int) -> int:
+        """Vectors of a clip's block."""
+        other = (side // 4) ** 2 + SEMANTIC_TOKENS + 2
+        return cls.length(side) + (frames - 1) * other + frames
+
     def bytes_each(self, side: int) -> int:
         """Memory that a region takes on the way to its block, for image features of side n."""
         hidden, channels = len(self.image_newline), self.vision_resampler.sem_tokens.embedding_dim

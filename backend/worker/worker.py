@@ -225,6 +225,8 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
 
 
 def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis, name: str) -> tuple[Engine, str]:
+    # what is compiled is found again at the next start
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.state_dir.absolute() / "compiled"))
     with uncollected():
         from model import PerceiveAnything, share_cores
 
@@ -238,6 +240,7 @@ def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis, name: 
         settings.dtype,
         settings.compile,
         settings.quantize,
+        None if settings.resident else False,
     )
     locks = EmbeddingLocks(blocking, pam.version, settings.job_timeout_s)
     pictures = PictureStore(settings, client)

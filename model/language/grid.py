@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from transformers import LogitsProcessorList, Qwen2ForCausalLM
 
-from model.language.graph import FixedStep
 from model.language.prefix import KeyValues, Prefix, read_on
 
 _LOOK_EVERY = 8
@@ -69,7 +69,6 @@ class Grid:
         prefix: of the regions.
         questions: T lists of token ids that follow the prefix.
         room: tokens that will follow the questions at most.
-        fixed: steps have shapes that never change (see `model.language.graph`); rows cannot leave then.
 
     Attributes:
         hidden: (R·T, hidden) behind the newest token of each row.
@@ -83,7 +82,6 @@ class Grid:
         prefix: Prefix,
         questions: Sequence[Sequence[int]],
         room: int,
-        fixed: bool = False,
     ) -> None:
         self.model = model
         self.prefix = prefix
@@ -108,13 +106,6 @@ class Grid:
             (prefix.length + (columns - pads[:, None]).clamp(min=0)).repeat(regions, 1),
         )
         self.hidden = out[:, -1]
-        self._fixed = None
-        if fixed:
-            self._fixed = FixedStep(model, prefix, self.kept, self.seen, self.places, self.hidden)
-
-    @property
-    def fixed(self) -> bool:
-        return self._fixed is not None
 
     def _read(self, vectors: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         return read_on(self.model, self.prefix, self.kept, vectors, mask, positions)
@@ -126,9 +117,6 @@ class Grid:
 
     def step(self, ids: torch.Tensor) -> None:
         """Read the next token (R·T,) of each row."""
-        if self._fixed is not None:
-            self.hidden = self._fixed(ids)
-            return
         end = self.kept.used + 1
         vectors = self.model.get_input_embeddings()(ids)[:, None]
         self.hidden = self._read(vectors, self.seen[:, None, None, :end], self.places[:, None])[:, -1]
@@ -158,8 +146,27 @@ class Grid:
         self.seen, self.places, self.hidden = self.seen[rows], self.places[rows], self.hidden[rows]
 
 
+class UnderWay(Protocol):
+    """Rows that tokens are drawn for."""
+
+    prefix: Prefix
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        """(B, hidden), behind the newest token of each row."""
+
+    def logits(self) -> torch.Tensor:
+        """(B, V) float32."""
+
+    def step(self, ids: torch.Tensor) -> None:
+        """Read the next token of each row."""
+
+    def keep(self, regions: torch.Tensor | None, rows: torch.Tensor) -> None:
+        """Only some rows go on."""
+
+
 @torch.no_grad()
-def draw(grid: Grid, choose: Choice, ends: Sequence[int], limits: Sequence[int]) -> Drawn:
+def draw(grid: UnderWay, choose: Choice, ends: Sequence[int], limits: Sequence[int]) -> Drawn:
     """Draw at most so many tokens for each question; rows that are done leave, by whole questions and regions."""
     rows, most = len(grid.hidden), max(limits)
     device = grid.hidden.device
@@ -185,14 +192,13 @@ def draw(grid: Grid, choose: Choice, ends: Sequence[int], limits: Sequence[int])
             if not bool(open_.any()):
                 length = step + 1
                 break
-            if not grid.fixed:
-                alive, chosen = _leave(grid, alive, open_, chosen)
+            alive, chosen = _leave(grid, alive, open_, chosen)
         grid.step(chosen)
     return Drawn(ids[:, :length].cpu(), logprobs[:, :length].float().cpu())
 
 
 def _leave(
-    grid: Grid, alive: torch.Tensor, going: torch.Tensor, chosen: torch.Tensor
+    grid: UnderWay, alive: torch.Tensor, going: torch.Tensor, chosen: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Drop questions that are answered for all regions, and regions once half of them have all their answers.
 

@@ -78,15 +78,10 @@ class KeyValues(DynamicCache):
     """A cache with room made ahead: writing a token copies that token, not everything before it."""
 
     def __init__(self, room: int) -> None:
-        """`room` is the number of tokens that will be written at most.
-
-        While `slot` (1,) int64 is set, tokens are written there and the whole room is returned, which a mask must hide:
-        shapes then never change.
-        """
+        """`room` is the number of tokens that will be written at most."""
         super().__init__()
         self.room = room
         self.used = 0
-        self.slot: torch.Tensor | None = None
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
 
@@ -104,8 +99,6 @@ class KeyValues(DynamicCache):
             self._keys.append(key_states.new_zeros(rows, heads, self.room, size))
             self._values.append(value_states.new_zeros(rows, heads, self.room, size))
         keys, values = self._keys[layer_idx], self._values[layer_idx]
-        if self.slot is not None:
-            return keys.index_copy_(2, self.slot, key_states), values.index_copy_(2, self.slot, value_states)
         # every layer writes at the same place; the last one moves on
         end = self.used + new
         keys[:, :, self.used : end] = key_states
@@ -115,6 +108,10 @@ class KeyValues(DynamicCache):
     def get_seq_length(self, *_: Any, **__: Any) -> int:
         """Tokens written, of the rows' own."""
         return self.used
+
+    def written(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A layer's keys and values of all tokens written."""
+        return self._keys[layer][:, :, : self.used], self._values[layer][:, :, : self.used]
 
     def advance(self, tokens: int) -> None:
         """After a forward pass: the next one writes behind its tokens; a negative number forgets some again."""
@@ -236,14 +233,14 @@ def _products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """(B, H, m, k) · (B, H, k, n) in float32: what a lower dtype holds is multiplied exactly and summed in float32."""
     if left.dtype == torch.float32:
         return left @ right
-    if left.is_cuda and _sums_in_float32(left.device, left.dtype):
+    if left.is_cuda and sums_in_float32(left.device, left.dtype):
         out: torch.Tensor = torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out_dtype=torch.float32)
         return out.view(*left.shape[:3], -1)
     return left.float() @ right.float()
 
 
 @cache
-def _sums_in_float32(device: torch.device, dtype: torch.dtype) -> bool:
+def sums_in_float32(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the device gives products of a lower dtype in float32 without a copy of the factors in it."""
     one = torch.ones(1, 8, 8, dtype=dtype, device=device)
     try:
@@ -262,7 +259,7 @@ def read_on(
 ) -> torch.Tensor:
     """Hidden vectors (B, S, hidden) of new tokens (B, S, hidden) behind a prefix and what rows keep of their own.
 
-    Their keys and values go behind the others in `kept`, or to its `slot`; the mask is that of `attend`.
+    Their keys and values go behind the others in `kept`; the mask is that of `attend`.
     """
     more: dict[str, Any] = {"prefix": prefix}
     out = model.model(
@@ -273,8 +270,7 @@ def read_on(
         use_cache=True,
         **more,
     )
-    if kept.slot is None:
-        kept.advance(vectors.shape[1])
+    kept.advance(vectors.shape[1])
     hidden: torch.Tensor = out.last_hidden_state
     return hidden
 

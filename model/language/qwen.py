@@ -16,9 +16,11 @@ from transformers import (
 )
 
 from model.compute.precision import full_float32
-from model.language.grid import Choice, Grid, draw, read_prefix
+from model.language.buffers import Greedy
+from model.language.grid import Choice, Drawn, Grid, draw, read_prefix
 from model.language.prefix import NAME, SCORES_BYTES, Prefix
-from model.language.unsure import PreferUnsure, Unsure
+from model.language.resident import Resident
+from model.language.unsure import LEAST_PROBABILITY, PreferUnsure, Unsure
 from model.values.region import Text, Texts
 from model.values.sampling import Sampling
 from model.values.task import Task, VideoTask
@@ -66,8 +68,8 @@ class Language:
         self.defaults = defaults
         self.max_vectors = max_vectors
         self.unsure = unsure
-        self.fixed = False
-        """Whether the token loop has fixed shapes, for CUDA graphs (`model.language.graph`)."""
+        self.resident: Resident | None = None
+        """The token step that stays, for GPUs; None reads token by token with `transformers`' own model."""
 
     def prompt_ids(self, instruction: str) -> tuple[list[int], list[int]]:
         """Token ids before and after the image block; each side is tokenised on its own, as PAM does."""
@@ -86,25 +88,25 @@ class Language:
 
     def bytes_to_read(self, tokens: int) -> int:
         """Memory that reading a prompt of so many tokens takes: what is kept of it, and the widest layer's numbers."""
-        return self._kept_bytes(tokens) + self._width_bytes(tokens)
+        return self.kept_bytes(tokens) + self._width_bytes(tokens)
 
     def bytes_to_answer(self, instructions: Sequence[str], tokens: int) -> int:
         """Memory that one region takes while it is asked all that, `SCORES_BYTES` for all regions not counted."""
         questions = [len(self.prompt_ids(text)[1]) for text in instructions]
         asked = max(questions, default=0)
-        row = self._kept_bytes(asked + tokens) + self._width_bytes(asked) + _NUMBERS_A_LOGIT * 4 * self._words
+        row = self.kept_bytes(asked + tokens) + self._width_bytes(asked) + _NUMBERS_A_LOGIT * 4 * self._words
         return row * len(questions)
 
     def bytes_to_score(self, instruction: str, tokens: int) -> int:
         """Memory that one region takes while so many tokens of answers are scored, `bytes_of_scores` not counted."""
         asked = len(self.prompt_ids(instruction)[1])
-        return self._kept_bytes(asked + tokens) + self._width_bytes(max(asked, tokens))
+        return self.kept_bytes(asked + tokens) + self._width_bytes(max(asked, tokens))
 
     def bytes_of_scores(self, tokens: int) -> int:
         """Memory of attention and logits while so many tokens of answers are scored, of however many regions."""
         return SCORES_BYTES + _NUMBERS_A_LOGIT * 4 * self._words * tokens
 
-    def _kept_bytes(self, tokens: int) -> int:
+    def kept_bytes(self, tokens: int) -> int:
         """Keys and values of all layers."""
         config = self.model.config
         size = config.hidden_size // config.num_attention_heads
@@ -137,11 +139,40 @@ class Language:
         if not prefix.regions or not questions:
             return [[] for _ in range(prefix.regions)]
         with seeded(sampling, prefix.device):
-            grid = Grid(self.model, prefix, questions, max(most), self.fixed)
-            drawn = draw(grid, self._choice(sampling), self.end_ids(), most)
-        each = iter(zip(drawn.ids.tolist(), drawn.logprobs.tolist(), strict=True))
+            drawn = self._drawn(prefix, questions, sampling, most)
+        each = iter([row for part in drawn for row in zip(part.ids.tolist(), part.logprobs.tolist(), strict=True)])
         rows = [[(n, *next(each)) for n in most] for _ in range(prefix.regions)]
         return [[self.finished(ids[:n], logprobs[:n]) for n, ids, logprobs in row] for row in rows]
+
+    def _drawn(
+        self, prefix: Prefix, questions: Sequence[Sequence[int]], sampling: Sampling, limits: Sequence[int]
+    ) -> list[Drawn]:
+        """The tokens of all rows, of some regions after the other."""
+        choose, ends, most = self._choice(sampling), self.end_ids(), max(limits)
+        resident, at_once = self.resident, 0
+        if resident is not None and resident.takes(ends, most):
+            room = max(map(len, questions)) + most
+            at_once = resident.regions_at_once(prefix.regions, len(questions), prefix.length, room)
+        # chance goes through all rows in turn
+        if resident is None or not at_once or (sampling.temperature and at_once < prefix.regions):
+            return [draw(Grid(self.model, prefix, questions, most), choose, ends, limits)]
+        greedy = None if sampling.temperature else self._greedy(sampling)
+        parts = (prefix.part(i, min(i + at_once, prefix.regions)) for i in range(0, prefix.regions, at_once))
+        return [resident.draw(Grid(self.model, part, questions, 0), choose, ends, limits, greedy) for part in parts]
+
+    def _greedy(self, sampling: Sampling) -> Greedy:
+        penalty = self._penalty(sampling)
+        if self.unsure is None:
+            return Greedy(penalty=penalty)
+        return Greedy(self.unsure.threshold, self.unsure.first_ids, LEAST_PROBABILITY, penalty)
+
+    def _penalty(self, sampling: Sampling) -> float:
+        return float(sampling.repetition_penalty or self.defaults.repetition_penalty or 1.0)
+
+    def stay(self, lengths: Sequence[int], regions: int = 64, compiled: bool = True) -> None:
+        """Keep the token step resident from now on: see `Resident`; the usual buckets are captured at once."""
+        self.resident = Resident(self.model, lengths, regions, compiled=compiled)
+        self.resident.capture()
 
     def texts(
         self, prefix: Prefix, asked: Mapping[Task | VideoTask | str, str], language: str, sampling: Sampling
@@ -162,12 +193,12 @@ class Language:
 
     def processors(self, sampling: Sampling) -> LogitsProcessorList:
         """What changes the logits before a token is chosen from them."""
-        penalty = sampling.repetition_penalty or self.defaults.repetition_penalty or 1.0
+        penalty = self._penalty(sampling)
         processors = LogitsProcessorList()
         if self.unsure is not None and sampling.temperature == 0:
             processors.append(PreferUnsure(self.unsure))
         if penalty != 1:
-            processors.append(RepetitionPenaltyLogitsProcessor(float(penalty)))
+            processors.append(RepetitionPenaltyLogitsProcessor(penalty))
         return processors
 
     def end_ids(self) -> list[int]:

@@ -57,16 +57,17 @@ def test_the_grid_says_what_generate_says_one_by_one(
             assert answer.mean_logprob == pytest.approx(other.mean_logprob, abs=1e-4)
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-def test_each_question_has_its_own_limit(pam: PerceiveAnything, regions: list[Region], fixed: bool) -> None:
+@pytest.mark.parametrize("resident", [False, True])
+def test_each_question_has_its_own_limit(pam: PerceiveAnything, regions: list[Region], resident: bool) -> None:
     """A short one is cut as if it were asked alone, and does not wait for the long ones."""
     limits = TokenLimits(recognize=2, brief=7, detailed=11, explain=1, other=5)
     tasks = [*Task, "What is it made of?"]
-    pam.language.fixed = fixed
+    if resident:
+        pam.stay(compiled=False)
     try:
         found = pam.describe(regions, tasks, sampling=Sampling(max_new_tokens=limits))
     finally:
-        pam.language.fixed = False
+        pam.language.resident = None
     lengths = [len(text.token_ids) for text in found[0].values() if not text.finished]
     assert lengths == [2, 7, 11, 1, 5]
     for task, most in zip(tasks, lengths, strict=True):

@@ -133,9 +133,9 @@ def test_no_result_is_held_while_the_next_one_is_computed() -> None:
     assert len(made) == 4
 
 
-@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("resident", [False, True])
 def test_nothing_of_a_finished_call_stays_alive(
-    pam: PerceiveAnything, regions: list[Region], fixed: bool, monkeypatch: pytest.MonkeyPatch
+    pam: PerceiveAnything, regions: list[Region], resident: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[weakref.ref[object]] = []
     kinds: list[Any] = [grids.Grid, KeyValues]
@@ -147,7 +147,8 @@ def test_nothing_of_a_finished_call_stays_alive(
             original(self, *args, **named)
 
         monkeypatch.setattr(kind, "__init__", noted)
-    monkeypatch.setattr(pam.language, "fixed", fixed)
+    if resident:
+        pam.stay(compiled=False)
     prefixes: list[weakref.ref[Prefix]] = []
     gc.collect()
     gc.disable()  # what only the collector would find is alive when the next call needs the room
@@ -162,4 +163,5 @@ def test_nothing_of_a_finished_call_stays_alive(
         everything: list[Any] = [*made, *prefixes]
         assert not any(ref() is not None for ref in everything)
     finally:
+        pam.language.resident = None
         gc.enable()
