@@ -13,6 +13,8 @@ RUN pip install -c constraints.txt $(grep -E '^(setuptools|wheel|torch|torchvisi
  && SAM2_BUILD_CUDA=0 pip install --no-build-isolation -r requirements.txt
 COPY model model
 COPY backend backend
+# a photograph for `check` to try the model with
+COPY demo/pictures demo/pictures
 
 RUN useradd --create-home --uid 1000 pallas \
  && mkdir -p /state/tmp /models && chown -R pallas:pallas /state /models

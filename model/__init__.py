@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from model.pam import PerceiveAnything
     from model.reading import Reading
+    from model.trial import Trial, try_model
     from model.values.embedding import Embedding
     from model.values.image import open_picture
     from model.values.prompt import Prompt
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Clock": "compute.clock",
     "Span": "compute.clock",
+    "Trial": "trial",
+    "try_model": "trial",
     "share_cores": "compute.device",
     "Embedding": "values.embedding",
     "CheckpointError": "errors",
@@ -115,6 +118,7 @@ __all__ = [
     "Track",
     "TrackedFrame",
     "Tracking",
+    "Trial",
     "Video",
     "VideoError",
     "VideoTask",
@@ -122,6 +126,7 @@ __all__ = [
     "open_picture",
     "open_video",
     "share_cores",
+    "try_model",
 ]
 
 

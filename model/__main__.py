@@ -1,4 +1,4 @@
-"""python -m model perceive | stream | fetch"""
+"""python -m model perceive | stream | fetch | try"""
 
 from __future__ import annotations
 
@@ -50,7 +50,16 @@ def parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser(
         "fetch", help="download weights", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_models_table()
     )
-    fetch.add_argument("name", help="PAM-1.5B, PAM-3B, or any hub id")
+    fetch.add_argument("name", help="PAM-1.5B, PAM-3B, or any hub id; @ and a commit's 40 digits pin it")
+    trying = commands.add_parser(
+        "try",
+        parents=[_how()],
+        help="load a model, click on a photograph, say how long it took and whether that is an answer",
+    )
+    trying.add_argument("model", nargs="?", default=DEFAULT_MODEL, help=f"name, folder or hub id ({DEFAULT_MODEL})")
+    trying.add_argument("--picture", type=Path, help="another one than the demo's; with --box")
+    trying.add_argument("--box", nargs=4, type=float, metavar=("X1", "Y1", "X2", "Y2"), help="around one thing in it")
+    trying.add_argument("--out", type=Path, default=Path("pallas-try.png"), help="the overlay (pallas-try.png)")
     return top
 
 
@@ -78,15 +87,21 @@ def _asking() -> argparse.ArgumentParser:
 
 
 def _model() -> argparse.ArgumentParser:
-    model = argparse.ArgumentParser(add_help=False)
+    model = argparse.ArgumentParser(add_help=False, parents=[_how()])
     model.add_argument("--model", default=DEFAULT_MODEL, help=f"name, folder or hub id ({DEFAULT_MODEL})")
-    model.add_argument("--sam2", help="SAM 2 weights, where the model's folder has none")
-    model.add_argument("--sam2-config", help="the Hydra config of those weights")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
-    model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
-    model.add_argument("--quantize", default="none", help="none; int8: the language model in eight bits, on a CPU")
-    model.add_argument("--compile", action="store_true", help="compile it first, for GPUs: takes minutes")
     return model
+
+
+def _how() -> argparse.ArgumentParser:
+    """How a model is loaded."""
+    how = argparse.ArgumentParser(add_help=False)
+    how.add_argument("--sam2", help="SAM 2 weights, where the model's folder has none")
+    how.add_argument("--sam2-config", help="the Hydra config of those weights")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
+    how.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    how.add_argument("--quantize", default="none", help="none; int8: the language model in eight bits, on a CPU")
+    how.add_argument("--compile", action="store_true", help="compile it first, for GPUs: takes minutes")
+    return how
 
 
 def _models_table() -> str:
@@ -99,7 +114,7 @@ def _models_table() -> str:
 def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
-        return {"fetch": _fetch, "perceive": _perceive, "stream": _stream}[options.command](options)
+        return {"fetch": _fetch, "perceive": _perceive, "stream": _stream, "try": _try}[options.command](options)
     except (ModelError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -113,6 +128,25 @@ def _fetch(options: argparse.Namespace) -> int:
 
     fetch(options.name)
     return 0
+
+
+def _try(options: argparse.Namespace) -> int:
+    from model import open_picture
+    from model.overlay import draw_regions
+    from model.trial import BOX, PICTURE, try_model
+    from model.values.prompt import Prompt
+
+    if (options.picture is None) != (options.box is None):
+        raise PromptError("--picture and --box go together: a box around one thing in your own picture")
+    picture, prompt = open_picture(options.picture or PICTURE), Prompt(box=tuple(options.box or BOX))
+    prompt.check_inside(picture.width, picture.height)
+    trial = try_model(lambda: _load(options), picture, prompt, (Task.RECOGNIZE, Task.BRIEF, Task.DETAILED))
+    captions = [": ".join(map(str, trial.texts.values()))]
+    draw_regions(picture, [trial.region.mask], [prompt], captions).save(options.out)
+    print(trial.report())
+    print(f"overlay: {options.out}")
+    print("\n".join(f"fault: {fault}" for fault in trial.faults) or "It answers; whether rightly, the overlay shows.")
+    return int(bool(trial.faults))
 
 
 def _load(options: argparse.Namespace) -> PerceiveAnything:

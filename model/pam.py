@@ -14,6 +14,7 @@ from model.compute.clock import Clock, Span
 from model.compute.device import pick_device, pick_dtype, quantizes
 from model.compute.linear import quicken
 from model.compute.quantized import quantize as eight_bits
+from model.errors import DeviceError
 from model.language.likelihood import TOKENS_PER_CHUNK, answer_ids, log_likelihoods
 from model.language.prefix import SCORES_BYTES, Prefix
 from model.language.qwen import Language
@@ -95,16 +96,24 @@ class PerceiveAnything:
 
         Raises:
             CheckpointError: something is missing, damaged or does not fit; the message names the file and the fix.
-            DeviceError: the machine has no such device, or it cannot do this dtype or quantization.
+            DeviceError: the machine has no such device, it cannot do this dtype or quantization, or its memory is too
+                small.
         """
         place = pick_device(device)
         kind = pick_dtype(dtype, place)
         in_eight_bits = quantizes(quantize, place, kind)
         checkpoint = Checkpoint.find(folder_or_id, sam2_checkpoint, sam2_config)
-        vision, language = checkpoint.load_language(place, kind)
-        if in_eight_bits:
-            eight_bits(language.model)
-        tower = Tower(checkpoint.load_sam2(place), kind)
+        try:
+            vision, language = checkpoint.load_language(place, kind)
+            if in_eight_bits:
+                eight_bits(language.model)
+            tower = Tower(checkpoint.load_sam2(place), kind)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            first = str(error).partition("\n")[0]
+            raise DeviceError(
+                f"{checkpoint.name} does not fit into the memory of {place} ({first}): give another device, or a "
+                "smaller model"
+            ) from None
         pam = cls(tower, vision, language, checkpoint.name, checkpoint.version)
         if compile:
             compile_encoder(tower)

@@ -104,13 +104,12 @@ def check_device(settings: Settings) -> Finding:
 
 
 def check_model(settings: Settings) -> Finding:
-    """Whether the model is on this machine and loads."""
-    from model import PerceiveAnything
+    """Whether the model is on this machine, loads, and answers a click on a photograph."""
+    from model import PerceiveAnything, Sampling, try_model
     from model.errors import ModelError
 
-    begin = time.perf_counter()
-    try:
-        pam = PerceiveAnything.from_pretrained(
+    def load() -> PerceiveAnything:
+        return PerceiveAnything.from_pretrained(
             settings.model,
             settings.sam2_checkpoint,
             settings.sam2_config,
@@ -118,9 +117,23 @@ def check_model(settings: Settings) -> Finding:
             settings.dtype,
             quantize=settings.quantize,
         )
+
+    try:
+        trial = try_model(load, sampling=Sampling(max_new_tokens=settings.token_limits))
     except ModelError as error:
         return Finding(False, str(error))
-    return Finding(True, f"{pam.version} loads in {time.perf_counter() - begin:.1f} s")
+    except RuntimeError as error:
+        # a driver or a GPU that this torch does not know, memory that another program has
+        return Finding(False, f"{settings.device} cannot compute it: {str(error).splitlines()[0]}")
+    if trial.faults:
+        return Finding(False, f"{trial.version}: {'; '.join(trial.faults)}")
+    memory = f"{trial.host_gb:.1f} GB" if trial.device_gb is None else f"{trial.device_gb:.1f} GB of its own"
+    said = ", ".join(repr(text.string) for text in trial.texts.values())
+    return Finding(
+        True,
+        f"{trial.version} loads in {trial.load_s:.1f} s, answers a click in {sum(trial.warm.values()):.2f} s "
+        f"({said} for a cup), memory {memory}",
+    )
 
 
 def check_front(settings: Settings) -> Finding:

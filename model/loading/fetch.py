@@ -28,7 +28,7 @@ def fetch(name: str) -> None:
         print(f"commit:  {found.commit} ({name.partition('@')[0]}@{found.commit} pins it)")
     print(f"SAM 2:   {found.sam2_weights}")
     print(f"on disk: {_bytes(found.folder, found.sam2_weights) / 1e9:.2f} GB")
-    print("It can be loaded.")
+    print(f"It can be loaded: python -m model try {name}")
 
 
 def _bytes(folder: Path, weights: Path) -> int:

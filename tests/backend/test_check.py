@@ -16,15 +16,16 @@ def report(settings: Settings) -> tuple[int, str]:
     return code, out.getvalue()
 
 
-def test_all_well(small_checkpoint: Path, tmp_path: Path) -> None:
-    code, text = report(Settings(model=str(small_checkpoint), state_dir=tmp_path / "state", device="cpu"))
+def test_all_well(tmp_path: Path) -> None:
+    code, text = report(Settings(model="tiny", state_dir=tmp_path / "state", device="cpu"))
     assert code == 0
-    assert "ok redis: embedded, Redis" in text and "ok model: small@" in text
+    assert "ok redis: embedded, Redis" in text and "ok model: tiny@" in text
+    assert "answers a click in" in text and "for a cup), memory" in text
     assert "python -m backend serve" in text and "LABEL_STUDIO_URL is not set" in text
 
 
-def test_what_cannot_be_quantized_is_said(small_checkpoint: Path, tmp_path: Path) -> None:
-    settings = Settings(model=str(small_checkpoint), state_dir=tmp_path / "state", device="cpu", quantize="int8")
+def test_what_cannot_be_quantized_is_said(tmp_path: Path) -> None:
+    settings = Settings(model="tiny", state_dir=tmp_path / "state", device="cpu", quantize="int8")
     code, text = report(settings)
     assert code == 0
     assert "ok device: cpu, torch.float32, quantize int8" in text
@@ -32,6 +33,11 @@ def test_what_cannot_be_quantized_is_said(small_checkpoint: Path, tmp_path: Path
     assert code == 1
     assert "failed device: quantize int8 goes with dtype float32" in text
     assert "failed model: quantize int8 goes with dtype float32" in text
+
+
+def test_a_model_that_says_nothing_of_use_is_a_failure(small_checkpoint: Path, tmp_path: Path) -> None:
+    code, text = report(Settings(model=str(small_checkpoint), state_dir=tmp_path / "state", device="cpu"))
+    assert code == 1 and "failed model: small@" in text and "goes on without an end" in text
 
 
 def test_each_failure_says_what_to_do(tmp_path: Path) -> None:

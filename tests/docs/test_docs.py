@@ -38,6 +38,7 @@ LEFT = {
     "backend webhooks": "changes a Label Studio: tests/e2e/test_password.py",
     "backend bulk": "needs a Label Studio or minutes: tests/bulk",
     "model fetch": "downloads gigabytes",
+    "model try": "with the released weights: tests/model/test_trial.py",
     "tests.house": "writes the picture: tests/test_house.py draws it and compares",
     "tiny": "hours: tests/tiny",
     "tiny.evaluation": "minutes: tests/tiny",
@@ -77,7 +78,8 @@ def read_python(words: list[str]) -> str:
         return "" if arguments[0] in ("check", "review", "health") else f"backend {arguments[0]}"
     if module == "model":
         model_parser().parse_args(_filled(arguments))
-        return f"model {arguments[0]}" if arguments[0] == "fetch" else ""
+        released = arguments[0] == "fetch" or (arguments[0] == "try" and arguments[1].startswith("PAM"))
+        return f"model {arguments[0]}" if released else ""
     assert importlib.util.find_spec(module if module != "tiny" else "tiny.__main__"), module
     return module.split(".")[0] if module.startswith("benchmarks") else module
 

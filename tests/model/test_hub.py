@@ -114,7 +114,7 @@ def test_fetch_downloads_what_is_needed_and_says_where_it_lies(hub: Hub, capsys:
     snapshot = storage(PAM) / "snapshots" / COMMIT[PAM]
     assert (code, complaint, downloads(hub)) == (0, "", [])
     assert f"model:   {snapshot / 'PAM-3B'}\n" in out and f"PAM-3B@{COMMIT[PAM]} pins it" in out
-    assert "on disk: 0.03 GB" in out and "8.2 GB" in out and "It can be loaded" in out
+    assert "on disk: 0.03 GB" in out and "8.2 GB" in out and "python -m model try PAM-3B" in out
 
 
 def test_a_whole_cache_is_enough_without_a_network(
