@@ -183,8 +183,10 @@ def draw(grid: UnderWay, choose: Choice, ends: Sequence[int], limits: Sequence[i
         logits = grid.logits()
         chosen = choose(ids[here, :step], logits)
         ids[here, step] = chosen
-        logprobs[here, step] = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
-        ended[here] |= torch.isin(chosen, stops) | (longest[here] <= step + 1)
+        logprobs[here, step] = _logprobs(logits, chosen)
+        ended[here] |= torch.isin(chosen, stops)
+        if step + 1 in limits:
+            ended |= longest <= step + 1
         if step + 1 == most:
             break
         if (step + 1) % every == 0:
@@ -214,3 +216,11 @@ def _leave(
     rows = numbers[lines][:, columns]
     grid.keep(lines.nonzero()[:, 0] if fewer else None, rows.flatten())
     return alive[lines][:, columns], chosen[rows.flatten()]
+
+
+def _logprobs(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities (B,) of the chosen tokens (B,)."""
+    picked = chosen[:, None]
+    if logits.device.type == "cpu":  # one pass there, where a logsumexp is five
+        return logits.log_softmax(-1).gather(1, picked)[:, 0]
+    return logits.gather(1, picked)[:, 0] - logits.logsumexp(-1)

@@ -172,13 +172,16 @@ def attend(
     each = rows // regions
     # scores lie in memory whole: of a few regions at a time
     several = max(1, SCORES_BYTES // score_bytes(each * heads * steps, length + key.shape[2]))
-    parts = []
-    for start in range(0, regions, several):
-        here = slice(start, start + several)
-        mine = slice(start * each, (start + several) * each)
-        shown = None if mask is None else mask[mine]
-        parts.append(_attended(query[mine], before[here], told[here], key[mine], value[mine], shown, scale))
-    out = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if several >= regions:
+        out = _attended(query, before, told, key, value, mask, scale)
+    else:
+        parts = []
+        for start in range(0, regions, several):
+            here = slice(start, start + several)
+            mine = slice(start * each, (start + several) * each)
+            shown = None if mask is None else mask[mine]
+            parts.append(_attended(query[mine], before[here], told[here], key[mine], value[mine], shown, scale))
+        out = torch.cat(parts)
     return out.reshape(rows, heads, steps, size).transpose(1, 2).contiguous(), None
 
 
@@ -205,12 +208,16 @@ def _attended(
     rows, kv_heads, asked, size = query.shape
     regions, _, length, _ = before.shape
     each = rows // regions
+    if query.dtype == torch.float32:
+        query, scale = query * scale, 1.0  # fewer numbers than the scores; a lower dtype would round them
     # all rows of a region ask its prefix together: it is read once
     together = query.reshape(regions, each, kv_heads, asked, size).transpose(1, 2)
     together = together.reshape(regions, kv_heads, each * asked, size)
-    shared = _products(together, before.transpose(2, 3)).mul_(scale)
+    shared = _products(together, before.transpose(2, 3))
     shared = shared.reshape(regions, kv_heads, each, asked, length).transpose(1, 2)
-    own = _products(query, key.transpose(2, 3)).mul_(scale)
+    own = _products(query, key.transpose(2, 3))
+    if scale != 1:
+        shared, own = shared.mul_(scale), own.mul_(scale)
     if mask is not None:
         own = own.view(rows, kv_heads, asked // mask.shape[2], mask.shape[2], -1)
         own.masked_fill_(~mask[:, :, None], torch.finfo(own.dtype).min)
