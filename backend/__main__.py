@@ -1,4 +1,4 @@
-"""python -m backend serve | front | worker | bulk | check | health | webhooks | review"""
+"""python -m backend serve | front | worker | bulk | export | check | health | webhooks | review"""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from backend import logs
-from backend.bulk.arguments import add_arguments
+from backend.bulk import arguments as bulk
 from backend.errors import BackendError
+from backend.export import arguments as export
 from backend.settings import Settings
 from backend.system import memory
 from backend.system.imports import uncollected
@@ -50,7 +51,10 @@ def parser() -> argparse.ArgumentParser:
         help="start none: these workers (or all) finish their jobs, take nothing new, and end",
     )
     commands.add_parser("front", parents=[model, address], help="the front alone")
-    add_arguments(commands.add_parser("bulk", parents=[model], help="pre-label a whole project, a file or a folder"))
+    bulk.add_arguments(
+        commands.add_parser("bulk", parents=[model], help="pre-label a whole project, a file or a folder")
+    )
+    export.add_arguments(commands.add_parser("export", help="what was labelled, in the formats of training tools"))
     commands.add_parser("check", parents=[model], help="what is set, what works, what to do about what does not")
     health = commands.add_parser("health", parents=[address], help="exit code 0 if a part of this machine lives")
     health.add_argument("part", choices=["front", "worker"])
@@ -118,6 +122,12 @@ def _run(given: argparse.Namespace, settings: Settings) -> int:
         from backend.bulk.cli import run
 
         return run(settings, given, Console())
+    if command == "export":
+        from rich.console import Console
+
+        from backend.export.run import run as run_export
+
+        return run_export(settings, given, Console())
     with uncollected():
         from backend.run.serve import run_front, serve
 

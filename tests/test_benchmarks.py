@@ -160,3 +160,9 @@ def test_a_timer_waits_for_warm_runs_and_takes_the_median() -> None:
     seen: list[int] = []
     assert Timer(torch.device("cpu"), seconds_each=60, most=3).median(lambda: seen.append(1), warm=2) >= 0
     assert len(seen) == 5
+
+
+def test_exports() -> None:
+    command = [sys.executable, "-m", "benchmarks.export", "--regions", "400", "--each", "20"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and "400 regions as coco" in done.stdout, done.stderr

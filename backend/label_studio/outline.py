@@ -7,7 +7,7 @@ import numpy as np
 _SPECK = 0.01  # parts and holes below this share of the mask's area are left out
 
 
-def outline(mask: np.ndarray, tolerance: float) -> list[tuple[float, float]]:
+def outline(mask: np.ndarray, tolerance: float, least: float = _SPECK) -> list[tuple[float, float]]:
     """One polygon whose even-odd filling is the mask.
 
     Label Studio's polygons are single rings. A hole is reached by a cut from the ring around it and back, and so is a
@@ -16,6 +16,7 @@ def outline(mask: np.ndarray, tolerance: float) -> list[tuple[float, float]]:
     Args:
         mask: boolean (H, W).
         tolerance: how far the outline may run beside the mask's edge, pixels.
+        least: parts and holes below this share of the mask's area are left out.
 
     Returns:
         (x, y) in percentages of the picture's width and height; empty for an empty mask.
@@ -24,7 +25,7 @@ def outline(mask: np.ndarray, tolerance: float) -> list[tuple[float, float]]:
 
     height, width = mask.shape
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    least = _SPECK * float(mask.sum())
+    least *= float(mask.sum())
     rings = []
     for contour in contours:
         # a contour runs through pixels' centres; a part one pixel wide has no area but is there

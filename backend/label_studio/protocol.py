@@ -11,6 +11,7 @@ from backend.errors import BadRequest
 
 Model = TypeVar("Model", bound=BaseModel)
 Count = Annotated[int, BeforeValidator(lambda value: 0 if value is None else value)]
+Score = Annotated[float | None, BeforeValidator(lambda value: value if isinstance(value, int | float) else None)]
 Percent = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -48,6 +49,7 @@ class ResultItem(_Lenient):
     original_width: Count = 0
     original_height: Count = 0
     item_index: Count = 0
+    score: Score = None
 
     @property
     def sized(self) -> bool:

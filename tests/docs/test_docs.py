@@ -37,6 +37,7 @@ LEFT = {
     "backend worker": "runs until it is stopped; with --drain: tests/http/test_fleet.py",
     "backend webhooks": "changes a Label Studio: tests/e2e/test_password.py",
     "backend bulk": "needs a Label Studio or minutes: tests/bulk",
+    "backend export": "needs tasks and their pictures: tests/export",
     "model fetch": "downloads gigabytes",
     "model try": "with the released weights: tests/model/test_trial.py",
     "tests.house": "writes the picture: tests/test_house.py draws it and compares",
