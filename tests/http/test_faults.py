@@ -247,4 +247,4 @@ def test_a_model_that_does_not_load_stops_serve_with_the_reason(tmp_path: Path) 
     environment = os.environ | {"PALLAS_STATE_DIR": str(tmp_path / "state")}
     command = [sys.executable, "-m", "backend", "serve", "--port", "0", "--model", str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
-    assert done.returncode == 1 and "config.json is missing" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "holds no model" in done.stderr and "Traceback" not in done.stderr
