@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
-from backend.errors import PictureError
+from backend.errors import PictureError, from_model
 from backend.fetching.videos import opened
 from backend.label_studio.geometry import MASKS, kind_of, mask_of
 from backend.label_studio.video_sequences import boxes_on, keyframes_of
@@ -35,14 +35,15 @@ def is_video(result: Iterable[dict[str, Any]]) -> bool:
 
 def draw_picture(data: bytes, result: Sequence[dict[str, Any]], most_pixels: int) -> tuple[str, Words]:
     """A JPEG file in base64, and the words. Raises PictureError for what cannot be shown."""
+    from model import open_picture
+
     try:
-        opened = Image.open(io.BytesIO(data))
-        if opened.width * opened.height > most_pixels:
-            raise PictureError("the picture is too large to show")
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise PictureError(f"the picture cannot be shown ({error})") from None
-    picture = _narrow(picture, WIDTH)
+        picture = _narrow(open_picture(data, most_pixels), WIDTH)
+    except Exception as error:
+        known = from_model(error)
+        if known is None:
+            raise
+        raise PictureError(f"the picture cannot be shown: {known}") from None
     regions = _regions(result)
     for colour, items in regions:
         _mark(picture, items[0], colour, most_pixels)

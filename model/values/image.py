@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from model.errors import PictureError, PictureTooLargeError
+
+if TYPE_CHECKING:
+    import torch
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Decoders that may run: the formats that browsers and cameras give, no others."""
@@ -34,6 +38,10 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
+
+_PERCENTILES = (0.5, 99.5)
+_SAMPLED = 1_000_000  # pixels, about, that they are taken from
+_ROWS = 1024
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -75,15 +83,40 @@ def open_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Im
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright 8-bit RGB as a browser shows it: EXIF orientation applied, alpha over white, 16 bit scaled to 8."""
+    """Upright 8-bit RGB as a browser shows it: EXIF orientation applied, alpha over white.
+
+    One channel of more than 8 bits (16 or 32, or floating point: microscopes, thermal and depth cameras) is stretched
+    from its 0.5th to its 99.5th percentile, since such pictures seldom use the whole range; what lies outside is black
+    or white.
+    """
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257.0).round().clip(0, 255).astype(np.uint8))
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        image = Image.fromarray(_stretched(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(ground, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _stretched(values: np.ndarray) -> np.ndarray:
+    """(H, W) of any number → uint8; a picture of one value becomes that of its share of 16 bits."""
+    step = max(1, math.isqrt(values.size // _SAMPLED))
+    sample = values[::step, ::step].astype(np.float64)
+    sample = sample[np.isfinite(sample)]
+    low, high = np.percentile(sample, _PERCENTILES) if sample.size else (0.0, 0.0)
+    if not high > low and sample.size:
+        # nearly all of it is one value
+        low, high = float(sample.min()), float(sample.max())
+    if not high > low:
+        low, high = 0.0, 65535.0
+    pixels = np.empty(values.shape, np.uint8)
+    for first in range(0, len(values), _ROWS):
+        # some rows at a time: a hundred million pixels would else take a gigabyte
+        rows = values[first : first + _ROWS].astype(np.float32)
+        scaled = (rows - np.float32(low)) * np.float32(255.0 / (high - low))
+        pixels[first : first + _ROWS] = np.nan_to_num(scaled, posinf=255.0, neginf=0.0).round().clip(0, 255)
+    return pixels
 
 
 def as_rgb(image: Image.Image | np.ndarray) -> Image.Image:
@@ -110,6 +143,9 @@ def to_input(image: Image.Image, size: int) -> torch.Tensor:
 
     Pillow's antialiased bicubic on uint8 is part of the contract: torchvision's resize gives other features.
     """
+    # late: what only opens pictures need not load it
+    import torch
+
     pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)) / 255.0
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32)
     return (tensor - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_STD)[:, None, None]

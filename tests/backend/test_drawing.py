@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.bulk.drawing import WIDTH, draw_video, is_video
+from backend.bulk.drawing import WIDTH, draw_picture, draw_video, is_video
+from backend.errors import PictureError
 from backend.settings import Settings
 from model.errors import VideoError
 from tests.videos import write
@@ -70,3 +71,15 @@ def test_what_is_no_video_says_so(tmp_path: Path) -> None:
     (tmp_path / "no.mp4").write_bytes(b"nothing of a video")
     with pytest.raises(VideoError):
         draw_video(tmp_path / "no.mp4", [_item(_keyframe(1, 10.0))], Settings())
+
+
+def test_a_picture_is_drawn_as_the_model_sees_it() -> None:
+    """Of twelve bits in sixteen, it is not white."""
+    file = io.BytesIO()
+    Image.fromarray(np.tile(np.linspace(0, 4095, 100), (50, 1)).astype(np.uint16)).save(file, "TIFF")
+    drawn, _ = draw_picture(file.getvalue(), [], 10**6)
+    row = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn))).convert("L"), int)[10]
+    assert row[5] < 20 and 110 < row[WIDTH // 2] < 145 and row[-5] > 235
+    for broken, most in ((b"no picture", 10**6), (file.getvalue(), 10)):
+        with pytest.raises(PictureError, match="cannot be shown"):
+            draw_picture(broken, [], most)

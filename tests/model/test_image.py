@@ -52,6 +52,30 @@ def test_sixteen_bits_are_scaled_not_cut() -> None:
     assert [rgb(image, x, 0)[0] for x in (0, 128, 255)] == [0, 128, 255]
 
 
+@pytest.mark.parametrize("order", ["<u2", ">u2", "<i4", "<f4"])
+def test_pictures_that_use_a_part_of_their_range_are_not_black(order: str) -> None:
+    """Twelve bits in sixteen, degrees in floating point: from the 0.5th to the 99.5th percentile."""
+    values = np.tile(np.arange(1000, dtype=np.float64) * 4 + 20, (40, 1))
+    values[0, :3] = 30_000  # a few pixels that are stuck do not darken all others
+    image = open_picture(encoded(Image.fromarray(values.astype(order)), "TIFF"))
+    row = np.asarray(image, int)[20, :, 0]
+    assert row[0] == 0 and row[-1] == 255 and row[500] == pytest.approx(128, abs=2) and (np.diff(row) >= 0).all()
+    assert rgb(image, 0, 0) == (255, 255, 255)
+
+
+def test_what_is_no_number_is_black_and_a_few_bright_spots_are_seen() -> None:
+    values = np.zeros((200, 200), np.float32)
+    values[0, 0], values[1, 1], values[2, 2] = np.nan, np.inf, 7.0
+    image = open_picture(encoded(Image.fromarray(values), "TIFF"))
+    assert [rgb(image, x, x)[0] for x in (0, 1, 2, 3)] == [0, 255, 255, 0]
+
+
+def test_of_a_tiff_with_several_pages_the_first_is_read() -> None:
+    pages = [half_red_half_blue().resize(size) for size in ((80, 40), (40, 20), (20, 10))]
+    image = open_picture(encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    assert image.size == (80, 40), "of a pyramid the picture itself"
+
+
 def test_transparency_lies_on_white() -> None:
     image = open_picture(encoded(Image.new("RGBA", (2, 2), (255, 0, 0, 0)), "PNG"))
     assert rgb(image, 0, 0) == (255, 255, 255)
