@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -27,11 +28,13 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--device", help="auto, cpu, cuda, cuda:N, mps")
     model.add_argument("--dtype", help="auto, float32, bfloat16, float16")
     model.add_argument("--quantize", help="none; int8: the language model's layers in eight bits, on a CPU")
-    model.add_argument(
+    log = argparse.ArgumentParser(add_help=False)
+    log.add_argument("--log-level", help="DEBUG, INFO, WARNING, ERROR")
+    log.add_argument("--log-format", help="text, json (one object a line)")
+    working = argparse.ArgumentParser(add_help=False)
+    working.add_argument(
         "--compile", action="store_true", default=None, help="compile the model when a worker starts, for GPUs"
     )
-    model.add_argument("--log-level", help="DEBUG, INFO, WARNING, ERROR")
-    model.add_argument("--log-format", help="text, json (one object a line)")
     address = argparse.ArgumentParser(add_help=False)
     address.add_argument("--host", help="address to listen on (127.0.0.1)")
     address.add_argument("--port", type=int, help="port to listen on (9090)")
@@ -39,10 +42,10 @@ def parser() -> argparse.ArgumentParser:
         "--allow-open", action="store_true", default=None, help="listen beyond this machine without a password"
     )
     serve = commands.add_parser(
-        "serve", parents=[model, address], help="front, queue and workers of this machine in one command"
+        "serve", parents=[model, working, address, log], help="front, queue and workers of this machine in one command"
     )
     serve.add_argument("--workers", help="how many workers (1); auto: one for each GPU")
-    worker = commands.add_parser("worker", parents=[model], help="one worker alone")
+    worker = commands.add_parser("worker", parents=[model, working, log], help="one worker alone")
     worker.add_argument("--name", help=argparse.SUPPRESS)
     worker.add_argument(
         "--drain",
@@ -50,12 +53,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="start none: these workers (or all) finish their jobs, take nothing new, and end",
     )
-    commands.add_parser("front", parents=[model, address], help="the front alone")
+    commands.add_parser("front", parents=[address, log], help="the front alone")
     bulk.add_arguments(
-        commands.add_parser("bulk", parents=[model], help="pre-label a whole project, a file or a folder")
+        commands.add_parser("bulk", parents=[model, working, log], help="pre-label a whole project, a file or a folder")
     )
     export.add_arguments(commands.add_parser("export", help="what was labelled, in the formats of training tools"))
-    commands.add_parser("check", parents=[model], help="what is set, what works, what to do about what does not")
+    check = commands.add_parser("check", parents=[model, log], help="what works, and what to do about what does not")
+    check.add_argument("--settings", action="store_true", help="list all settings with their values and meanings")
     health = commands.add_parser("health", parents=[address], help="exit code 0 if a part of this machine lives")
     health.add_argument("part", choices=["front", "worker"])
     webhooks = commands.add_parser("webhooks", help="give Label Studio's webhooks the token that a password asks for")
@@ -74,9 +78,11 @@ def main(argv: list[str] | None = None) -> int:
         settings = Settings(**options)
     except ValidationError as error:
         for fault in error.errors(include_url=False, include_input=False):
-            field = ".".join(str(part) for part in fault["loc"])
-            print(f"setting {field or '(together)'}: {fault['msg']}", file=sys.stderr)
+            print(f"setting {_setting(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         return 2
+    # `serve` has said it for its workers
+    for line in Settings.unknown(os.environ) if "PALLAS_PARENT" not in os.environ else ():
+        print(f"setting {line}", file=sys.stderr)
     logs.set_up(settings.log_level, settings.log_format)
     try:
         return _run(given, settings)
@@ -85,6 +91,12 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _setting(where: tuple[int | str, ...]) -> str:
+    """The variable that a fault is about."""
+    name = str(where[0]) if where else ""
+    return Settings.variable(name.removeprefix("PALLAS_").lower()) if name else "(together)"
 
 
 def _run(given: argparse.Namespace, settings: Settings) -> int:
@@ -98,7 +110,7 @@ def _run(given: argparse.Namespace, settings: Settings) -> int:
 
         from backend.run.check import check
 
-        return check(settings, Console())
+        return check(settings, Console(), given.settings)
     if command == "health":
         from backend.run import health
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.net.hosts import AllowedHosts
 from backend.system import gpus
+from backend.system.spelling import did_you_mean
 from model import TokenLimits
+
+_OTHERS = frozenset({"PARENT", "SKIP_E2E", "TEST_DEVICE"})
 
 LABEL_STUDIO_LIMIT_S = 100
 """Label Studio 1.23 gives a /predict this long (ML_TIMEOUT_PREDICT)."""
@@ -18,6 +23,9 @@ LABEL_STUDIO_LIMIT_S = 100
 
 def _one_for_each_gpu(value: object) -> object:
     return max(1, len(gpus.visible())) if value == "auto" else value
+
+
+_REDIS_URLS = "give redis://[:password@]host:port/0, rediss://… for TLS, or unix://path"
 
 
 class Settings(BaseSettings):
@@ -153,7 +161,13 @@ class Settings(BaseSettings):
         if value is None or not value.get_secret_value().strip():
             return None
         if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("give redis://[:password@]host:port/0, rediss://… for TLS, or unix://path")
+            raise ValueError(_REDIS_URLS)
+        try:
+            port = urlsplit(value.get_secret_value()).port
+        except ValueError:
+            port = 0
+        if port == 0:
+            raise ValueError(f"its port is no number: {_REDIS_URLS}")
         return value
 
     @field_validator("label_studio_proxy")
@@ -233,6 +247,20 @@ class Settings(BaseSettings):
             return TokenLimits.same(self.max_new_tokens)
         kinds = ("recognize", "brief", "detailed", "explain", "caption")
         return TokenLimits(**{kind: getattr(self, f"tokens_{kind}") for kind in kinds})
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """The environment variable that sets a field, as people know it."""
+        alias = cls.model_fields[field].validation_alias if field in cls.model_fields else None
+        return str(alias.choices[-1]) if isinstance(alias, AliasChoices) else f"PALLAS_{field.upper()}"
+
+    @classmethod
+    def unknown(cls, names: Iterable[str]) -> list[str]:
+        """Environment variables that begin like ours and set nothing, each with what may be meant."""
+        known = {field.upper() for field in cls.model_fields}
+        ours = sorted(name for name in names if name.upper().startswith("PALLAS_"))
+        strangers = [name for name in ours if name.upper()[len("PALLAS_") :] not in known | _OTHERS]
+        return [f"{name} is no setting{did_you_mean(name[len('PALLAS_') :], known, 'PALLAS_')}" for name in strangers]
 
     @property
     def heartbeat_ttl_s(self) -> int:

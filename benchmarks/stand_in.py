@@ -126,6 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
             known = page.endswith("/1")
             about = {"id": 1, "title": "stand-in", "created_at": MADE, "label_config": state.label_config}
             self._send(*((200, about | {"task_number": len(state.tasks)}) if known else (404, {"detail": "none"})))
+        elif page == "GET /api/current-user/whoami":
+            self._send(200, {"email": "stand-in@example.test"})
         elif page == "GET /api/tasks":
             self._send(200, self._tasks(query))
         elif page == "GET /api/predictions":

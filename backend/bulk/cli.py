@@ -82,7 +82,7 @@ def _work(settings: Settings, ledger: Ledger, options: argparse.Namespace, conso
     from backend.queueing.janitor import Janitor
     from backend.run.serve import stop_signal
 
-    with stop_signal() as stop, _own_workers(settings, options.own_workers):
+    with stop_signal() as stop, _own_workers(settings, _worker_count(settings, options, console)):
         janitor = Janitor(settings)
         janitor.start()
         try:
@@ -96,6 +96,17 @@ def _work(settings: Settings, ledger: Ledger, options: argparse.Namespace, conso
     if state == PAUSED:
         console.print(f"go on with: python -m backend bulk resume {ledger.job}", highlight=False)
     return 0 if state == FINISHED and not ledger.failures() else 130 if state == PAUSED else 1
+
+
+def _worker_count(settings: Settings, options: argparse.Namespace, console: Console) -> int:
+    """How many workers of its own a job gets: as asked; one where the Redis is this machine's and nobody works."""
+    from backend.queueing import heartbeat
+    from backend.queueing.connection import connect
+
+    if options.own_workers or not settings.embedded_redis or heartbeat.everybody(connect(settings)):
+        return int(options.own_workers)
+    console.print("no worker is running: one is started for this job", highlight=False)
+    return 1
 
 
 def _end(settings: Settings, ledger: Ledger, options: argparse.Namespace, console: Console) -> None:
@@ -197,6 +208,7 @@ def _detach(settings: Settings, ledger: Ledger, options: argparse.Namespace, con
 
 def _dry_run(settings: Settings, spec: Spec, client: redis.Redis, console: Console) -> None:
     from backend.bulk.run import make_source, plan_only
+    from backend.bulk.summary import DO_MARK
 
     ledger = Ledger(client, f"dry-{os.getpid()}")
     try:
@@ -215,6 +227,8 @@ def _dry_run(settings: Settings, spec: Spec, client: redis.Redis, console: Conso
         highlight=False,
         markup=False,
     )
+    if counts.unmarked:
+        console.print(f"nothing marked in {counts.unmarked} of {counts.tasks} tasks: {DO_MARK}", markup=False)
     for message in counts.examples:
         console.print(f"  {message}", markup=False, soft_wrap=True)
 
@@ -296,6 +310,7 @@ def _own_workers(settings: Settings, count: int) -> Iterator[None]:
 
     workers = [WorkerProcess(settings.model_copy(update={"workers": count}), number) for number in range(count)]
     for worker in workers:
+        worker.wanted.set()
         worker.start()
     try:
         yield

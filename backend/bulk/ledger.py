@@ -19,6 +19,9 @@ from backend.queueing.leases import Lease
 
 RUNNING, PAUSED, CANCELLED, FINISHED = "running", "paused", "cancelled", "finished"
 
+NOTHING_MARKED = "nothing marked"
+"""Why a task was left alone in which nobody has drawn anything, and nobody asked for proposals."""
+
 _ALL = "pallas:bulk"
 _LEASE_S = 8.0
 _KEPT_S = 90 * 86_400

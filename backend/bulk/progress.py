@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from backend.bulk.ledger import RUNNING, Ledger
 
-_EVERY_S = 10.0
+_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Show:
     def __init__(self, ledger: Ledger, console: Console) -> None:
         self._ledger = ledger
         self._console = console
-        self._said = 0.0
+        self._said = -_EVERY_S
         self._bar: Progress | None = None
 
     def __enter__(self) -> Show:

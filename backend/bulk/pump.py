@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 
-from backend.bulk.ledger import CANCELLED, FINISHED, PAUSED, RUNNING, Done, Ledger, Trouble
+from backend.bulk.ledger import CANCELLED, FINISHED, NOTHING_MARKED, PAUSED, RUNNING, Done, Ledger, Trouble
 from backend.bulk.local import LocalPictures
 from backend.bulk.rate import Rate
 from backend.bulk.sinks import Sink
@@ -195,7 +195,8 @@ class Pump:
             task = wanted_task(item.task, predictions, roles, self._spec)
             plans = [plan for plan in self._planner.plans(task, roles) if plan.groups()]
             if not plans:
-                self._settle(item, Done(skipped="nothing to predict"))
+                bare = self._planner.lacks_marks(task, roles)
+                self._settle(item, Done(skipped=NOTHING_MARKED if bare else "nothing to predict"))
                 return True
             if self._local is not None:
                 plans = self._local.park(key, plans)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from jinja2 import Environment
@@ -35,7 +36,7 @@ _PAGE = """<!doctype html>
  .bar { background: #4363d8; height: .8em; display: inline-block }
 </style></head><body>
 <h1>Bulk {{ job }}</h1>
-<p class="sub">{{ s.where }}; {{ s.status.state }}</p>
+<p class="sub">{{ s.where }}; {{ s.status.state }}; {{ s.model_version }}</p>
 <p>{{ s.status.done }} tasks predicted with {{ s.regions }} regions; left alone:
 {% for why, n in s.skipped.items() %}{{ n }} {{ why }}{{ ", " if not loop.last }}{% else %}none{% endfor %};
 failed: {{ s.status.failed }}; {{ s.status.clicks }} clicks served meanwhile.</p>
@@ -56,9 +57,9 @@ failed: {{ s.status.failed }}; {{ s.status.clicks }} clicks served meanwhile.</p
 </div>
 <h2>The least certain</h2>
 <div class="grid">
-{% for c in cards %}<figure>{% if c.image %}<img src="data:image/jpeg;base64,{{ c.image }}" alt="task {{ c.key }}">
+{% for c in cards %}<figure>{% if c.image %}<img src="data:image/jpeg;base64,{{ c.image }}" alt="{{ c.name }}">
 {% else %}<figcaption>{{ c.reason }}</figcaption>{% endif %}
-<figcaption>task {{ c.key }}, score {{ "%.2f" | format(c.score) }}
+<figcaption>{{ c.name }}, score {{ "%.2f" | format(c.score) }}
 {% for words in c.words %}<br><span style="color: {{ words[0] }}">■</span> {{ words[1] }}{% endfor %}
 </figcaption></figure>
 {% endfor %}</div></body></html>
@@ -67,9 +68,9 @@ failed: {{ s.status.failed }}; {{ s.status.clicks }} clicks served meanwhile.</p
 
 @dataclass(frozen=True)
 class Card:
-    """One task on the contact sheet; without an image the reason why."""
+    """One task on the contact sheet, by its file's name; without an image the reason why."""
 
-    key: str
+    name: str
     score: float
     image: str
     reason: str
@@ -100,13 +101,22 @@ def _cards(settings: Settings, client: redis.Redis, ledger: Ledger, folder: Path
             continue
         shown = json.loads(zlib.decompress(packed))
         address = shown["picture"]
+        name = _name(key, address, ledger.spec().project is not None)
         try:
             if local is not None:
                 address = local.address(address) or address
             image, words = _drawn(settings, store, address, shown["result"])
-            yield Card(key, score, image, "", words)
+            yield Card(name, score, image, "", words)
         except (BackendError, ModelError, OSError) as error:
-            yield Card(key, score, "", str(error), ())
+            yield Card(name, score, "", str(error), ())
+
+
+def _name(key: str, address: str, in_project: bool) -> str:
+    """What people call a task: its file, and in a project its number too."""
+    parts = urlsplit(address if not address.startswith("data:") else "")
+    # as Label Studio calls local files: /data/local-files/?d=folder/name
+    file = Path(parse_qs(parts.query).get("d", [unquote(parts.path)])[0]).name
+    return f"task {key}: {file}" if in_project and file else file or f"task {key}"
 
 
 def _drawn(settings: Settings, store: PictureStore, address: str, result: list[dict[str, Any]]) -> tuple[str, Words]:

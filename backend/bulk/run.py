@@ -147,6 +147,7 @@ class Counts:
     proposals: int = 0
     predicted: int = 0
     nothing: int = 0
+    unmarked: int = 0
     broken: int = 0
     examples: list[str] = field(default_factory=list)
 
@@ -175,6 +176,7 @@ def plan_only(settings: Settings, spec: Spec, items: Iterable[Item]) -> Counts:
             continue
         counts.to_do += bool(plans)
         counts.nothing += not plans
+        counts.unmarked += not plans and planner.lacks_marks(task, mine)
         counts.jobs += len(plans)
         counts.regions += sum(len(plan.wanted) for plan in plans)
         counts.proposals += sum(plan.regions is not None and plan.regions.propose for plan in plans)

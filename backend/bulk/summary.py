@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from backend.bulk.ledger import Ledger
+from backend.bulk.ledger import NOTHING_MARKED, Ledger
 from backend.bulk.progress import Status, duration, status_of
 from backend.bulk.tally import STAGES
 
 _MOST_LABELS = 30
+DO_MARK = "add `--regions propose`, or draw boxes first"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Summary:
     """
 
     where: str
+    model_version: str
     status: Status
     worked_s: float
     regions: int
@@ -39,7 +41,7 @@ class Summary:
 
 
 def summarize(ledger: Ledger) -> Summary:
-    fields = ledger.fields()
+    fields, spec = ledger.fields(), ledger.spec()
     counts: Counter[str] = Counter()
     example: dict[str, str] = {}
     for trouble in ledger.all_failed():
@@ -47,7 +49,8 @@ def summarize(ledger: Ledger) -> Summary:
         example.setdefault(trouble.type, trouble.message)
     spent = {n.removeprefix("seconds "): float(s) for n, s in fields.items() if n.startswith("seconds ")}
     return Summary(
-        where=ledger.spec().where,
+        where=spec.where,
+        model_version=spec.model_version,
         status=status_of(ledger),
         worked_s=float(fields.get("worked", 0)),
         regions=int(fields.get("regions", 0)),
@@ -64,7 +67,8 @@ def print_summary(summary: Summary, job: str, console: Console) -> None:
     status = summary.status
     skipped = sum(summary.skipped.values())
     why = ", ".join(f"{count} {reason}" for reason, count in summary.skipped.items())
-    console.print(f"bulk {job}: {status.state}; {summary.where}", markup=False, soft_wrap=True)
+    version = f"; {summary.model_version}" if summary.model_version else ""
+    console.print(f"bulk {job}: {status.state}; {summary.where}{version}", markup=False, soft_wrap=True)
     console.print(
         f"{status.done} tasks predicted with {summary.regions} regions, {skipped} left alone"
         f"{f' ({why})' if why else ''}, {status.failed} failed, in {duration(summary.worked_s)}; "
@@ -72,6 +76,10 @@ def print_summary(summary: Summary, job: str, console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if unmarked := summary.skipped.get(NOTHING_MARKED):
+        console.print(
+            f"nothing marked in {unmarked} of {status.settled} tasks: {DO_MARK}", markup=False, soft_wrap=True
+        )
     if status.note:
         console.print(status.note, markup=False, soft_wrap=True)
     if summary.labels:

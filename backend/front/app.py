@@ -67,7 +67,7 @@ def _add_pages(
 ) -> None:
     @app.get("/")
     def overview() -> Response:
-        shown = status.full(dispatcher, error_log, service.lost)
+        shown = status.full(dispatcher, error_log, service)
         code = 200 if shown["status"] == "UP" else 503
         if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
             return make_response(jsonify(shown), code)
@@ -85,7 +85,8 @@ def _add_pages(
 
     @app.post("/setup")
     def setup() -> Response:
-        return jsonify(model_version=service.setup(parse(SetupRequest, _json()).label_schema))
+        asked = parse(SetupRequest, _json())
+        return jsonify(model_version=service.setup(asked.label_schema, asked.project))
 
     @app.post("/predict")
     def predict() -> Response:

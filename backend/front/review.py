@@ -1,4 +1,7 @@
-"""What people keep of our answers: masks, labels and captions after review, from Label Studio's webhooks."""
+"""What people keep of our answers: masks, labels and captions after review, from Label Studio's webhooks.
+
+Annotations that *Create Annotations From Predictions* made do not count until somebody edits them.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,7 @@ class Reviews:
         if not event.action.startswith("ANNOTATION") or event.annotation is None or "DELETED" in event.action:
             return 0
         annotations = event.annotation if isinstance(event.annotation, list) else [event.annotation]
-        return sum(self._take(one) for one in annotations)
+        return sum(self._take(one) for one in annotations if not one.unseen)
 
     def _take(self, annotation: Annotation) -> int:
         regions = regions_of(annotation.result)
@@ -143,7 +146,7 @@ def show(client: redis.Redis, console: Console) -> int:
     if not found["regions"]:
         console.print(
             "No reviewed regions yet: annotations that are submitted in Label Studio come in through its webhook "
-            "(it is made when the backend is connected)."
+            "(it is made when the backend is connected). Those that nobody looked at do not count."
         )
         return 0
     table = Table("of our answers", "reviewed", "kept", "share", title=f"{found['regions']:.0f} regions reviewed")
@@ -151,6 +154,10 @@ def show(client: redis.Redis, console: Console) -> int:
         count, kept = found[name], found[f"{name}_kept"]
         table.add_row(title, f"{count:.0f}", f"{kept:.0f}", f"{kept / count:.0%}" if count else "–")
     console.print(table)
+    console.print(
+        "counted: our regions in annotations that people submitted or updated, each as it was saved last; not those "
+        'that "Create Annotations From Predictions" made and nobody has edited since'
+    )
     if found["masks"]:
         console.print(f"mean IoU of the saved masks with ours: {found['iou'] / found['masks']:.3f}")
     if found["tracks"]:

@@ -12,14 +12,15 @@ import jinja2
 import redis
 
 from backend.errors import BackendError
-from backend.predict.lost import LostSuggestions
+from backend.predict.service import Service
 from backend.queueing.dispatcher import Dispatcher
 
 _KEPT = 20
+_LONGEST = 300
 
 
 class ErrorLog:
-    """The last errors by type, time, page and request; not their messages, which may quote what somebody sent."""
+    """The last errors: type, message, time, page and request."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,7 +31,8 @@ class ErrorLog:
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self._lock:
             self._counts[error.type] += 1
-            self._last.appendleft({"time": moment, "type": error.type, "page": page, "request_id": request_id})
+            said = {"type": error.type, "message": str(error)[:_LONGEST]}
+            self._last.appendleft({"time": moment, **said, "page": page, "request_id": request_id})
 
     def view(self) -> dict[str, Any]:
         """Counts since this front began, and the newest errors first."""
@@ -49,24 +51,34 @@ def brief(dispatcher: Dispatcher) -> dict[str, Any]:
     }
 
 
-def full(dispatcher: Dispatcher, error_log: ErrorLog, lost: LostSuggestions) -> dict[str, Any]:
-    """`brief`, and queue, workers, errors and lost suggestions; where Redis is away it says so instead of raising."""
+def full(dispatcher: Dispatcher, error_log: ErrorLog, service: Service) -> dict[str, Any]:
+    """`brief`, and queue, workers, errors, faulty configs and lost suggestions.
+
+    Where Redis is away it says so instead of raising.
+    """
     shown: dict[str, Any]
     each: list[dict[str, Any]] = []
     undecided: list[dict[str, Any]] = []
+    configs: list[dict[str, Any]] = []
     try:
         shown = brief(dispatcher) | {"queue": dispatcher.depth()}
         each = [
             {name: getattr(worker, name) for name in ("name", "state", "model_version", "device", "host")}
             for worker in dispatcher.workers()
         ]
-        undecided = [{"project": one.project, "task": one.task, "text": one.text} for one in lost.all()[:_KEPT]]
+        undecided = [{"project": one.project, "task": one.task, "text": one.text} for one in service.lost.all()[:_KEPT]]
+        configs = [{"project": note.project, "text": note.text} for note in service.configs.all()]
     except redis.RedisError:
         shown, each = (
             {"status": "DOWN", "reason": "the queue (Redis) cannot be reached: start it, or correct REDIS_URL"},
             [],
         )
-    return shown | {"worker": each, "errors": error_log.view(), "submitted_before_the_tick": undecided}
+    return shown | {
+        "worker": each,
+        "errors": error_log.view(),
+        "configs": configs,
+        "submitted_before_the_tick": undecided,
+    }
 
 
 def page(shown: dict[str, Any]) -> str:

@@ -86,8 +86,16 @@ class Annotation(_Lenient):
     task: int | None = None
     result: list[dict[str, Any]] = []
     was_cancelled: bool = False
+    lead_time: Any = None
+    updated_by: Any = None
+    parent_prediction: Any = None
     created_at: str = ""
     updated_at: str = ""
+
+    @property
+    def unseen(self) -> bool:
+        """Whether *Create Annotations From Predictions* made it, and nobody has edited it since."""
+        return self.parent_prediction is not None and self.lead_time is None and self.updated_by is None
 
     @model_validator(mode="before")
     @classmethod
@@ -121,8 +129,9 @@ class PredictRequest(_Lenient):
 
 
 class SetupRequest(_Lenient):
-    """POST /setup; `schema` is the labelling config."""
+    """POST /setup; `schema` is the labelling config, `project` its number and when it was made."""
 
+    project: Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))] = ""
     label_schema: str = Field(alias="schema")
 
 

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 
 from backend.labeling.template import Element
 from backend.labeling.visibility import Condition
+from backend.system.spelling import did_you_mean
+from model.values.task import LANGUAGES, Task
+
+WISHES = frozenset({"auto", "mask", "propose", "notice", "off", *(task.value for task in Task), *LANGUAGES})
+"""All words that our own attribute `pallas` may have."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,16 @@ def read_tags(root: Element, language: str = "en") -> tuple[list[Tag], list[Tag]
         elif name and (attributes.get("value") or attributes.get("valuelist")):
             objects.append(Tag(element.tag, name, "", attributes))
     return controls, objects
+
+
+def unknown_wishes(root: Element) -> list[str]:
+    """Words of `pallas` that mean nothing, each with what may be meant."""
+    found = []
+    for element in root.iter():
+        for word in sorted(_words(element.get("pallas", "")) - WISHES):
+            where = element.get("name") or element.get("value") or ""
+            found.append(f'pallas="{word}" on <{element.tag} {where}> means nothing{did_you_mean(word, WISHES)}')
+    return found
 
 
 def _with_conditions(

@@ -33,6 +33,8 @@ _LOOK_S = 1.0
 
 _MOST_AHEAD = 4
 
+_DO_MARK = 'add pallas="propose" to <Image>, or draw boxes first'
+
 log = logging.getLogger(__name__)
 
 
@@ -88,7 +90,7 @@ class Batches:
         if not any(plan.groups() for mine in plans for plan in mine):
             if len(plans) == 1:
                 self._encode_ahead(plans[0], request_id)
-            return Outcome([None] * len(plans))
+            return Outcome(self._unmarked(asked, roles) or [None] * len(plans))
         if len(plans) > 1:
             return self._collect(asked, plans, roles, request_id)
         # Label Studio asks twice at once when a task is opened, and would store both answers
@@ -97,6 +99,24 @@ class Batches:
             return Outcome([None])
         with first:
             return self._collect(asked, plans, roles, request_id)
+
+    def _unmarked(self, asked: PredictRequest, roles: Roles) -> list[Prediction | None]:
+        """Where somebody retrieves predictions for tasks and none of them is marked: that this is so, and what to do.
+
+        Not for a single task, which may just have been opened.
+        """
+        if len(asked.tasks) < 2 or not all(self._planner.lacks_marks(task, roles) for task in asked.tasks):
+            return []
+        reason = f"nothing is marked in {len(asked.tasks)} of {len(asked.tasks)} tasks: {_DO_MARK}"
+        log.info("%s", reason)
+        if not self._settings.show_errors:
+            return []
+        version = self._dispatcher.model_version()
+        found = [notice.without(reason, roles, version, "nothing marked") for _ in asked.tasks]
+        for task, prediction in zip(asked.tasks, found, strict=True):
+            if prediction is not None:
+                self._board.pinned(asked.project, task.id)
+        return found
 
     def _encode_ahead(self, plans: Sequence[Plan], request_id: str) -> None:
         """Have the pictures of an opened task encoded, so that the first click need not wait for it."""
@@ -208,7 +228,7 @@ class Batches:
         log.warning("%d of %d tasks: %s: %s", len(late), len(batch.plans), reason, shown)
         if self._settings.show_errors:
             for place in late:
-                batch.predictions[place] = notice.unready(reason, roles, self._dispatcher.model_version())
+                batch.predictions[place] = notice.without(reason, roles, self._dispatcher.model_version())
                 if batch.predictions[place] is not None:
                     self._board.pinned(batch.asked.project, batch.asked.tasks[place].id)
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import redis
 
-from backend.errors import BackendError
+from backend.errors import BackendError, ConfigError
 from backend.label_studio.geometry import kind_of
 from backend.label_studio.protocol import Prediction, ResultItem
 from backend.labeling.controls.textarea import TextArea
 from backend.labeling.roles import ImageRoles, Roles
+from backend.labeling.tags import read_tags
+from backend.labeling.template import read_tree
 from backend.tasks.results import Words
 from backend.tasks.wanted import is_leftover, new_id
 
@@ -52,15 +54,28 @@ def shown(error: BackendError, context: Sequence[ResultItem], roles: Roles) -> l
     return [region | {"id": text["id"], "origin": "prediction"}, text | {"from_name": per_region[0].name}]
 
 
-def unready(reason: str, roles: Roles, model_version: str) -> Prediction | None:
-    """A prediction that says why there is none; None where the config has no control for notices.
+def of_config(label_config: str, error: ConfigError) -> list[dict[str, Any]] | None:
+    """What is wrong with a config, in the control for notices that it has all the same; None where it has none."""
+    try:
+        tags, _ = read_tags(read_tree(label_config))
+    except ConfigError:
+        return None
+    tag = next((tag for tag in tags if tag.kind == "TextArea" and "notice" in tag.wishes), None)
+    if tag is None:
+        return None
+    item: dict[str, Any] = {"id": new_id(), "from_name": tag.name, "to_name": tag.to_name, "type": "textarea"}
+    return [item | {"origin": "prediction", "value": {"text": [_cut(f"Pallas: {error}")]}}]
+
+
+def without(reason: str, roles: Roles, model_version: str, why: str = "not ready") -> Prediction | None:
+    """A prediction that says the reason why there is none; None where the config has no control for notices.
 
     It has a version of its own: Label Studio asks no more for tasks that have a prediction of the model's.
     """
     image = next((image for image in roles.images.values() if image.notice is not None), None)
     if image is None:
         return None
-    return Prediction(result=[_item(image, _cut(f"Pallas: {reason}"))], model_version=f"{model_version} (not ready)")
+    return Prediction(result=[_item(image, _cut(f"Pallas: {reason}"))], model_version=f"{model_version} ({why})")
 
 
 def suggestion(said: Sequence[Words]) -> str:
@@ -109,7 +124,9 @@ class Board:
 
 def _item(image: ImageRoles, text: str) -> dict[str, Any]:
     """What the control for notices shows; it is empty with an empty text."""
-    item = {"id": new_id(), "from_name": image.notice, "to_name": image.name, "type": "textarea"}
+    item: dict[str, Any] = {"id": new_id(), "from_name": image.notice, "to_name": image.name, "type": "textarea"}
+    if image.page is not None:
+        item["item_index"] = image.page
     return item | {"origin": "prediction", "value": {"text": [text] if text else []}}
 
 

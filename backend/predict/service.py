@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from backend.label_studio.protocol import PredictRequest
+import logging
+
+from backend.errors import ConfigError
+from backend.label_studio.protocol import Prediction, PredictRequest
 from backend.labeling.roles import read_roles
+from backend.predict import notice
 from backend.predict.batch import Batches
 from backend.predict.click import Clicks
+from backend.predict.config_notes import ConfigNotes
 from backend.predict.late_queue import LateQueue
 from backend.predict.lost import LostSuggestions
 from backend.predict.notice import Board
@@ -15,6 +20,8 @@ from backend.settings import Settings
 from backend.tasks.answers import Answers
 from backend.tasks.planner import Planner
 
+log = logging.getLogger(__name__)
+
 
 class Service:
     """Answers /predict and /setup; safe to use from many threads.
@@ -22,29 +29,58 @@ class Service:
     Attributes:
         answers: the memory of what was answered.
         lost: suggestions that were submitted before anybody decided on them.
+        configs: what is wrong with the labelling configs of projects.
     """
 
     def __init__(self, settings: Settings, dispatcher: Dispatcher) -> None:
         self._language = settings.language
+        self._show_errors = settings.show_errors
         self._dispatcher = dispatcher
         self.answers = Answers.of(settings, dispatcher.redis)
         self.lost = LostSuggestions(dispatcher.redis, self.answers)
+        self.configs = ConfigNotes(dispatcher.redis)
         planner = Planner(settings, self.answers)
         board, late = Board(dispatcher.redis), LateQueue(settings, dispatcher.redis)
         self._clicks = Clicks(settings, dispatcher, planner, self.answers, board, self.lost, late)
         self._batches = Batches(settings, dispatcher, planner, self.answers, board, late)
 
-    def setup(self, label_config: str) -> str:
-        """Check a labelling config; the model version. Raises ConfigError with what is missing."""
-        read_roles(label_config, self._language)
+    def setup(self, label_config: str, project: str = "") -> str:
+        """Check a labelling config and note what is wrong with it; the model version.
+
+        It is taken all the same: of a backend that refuses one, Label Studio shows "400" and nothing else.
+        """
+        fault = None
+        try:
+            read_roles(label_config, self._language)
+        except ConfigError as error:
+            fault = error
+        if text := self.configs.see(project, label_config, fault):
+            log.warning("the labelling config of project %s: %s", ascii(project), ascii(text))
         return self._dispatcher.model_version()
 
     def predict(self, asked: PredictRequest, request_id: str) -> Outcome:
         """Answer a /predict of Label Studio. Raises every BackendError there is."""
-        roles = read_roles(asked.label_config, self._language)
+        try:
+            roles = read_roles(asked.label_config, self._language)
+        except ConfigError as error:
+            return self._faulty(asked, error)
         context = asked.params.context
         if context is None:
             return self._batches.predict(asked, roles, request_id)
         if len(asked.tasks) == 1:
             roles = roles.of(asked.tasks[0].data)
         return self._clicks.predict(asked, context, roles, request_id)
+
+    def _faulty(self, asked: PredictRequest, fault: ConfigError) -> Outcome:
+        """A message to the annotator, at each click and in the first task that is opened; else the fault is raised."""
+        version = self._dispatcher.model_version()
+        self.configs.see(asked.project, asked.label_config, fault)
+        context, told = asked.params.context, None
+        if self._show_errors and context is not None and context.result:
+            shown = notice.of_config(asked.label_config, fault)
+            told = Prediction(result=shown, model_version=version) if shown is not None else None
+        elif self._show_errors and context is None and len(asked.tasks) == 1:
+            told = self.configs.tell(asked.project, asked.label_config, fault, version)
+        if told is None:
+            raise fault
+        return Outcome([told], shown=fault)

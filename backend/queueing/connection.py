@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -30,6 +32,7 @@ PATIENCE_S = 2.0
 ANSWER_S = 10
 """How long the answer to a command that blocks may be late."""
 
+_WHERE = re.compile(r"connecting to ([\w.\-\[\]:]+?)\.? ")
 _RETRY_EVERY_S = 1.0
 _LEAST_S = 0.001
 _SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 108 with the closing zero
@@ -92,7 +95,15 @@ def queue_down(error: redis.RedisError) -> QueueDown:
         return QueueDown("the queue (Redis) refuses us: is the password in REDIS_URL right, and may its user do all?")
     if isinstance(error, redis.ReadOnlyError):
         return QueueDown("the queue (Redis) is a read-only replica: put the primary's address into REDIS_URL")
-    return QueueDown("the queue (Redis) cannot be reached: start it, or correct REDIS_URL")
+    where = _WHERE.search(text)
+    at = f" at {where[1]}" if where is not None else ""
+    return QueueDown(f"the queue (Redis) cannot be reached{at}: start it, or correct REDIS_URL")
+
+
+def address(settings: Settings) -> str:
+    """Of an own Redis as people may read it: REDIS_URL without user and password."""
+    parts = urlsplit(settings.redis_url.get_secret_value() if settings.redis_url is not None else "")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def socket_path(settings: Settings) -> Path:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import redis
 import requests
 from pydantic import SecretStr
 from rich.console import Console
@@ -19,6 +22,8 @@ from backend.queueing.connection import connect
 from backend.run import embedded_redis, health
 from backend.settings import Settings
 
+_NO_UPLOAD = "/data/upload/0/pallas-check"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -28,16 +33,17 @@ class Finding:
     text: str
 
 
-def check(settings: Settings, console: Console) -> int:
-    """Print settings and findings; 0 if nothing failed, else 1."""
-    _print_settings(settings, console)
+def check(settings: Settings, console: Console, show_settings: bool = False) -> int:
+    """Print findings, and all settings if they are wanted; 0 if nothing failed, else 1."""
     tests: dict[str, Callable[[Settings], Finding]] = {
+        "settings": check_settings,
         "redis": check_redis,
         "workers": check_workers,
         "device": check_device,
         "model": check_model,
         "front": check_front,
         "label studio": check_label_studio,
+        "labelling configs": check_configs,
     }
     failed = False
     for name, test in tests.items():
@@ -47,6 +53,8 @@ def check(settings: Settings, console: Console) -> int:
         console.print(f"{mark:>22} [bold]{name}[/]: ", end="")
         console.print(finding.text, markup=False, highlight=False)
         failed |= finding.ok is False
+    if show_settings:
+        _print_settings(settings, console)
     return int(failed)
 
 
@@ -60,6 +68,26 @@ def _print_settings(settings: Settings, console: Console) -> None:
             shown = ", ".join(str(part) for part in value)
         table.add_row(name, f"[bold]{shown}[/]" if changed else shown, field.description or "")
     console.print(table)
+
+
+def check_settings(settings: Settings) -> Finding:
+    """Whether all variables that begin like ours set something."""
+    if unknown := Settings.unknown(os.environ):
+        return Finding(False, "; ".join(unknown))
+    return Finding(True, f"{len(settings.model_fields_set)} set, all known; `check --settings` lists them")
+
+
+def check_configs(settings: Settings) -> Finding:
+    """What is wrong with the labelling configs of the projects that are connected."""
+    from backend.predict.config_notes import ConfigNotes
+
+    try:
+        notes = ConfigNotes(connect(settings)).all()
+    except redis.RedisError:
+        return Finding(None, "not known while Redis is away")
+    if notes:
+        return Finding(False, "; ".join(f"project {note.project}: {note.text}" for note in notes))
+    return Finding(True, "nothing is wrong with those of the projects that are connected")
 
 
 def check_redis(settings: Settings) -> Finding:
@@ -161,21 +189,27 @@ def check_label_studio(settings: Settings) -> Finding:
         label_studio = LabelStudio(settings)
         headers = {"Authorization": label_studio.authorization()}
         with label_studio.session() as session:
-            answer = session.get(url, headers=headers, timeout=settings.fetch_timeout_s, allow_redirects=False)
+            options: dict[str, Any] = {"headers": headers, "timeout": settings.fetch_timeout_s}
+            answer = session.get(url, allow_redirects=False, **options)
+            upload = session.get(f"{settings.label_studio_url}{_NO_UPLOAD}", allow_redirects=False, **options)
     except BackendError as error:
         return Finding(False, str(error))
     except (requests.RequestException, ValueError) as error:
         return Finding(
             False,
-            f"{settings.label_studio_url} does not answer ({type(error).__name__}): is it the address as seen from "
-            "here? In Docker, localhost is the container itself",
+            f"LABEL_STUDIO_URL {settings.label_studio_url} does not answer ({type(error).__name__}): is it the address "
+            "as seen from here? In Docker, localhost is the container itself",
         )
     if answer.status_code == 401:
         return Finding(
             False,
-            "Label Studio refuses the token (401): legacy tokens must be enabled in the organization's settings, "
-            "or take a personal access token",
+            f"{settings.label_studio_url} refuses LABEL_STUDIO_API_KEY (401): take a personal access token (Account & "
+            "Settings), or have legacy tokens enabled in the organization's settings",
         )
     if not answer.ok:
         return Finding(False, f"Label Studio answers {answer.status_code} at {url}")
-    return Finding(True, f"{settings.label_studio_url}, signed in as {answer.json().get('email', '?')}")
+    # of no file: who may read uploads is told that it is not there
+    if upload.status_code in (401, 403):
+        return Finding(False, f"{settings.label_studio_url} does not let this key read uploads ({upload.status_code})")
+    email = answer.json().get("email", "?")
+    return Finding(True, f"{settings.label_studio_url}, signed in as {email}, uploads can be read")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TextIO
 
 from backend.errors import QueueDown
-from backend.queueing.connection import State, socket_path, state_of
+from backend.queueing.connection import State, address, socket_path, state_of
 from backend.settings import Settings
 
 _START_S = 10.0
@@ -45,7 +45,9 @@ def running(settings: Settings) -> Iterator[None]:
     """
     if not settings.embedded_redis:
         if state_of(settings) is not State.UP:
-            raise QueueDown("REDIS_URL does not answer: is Redis running there, and is the password in the URL right?")
+            raise QueueDown(
+                f"REDIS_URL ({address(settings)}) does not answer: does Redis run there, is the password right?"
+            )
         yield
         return
     keeper = _Keeper(settings)

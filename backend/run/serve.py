@@ -29,6 +29,8 @@ from backend.system.imports import uncollected
 log = logging.getLogger(__name__)
 
 _STOP_PATIENCE_S = 10
+_LOOK_S = 0.2
+_LABEL_STUDIO_S = 5.0  # so long the ready line waits for what Label Studio says
 _QUICK_DEATH_S = 10
 _LONGEST_PAUSE_S = 30.0
 
@@ -106,6 +108,7 @@ class WorkerProcess:
         self._ending = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self.exit_code: int | None = None
+        self.wanted = threading.Event()  # set when one has shown that it can start: then those that end begin anew
         self.thread = threading.Thread(target=self._keep, name=f"worker-{number}", daemon=True)
 
     def start(self) -> None:
@@ -145,6 +148,11 @@ class WorkerProcess:
             self._bury(name)
             if self._ending.is_set():
                 return
+            if self.exit_code and not self.wanted.is_set():
+                log.error("worker %s ended (exit code %s) before any was ready", name, self.exit_code)
+                while not self.wanted.wait(_LOOK_S):
+                    if self._ending.is_set():
+                        return
             pause = 0.5 if time.monotonic() - begin > _QUICK_DEATH_S else min(pause * 2, _LONGEST_PAUSE_S)
             # one that was drained ends well
             level = logging.ERROR if self.exit_code else logging.INFO
@@ -166,7 +174,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
 
     Args:
         settings: for all parts.
-        ready: called once with the line to show when the first worker is ready.
+        ready: called with the lines to show when the first worker is ready: that it is, and what is not right yet.
 
     Raises:
         StartError, QueueDown: a part does not start.
@@ -180,12 +188,20 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
         workers = [WorkerProcess(settings, number) for number in range(settings.workers)]
         for worker in workers:
             worker.start()
+        hints: list[str] = []
+        asking = threading.Thread(target=_ask_label_studio, args=(settings, hints), daemon=True)
+        asking.start()
         try:
             url = parts.enter_context(front_running(settings))
             if _wait_until_ready(settings, workers, stop):
                 first = next((one for one in _everybody(settings) if one.state == "ready"), None)
                 what = f"{first.model_version} on {first.device}" if first else "no worker of its own"
+                for worker in workers:
+                    worker.wanted.set()
+                asking.join(_LABEL_STUDIO_S)
                 ready(f"Pallas is ready: {url} — {what}, {len(workers)} worker(s). Ctrl-C stops everything.")
+                for hint in hints:
+                    ready(f"  not right yet: {hint}")
                 stop.wait()
         finally:
             for worker in workers:
@@ -194,6 +210,15 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
             for worker in workers:
                 worker.join(deadline)
     return 0
+
+
+def _ask_label_studio(settings: Settings, hints: list[str]) -> None:
+    """What `check` says of Label Studio, where that is not good."""
+    from backend.run.check import check_label_studio
+
+    finding = check_label_studio(settings)
+    if not finding.ok:
+        hints.append(finding.text)
 
 
 def _wait_until_ready(settings: Settings, workers: list[WorkerProcess], stop: threading.Event) -> bool:

@@ -137,6 +137,18 @@ class Planner:
         clips = [self._clip_plan(task, video, result) for video in roles.videos.values()]
         return [*plans, *(plan for plan in clips if plan is not None)]
 
+    def lacks_marks(self, task: LabelStudioTask, roles: Roles) -> bool:
+        """Whether the config is about regions that people mark, and nobody has marked one in this task."""
+        roles = roles.of(task.data)
+        result = self._decided(drawn.newest(task), task.id)
+        pictures = [image for image in roles.images.values() if image.geometry]
+        videos = [video.name for video in roles.videos.values() if video.rectangle is not None]
+        if any(image.propose for image in pictures) or not (pictures or videos):
+            return False
+        return not any(drawn.regions_of(result, image) for image in pictures) and not any(
+            item.get("to_name") in videos for item in result
+        )
+
     def marked(self, task: LabelStudioTask, context: Context, roles: Roles) -> LabelStudioTask | None:
         """The task with what was just marked in one of its videos; None where nothing of that is to be tracked."""
         video = roles.videos[context.result[-1].to_name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from model.errors import CheckpointError
@@ -96,9 +97,13 @@ def resolve(name: str | Path) -> Location:
         raise CheckpointError(f"{bare} lies on this machine, which keeps no commits of it: give it without @{commit}")
     hub_id = row.hub_id if row else bare
     if hub_id is None or hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")) or "@" in hub_id:
-        names = ", ".join([*bundled_names(), *(row.name for row in KNOWN)])
+        names = ", ".join(_names())
         pins = "; after @ stand the 40 hexadecimal digits of a commit" if "@" in text else ""
-        raise CheckpointError(f"no model {text!r}: give a folder, one of {names}, or a hub id like owner/name{pins}")
+        near = get_close_matches(bare.lower(), {name.lower(): name for name in _names()}, 1, 0.6)
+        meant = f" (did you mean {next(name for name in _names() if name.lower() == near[0])}?)" if near else ""
+        raise CheckpointError(
+            f"no model {text!r}{meant}: give a folder, one of {names}, or a hub id like owner/name{pins}"
+        )
     return _from_hub(row.name if row else hub_id.split("/")[1], hub_id, commit)
 
 
@@ -111,6 +116,10 @@ def _pinned(name: str) -> tuple[str, str | None]:
 def bundled_names() -> list[str]:
     """Names of the checkpoints that lie in the project."""
     return sorted(p.name for p in BUNDLED.iterdir() if (p / "config.json").is_file()) if BUNDLED.is_dir() else []
+
+
+def _names() -> list[str]:
+    return [*bundled_names(), *(row.name for row in KNOWN)]
 
 
 def _from_hub(name: str, hub_id: str, commit: str | None) -> Location:

@@ -67,6 +67,19 @@ def test_sums_count_each_region_with_its_newest_state(client: redis.Redis) -> No
     assert event("ANNOTATION_DELETED", saved()) == 0 and event("PROJECT_UPDATED", saved()) == 0
 
 
+def test_what_nobody_looked_at_does_not_count_until_somebody_edits_it(client: redis.Redis) -> None:
+    client.flushall()
+    answers = Answers(client, 60)
+    answers.keep("1.1", 7, [answered()])
+    reviews = Reviews(client, answers)
+    # as Label Studio 1.23.2 sends what "Create Annotations From Predictions" made
+    made = {"id": 24, "result": saved(), "lead_time": None, "parent_prediction": 6, "updated_by": None}
+    created = {"action": "ANNOTATIONS_CREATED", "annotation": [made], "project": {"id": 1}}
+    assert reviews.take(parse(WebhookRequest, created)) == 0
+    edited = {"action": "ANNOTATION_UPDATED", "annotation": made | {"updated_by": 1, "lead_time": 3.2}}
+    assert reviews.take(parse(WebhookRequest, edited)) == 1
+
+
 def test_the_table(client: redis.Redis) -> None:
     client.flushall()
     console = Console(record=True, width=100)

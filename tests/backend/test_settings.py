@@ -71,7 +71,33 @@ def test_a_wrong_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setenv("PALLAS_PORT", "many")
     assert main(["check"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("setting port: ") and error.count("\n") == 1
+    assert error.startswith("setting PALLAS_PORT: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("url", ["redis://host:many/0", "http://host", "redis://host:0/0"])
+def test_a_malformed_address_of_redis_is_called_as_people_set_it(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    assert main(["check"]) == 2
+    assert capsys.readouterr().err.startswith("setting REDIS_URL: ")
+
+
+def test_redis_that_is_not_there_is_called_by_its_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter2@127.0.0.1:9/0")
+    assert main(["review"]) == 1
+    error = capsys.readouterr().err
+    assert "127.0.0.1:9" in error and "REDIS_URL" in error and "hunter2" not in error
+
+
+def test_variables_that_set_nothing_are_named() -> None:
+    given = ["PALLAS_MODLE", "PALLAS_MODEL", "pallas_port", "PALLAS_SKIP_E2E", "PALLAS_QQ", "HOME"]
+    assert Settings.unknown(given) == [
+        "PALLAS_MODLE is no setting: did you mean PALLAS_MODEL?",
+        "PALLAS_QQ is no setting",
+    ]
 
 
 def test_a_long_state_folder_still_gets_a_socket(tmp_path: Path) -> None:

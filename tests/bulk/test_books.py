@@ -88,7 +88,7 @@ def test_each_task_counts_once_across_errors_of_redis(
     watched = Ledger(unsure(settings), ledger.job)
     watched.state, watched.set_state = ledger.state, ledger.set_state  # type: ignore[method-assign]
     assert pump(settings, watched, JsonSource(tmp_path / "tasks.json"), tmp_path / "out.json") == FINISHED
-    assert ledger.fields()["skipped nothing to predict"] == "60" and ledger.failures() == 20
+    assert ledger.fields()["skipped nothing marked"] == "60" and ledger.failures() == 20
     assert ledger.cursor() == 79 and ledger.ahead() == set() and ledger.waiting() == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from tests.bulk.conftest import Bulk, environment
 from tests.bulk.test_late import wait_until
 from tests.conftest import PICTURES
 from tests.http.stack import CONFIG, Stack, box
+
+WHOLE = """<View><Image name="image" value="$image"/>
+<TextArea name="description" toName="image" pallas="brief"/></View>"""
 
 
 def tasks(count: int, picture: str = "coffee.jpg") -> list[dict[str, Any]]:
@@ -61,9 +65,7 @@ def test_a_folder_of_pictures(bulk: Bulk, tmp_path: Path) -> None:
         Image.new("RGB", (64, 48), "teal").save(folder / name)
     (folder / "notes.txt").write_text("no picture")
     (folder / "broken.png").write_bytes(b"no picture either")
-    whole = """<View><Image name="image" value="$image"/>
-    <TextArea name="description" toName="image" pallas="brief"/></View>"""
-    (tmp_path / "config.xml").write_text(whole)
+    (tmp_path / "config.xml").write_text(WHOLE)
     bulk("--input", folder, "--output", tmp_path / "out.json", "--config", tmp_path / "config.xml", code=1)
     found = json.loads((tmp_path / "out.json").read_text())
     names = [task["data"]["image"].removeprefix("/data/local-files/?d=pics/") for task in found]
@@ -178,3 +180,31 @@ def test_an_input_that_is_no_list(bulk: Bulk, tmp_path: Path) -> None:
     own = ("--config", config(tmp_path), "--output", tmp_path / "o.json")
     assert "is no JSON list of tasks" in bulk("--input", tmp_path / "bad.json", *own, code=1).stderr
     assert not (tmp_path / "o.json").exists()
+
+
+def test_a_folder_without_anything_running(small_checkpoint: Path, tmp_path: Path) -> None:
+    """README's command, in an empty state folder: a worker is started for the job, and the report names the files."""
+    folder, report = tmp_path / "pics", tmp_path / "report.html"
+    folder.mkdir()
+    for name in ("coffee.jpg", "rocket.jpg"):
+        (folder / name).write_bytes((PICTURES / name).read_bytes())
+    own = {"PALLAS_STATE_DIR": str(tmp_path / "state"), "PALLAS_MODEL": str(small_checkpoint), "PALLAS_DEVICE": "cpu"}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PALLAS_", "REDIS_", "LABEL_STUDIO_"))}
+
+    def run(*arguments: Any) -> str:
+        command = [sys.executable, "-m", "backend", "bulk", "--input", folder, "--output", tmp_path / "out.json"]
+        environment = clean | own | {"COLUMNS": "200", "PALLAS_MAX_NEW_TOKENS": "4"}
+        words = list(map(str, [*command, *arguments]))
+        done = subprocess.run(words, env=environment, timeout=180, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said = run("--config", config(tmp_path))
+    assert "no worker is running: one is started for this job" in said
+    assert "nothing marked in 2 of 2 tasks: add `--regions propose`, or draw boxes first" in said
+    (tmp_path / "whole.xml").write_text(WHOLE)
+    said = run("--config", tmp_path / "whole.xml", "--report", report)
+    page = report.read_text()
+    assert "2 tasks predicted" in said and "small@" in said and "small@" in page
+    for name in ("coffee.jpg", "rocket.jpg"):
+        assert f"<figcaption>{name}, score" in page

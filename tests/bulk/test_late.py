@@ -110,7 +110,7 @@ def test_a_front_that_is_killed_leaves_its_deliveries_to_the_next(
 def start_front(stack: Stack, environment: dict[str, str]) -> subprocess.Popen[str]:
     own = {"PALLAS_STATE_DIR": str(stack.settings.state_dir), "PALLAS_HEARTBEAT_S": "0.5", "PALLAS_PORT": "0"}
     return subprocess.Popen(
-        [sys.executable, "-m", "backend", "front", "--model", stack.settings.model],
+        [sys.executable, "-m", "backend", "front"],
         env=os.environ | environment | own,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -57,7 +57,8 @@ def test_a_project_is_labelled_once(bulk: Bulk, stack: Stack, project: StandIn, 
     report = tmp_path / "report.html"
     done = bulk("--project", 1, "--report", report, code=1).stdout
     job = done.split()[1].rstrip(":")
-    assert "6 tasks predicted with 12 regions" in done and "1 nothing to predict" in done and "1 failed" in done
+    assert "6 tasks predicted with 12 regions" in done and "1 nothing marked" in done and "1 failed" in done
+    assert "nothing marked in 1 of 9 tasks: add `--regions propose`" in done
     assert project.counts(version) == {**dict.fromkeys(range(1, 7), 1), 9: 1}
     for task in range(1, 7):
         (prediction,) = project.predictions[task]

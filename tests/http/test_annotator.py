@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.http.stack import CONFIG, SHIPPED, PictureHost, Stack, point, run_stack
+from tests.http.stack import CONFIG, SHIPPED, PictureHost, Stack, box, point, run_stack
 from tests.http.test_protocol import mask_of
 
 
@@ -108,3 +108,45 @@ def test_reviews_are_counted_from_webhooks(shown: Stack, host: PictureHost) -> N
     # what somebody else put there does not disturb
     strange = {"action": "ANNOTATION_UPDATED", "annotation": {"result": [{"type": "relation"}, {}, {"id": 5}]}}
     assert shown.post("/webhook", json=strange).status_code == 200
+
+
+FAULTY = (
+    """<View><TextArea name="message" toName="image" pallas="notice"/><Image name="image" value="$image"/></View>"""
+)
+
+
+def test_a_config_that_cannot_work_is_said_where_its_user_looks(shown: Stack, host: PictureHost) -> None:
+    picture = f"{host.url}/coffee.jpg"
+
+    def opened() -> dict[str, Any]:
+        return shown.predict(picture, None, FAULTY).json()
+
+    # in the first task that is opened, once; at every click; on the page
+    (first,) = opened()["results"]
+    assert "<BrushLabels" in first["result"][0]["value"]["text"][0] and first["model_version"].endswith("config)")
+    assert opened()["error"]["type"] == "ConfigError"
+    (text,) = items(shown, picture, click(50, 50, "c1"), config=FAULTY)
+    assert text["from_name"] == "message" and "<BrushLabels" in text["value"]["text"][0]
+    (error, *_) = shown.get("/").json()["errors"]["last"]
+    assert "<BrushLabels" in error["message"]
+    assert shown.post("/setup", json={"project": "1.1700000000", "schema": SHIPPED}).ok
+    assert shown.get("/").json()["configs"] == []
+
+
+def test_a_word_that_means_nothing_is_said(shown: Stack) -> None:
+    config = SHIPPED.replace('name="caption"', 'name="caption" pallas="breif"')
+    assert shown.post("/setup", json={"project": "9.1", "schema": config}).ok
+    (note,) = shown.get("/").json()["configs"]
+    assert note["project"] == "9" and "did you mean brief?" in note["text"]
+    assert shown.post("/setup", json={"project": "9.1", "schema": SHIPPED}).ok
+
+
+def test_retrieving_for_tasks_in_which_nothing_is_marked(shown: Stack, host: PictureHost) -> None:
+    tasks: list[dict[str, Any]] = [{"id": n, "data": {"image": f"{host.url}/coffee.jpg"}} for n in (71, 72)]
+    body = {"tasks": tasks, "project": "1.1700000000", "label_config": SHIPPED, "params": {"context": None}}
+    results = shown.post("/predict", json=body).json()["results"]
+    assert all("nothing is marked in 2 of 2 tasks" in one["result"][0]["value"]["text"][0] for one in results)
+    assert {one["model_version"].split(" ", 1)[1] for one in results} == {"(nothing marked)"}
+    # whoever marked some of them knows what he does
+    tasks[0]["annotations"] = [{"id": 1, "result": [box(5, 5, 30, 40, id="marked")], "updated_at": ""}]
+    assert shown.post("/predict", json=body).json()["results"][1] == []

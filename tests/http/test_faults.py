@@ -248,3 +248,12 @@ def test_a_model_that_does_not_load_stops_serve_with_the_reason(tmp_path: Path) 
     command = [sys.executable, "-m", "backend", "serve", "--port", "0", "--model", str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 1 and "holds no model" in done.stderr and "Traceback" not in done.stderr
+    assert "a new one starts" not in done.stderr and "ready" not in done.stdout
+
+
+def test_what_is_not_right_yet_stands_under_the_ready_line(small_checkpoint: Path, tmp_path: Path) -> None:
+    own = {"LABEL_STUDIO_URL": "http://127.0.0.1:9", "LABEL_STUDIO_API_KEY": "key", "PALLAS_MODLE": "PAM-3B"}
+    with run_stack(tmp_path, small_checkpoint, **own) as stack:
+        assert stack.process.stdout is not None
+        assert "LABEL_STUDIO_URL http://127.0.0.1:9 does not answer" in stack.process.stdout.readline()
+        assert stack.log.read_text().count("did you mean PALLAS_MODEL?") == 1
