@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,17 @@ class Format(ABC):
     @abstractmethod
     def finish(self) -> None:
         """All pages are in: write what is about all of them."""
+
+    def document(self, split: str, categories: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+        """One of COCO's JSON files, piece by piece: categories, images and annotations of a split."""
+        yield '{"info": {"description": "exported by Pallas"}, "licenses": [],\n"categories": '
+        yield json.dumps(categories, ensure_ascii=False)
+        for key in ("images", "annotations"):
+            yield f',\n"{key}": ['
+            for count, line in enumerate(self.parts.lines(f"{key}-{split}")):
+                yield (",\n" if count else "\n") + line
+            yield "\n]"
+        yield "}\n"
 
     def number(self, what: str) -> int:
         """The next number, from 1."""

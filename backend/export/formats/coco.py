@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
 from backend.export.formats.base import Format, Page, about, said
@@ -30,19 +28,9 @@ class Coco(Format):
             self.parts.add(f"annotations-{page.split}", annotation | track | said(region))
 
     def finish(self) -> None:
+        categories = [{"id": place, "name": name} for place, name in enumerate(self.categories.names, start=1)]
         for split in self.splits:
-            replace_with(self.out / "annotations" / f"instances_{split}.json", self._chunks(split))
-
-    def _chunks(self, split: str) -> Iterator[str]:
-        categories = [{"id": place + 1, "name": name} for place, name in enumerate(self.categories.names)]
-        yield '{"info": {"description": "exported by Pallas"}, "licenses": [],\n"categories": '
-        yield json.dumps(categories, ensure_ascii=False)
-        for key in ("images", "annotations"):
-            yield f',\n"{key}": ['
-            for count, line in enumerate(self.parts.lines(f"{key}-{split}")):
-                yield (",\n" if count else "\n") + line
-            yield "\n]"
-        yield "}\n"
+            replace_with(self.out / "annotations" / f"instances_{split}.json", self.document(split, categories))
 
 
 def _segmentation(shape: Shape) -> Any:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-
 import numpy as np
 from PIL import Image
 
@@ -39,20 +36,10 @@ class Panoptic(Format):
         self.parts.add(f"annotations-{page.split}", annotation)
 
     def finish(self) -> None:
-        for split in self.splits:
-            replace_with(self.out / f"panoptic_{split}.json", self._chunks(split))
-
-    def _chunks(self, split: str) -> Iterator[str]:
         colours = palette()
         categories = [
             {"id": place, "name": name, "isthing": 1, "color": colours[3 * (place % 256) : 3 * (place % 256) + 3]}
             for place, name in enumerate(self.categories.names, start=1)
         ]
-        yield '{"info": {"description": "exported by Pallas"}, "licenses": [],\n"categories": '
-        yield json.dumps(categories, ensure_ascii=False)
-        for key in ("images", "annotations"):
-            yield f',\n"{key}": ['
-            for count, line in enumerate(self.parts.lines(f"{key}-{split}")):
-                yield (",\n" if count else "\n") + line
-            yield "\n]"
-        yield "}\n"
+        for split in self.splits:
+            replace_with(self.out / f"panoptic_{split}.json", self.document(split, categories))
