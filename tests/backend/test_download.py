@@ -22,6 +22,7 @@ from backend.errors import PictureUnreachable as Unreachable
 from backend.fetching import local
 from backend.fetching.download import Downloads, Limits
 from backend.settings import Settings
+from tests.waiting import HANG_S, wait_until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 Speaker = Callable[[socket.socket, bytes], None]
@@ -77,7 +78,7 @@ def serving(speak: Speaker | bytes, wrap: ssl.SSLContext | None = None) -> Itera
         server.close()
 
 
-def fetch(url: str, allowed: str = "127.0.0.1", max_bytes: int = 1000, seconds: float = 5, **settings: Any) -> bytes:
+def fetch(url: str, allowed: str = "127.0.0.1", max_bytes: int = 1000, seconds: float = 60, **settings: Any) -> bytes:
     sink = io.BytesIO()
     downloads = Downloads(Settings(allowed_hosts=allowed, **settings))
     downloads.fetch(url, sink, Limits(max_bytes, seconds))
@@ -165,9 +166,15 @@ def test_of_several_addresses_only_the_allowed_ones_are_tried(monkeypatch: pytes
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, server.port)) for address in ("10.9.9.9", "127.0.0.1")
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-        begin = time.monotonic()
+        connect, tried = socket.socket.connect, []
+
+        def record(self: socket.socket, address: Any) -> None:
+            tried.append(address[0])
+            connect(self, address)
+
+        monkeypatch.setattr(socket.socket, "connect", record)
         assert fetch("http://two.example/") == b"hello"
-        assert time.monotonic() - begin < 2
+        assert tried == ["127.0.0.1"]
 
 
 def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +188,7 @@ def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch
 def dripping(piece: bytes, start: bytes = b"") -> Speaker:
     def speak(connection: socket.socket, _: bytes) -> None:
         connection.sendall(start)
-        for _i in range(200):
+        for _i in range(2400):  # two minutes, if nobody hangs up
             connection.sendall(piece)
             time.sleep(0.05)
 
@@ -202,19 +209,22 @@ def test_a_slow_host_is_cut_off(speak: Speaker) -> None:
     begin = time.monotonic()
     with serving(speak) as server, pytest.raises(Unreachable, match=r"within 0\.5 s"):
         fetch(f"http://127.0.0.1:{server.port}/", seconds=0.5)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 60
 
 
 def test_a_slow_resolver_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
     def resolve(*_: Any, **__: Any) -> list[Any]:
-        time.sleep(3)
+        over.wait(60)
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     begin = time.monotonic()
     with pytest.raises(Unreachable, match=r"within 0\.3 s"):
         fetch("http://slow.example/", seconds=0.3)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 30
+    over.set()
 
 
 def test_a_silent_tls_handshake_is_cut_off() -> None:
@@ -309,10 +319,7 @@ def test_no_connection_stays_open() -> None:
             fetch(f"http://127.0.0.1:{good.port}/")
             with pytest.raises(PictureTooLarge):
                 fetch(f"http://127.0.0.1:{bad.port}/")
-        until = time.monotonic() + 5
-        while open_files() > before + 2 and time.monotonic() < until:
-            time.sleep(0.05)
-        assert open_files() <= before + 2
+        wait_until(lambda: open_files() <= before + 2)
 
 
 def test_local_files_stay_below_the_roots_while_links_move(tmp_path: Path) -> None:
@@ -337,8 +344,10 @@ def test_local_files_stay_below_the_roots_while_links_move(tmp_path: Path) -> No
     thread = threading.Thread(target=swap)
     thread.start()
     got: set[bytes] = set()
-    until = time.monotonic() + 1
-    while time.monotonic() < until:
+    tries, until = 0, time.monotonic() + HANG_S
+    # often enough that a link would have been in the way; a busy machine may not let it through every time
+    while (tries < 3000 or not got) and time.monotonic() < until:
+        tries += 1
         sink = io.BytesIO()
         try:
             local.copy(f"{root}/a/x", [root], sink, Limits(100, 1))

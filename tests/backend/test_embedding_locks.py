@@ -33,7 +33,7 @@ settings = Settings(state_dir=state, local_roots=picture.rsplit("/", 1)[0])
 client = connect(settings, blocking=True)
 from model.compute.clock import Span
 pam = PerceiveAnything.from_pretrained(checkpoint, device="cpu")
-embeddings = Embeddings(settings, pam, PictureStore(settings, client), EmbeddingLocks(client, pam.version, 60))
+embeddings = Embeddings(settings, pam, PictureStore(settings, client), EmbeddingLocks(client, pam.version, 600))
 embeddings.look([])
 original = pam.encode_all
 def slow(images):
@@ -60,7 +60,7 @@ def start(settings: Settings, checkpoint: Path, picture: Path, pause: float) -> 
 
 
 def result(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=590)
     assert process.returncode == 0, err
     found: dict[str, Any] = json.loads(out)
     return found
@@ -101,7 +101,7 @@ def test_who_waits_for_a_worker_that_dies_goes_on_alone(
     victim.communicate()
     found = result(other)
     assert found["stats"]["embeddings_encoded"] == 1 and found["stats"]["embeddings_received"] == 0
-    assert 1.9 < found["seconds"] < 20
+    assert 1.9 < found["seconds"] < 300  # not until the lock is forgotten
     assert not client.keys("pallas:encoding:*")
 
 
@@ -132,8 +132,8 @@ def test_a_picture_that_cannot_be_encoded_is_nobodys(client: redis.Redis) -> Non
     ticket = other.take("a")
     one.done("a", None)
     begin = time.monotonic()
-    assert ticket is not None and other.wait("a", ticket, 1.5) is None
-    assert time.monotonic() - begin < 1
+    assert ticket is not None and other.wait("a", ticket, 120) is None
+    assert time.monotonic() - begin < 60
 
 
 def test_without_redis_everybody_encodes(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from backend.bulk.sources import FolderSource, Item, JsonSource
 from backend.label_studio.protocol import LabelStudioTask, Prediction
 from benchmarks.stand_in import StandIn
 from tests.bulk.conftest import Bulk, environment
-from tests.bulk.test_late import wait_until
 from tests.conftest import PICTURES
 from tests.http.stack import CONFIG, Stack, box
+from tests.waiting import wait_until
 
 WHOLE = """<View><Image name="image" value="$image"/>
 <TextArea name="description" toName="image" pallas="brief"/></View>"""

@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks.stand_in import StandIn
 from tests.bulk.conftest import Bulk, environment
-from tests.bulk.test_late import wait_until
 from tests.conftest import PICTURES
 from tests.http.stack import Stack, box, point
+from tests.waiting import wait_until
 
 PICTURE = "/data/upload/1/coffee.jpg"
 

@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from demo.truth import Scene
-from tests.bulk.test_late import start_front, wait_until
+from tests.bulk.test_late import start_front
 from tests.e2e.configs import drawn_box, regions, with_labels
 from tests.e2e.label_studio import TOKEN, LabelStudio
 from tests.http.stack import SHIPPED, Stack
+from tests.waiting import wait_until
 
 SCENE, KIND = "test-11-00012", "ladybird"
 

@@ -17,6 +17,7 @@ from backend.settings import Settings
 from backend.system import gpus
 from benchmarks.stand_in import StandIn
 from tests.http.stack import Stack, point
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +54,21 @@ def test_the_warm_worker_is_asked_if_it_is_free_or_all_are_busy(client: redis.Re
 
 def test_two_workers_encode_a_picture_once(stack: Stack, project: StandIn) -> None:
     """Twelve clicks on two pictures in turn: each is encoded by one worker alone."""
-    wait = time.monotonic() + 60
-    while len([s for s in stack.workers() if s.state == "ready"]) < 2:
-        assert time.monotonic() < wait
-        time.sleep(0.1)
-    before = misses(stack)
+    wait_until(lambda: len([one for one in stack.workers() if one.state == "ready"]) == 2)
+    before, jobs = total(stack, "embedding_misses"), total(stack, "jobs")
     for number in range(6):
         for name in ("chelsea.jpg", "rocket.jpg"):
             # a query makes another address of it, that no other test has used
             answer = stack.predict(f"{project.url}/data/upload/1/{name}?affinity", [point(30 + number, 50)])
             assert answer.status_code == 200, answer.text
             time.sleep(0.05)
-    time.sleep(1.2)
+    wait_until(lambda: total(stack, "jobs") - jobs >= 12)  # with the workers' heartbeats
     # one more look each where another test has had the picture under its usual address
-    assert misses(stack) - before <= 4
+    assert total(stack, "embedding_misses") - before <= 4
 
 
-def misses(stack: Stack) -> float:
-    return sum(worker.stats.get("embedding_misses", 0) for worker in stack.workers())
+def total(stack: Stack, what: str) -> float:
+    return sum(worker.stats.get(what, 0) for worker in stack.workers())
 
 
 def test_a_gpu_for_each_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

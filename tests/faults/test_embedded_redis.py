@@ -17,8 +17,8 @@ from backend.queueing.connection import State, connect, state_of
 from backend.run import embedded_redis
 from backend.run.embedded_redis import owner, running
 from backend.settings import Settings
-from tests.bulk.test_late import wait_until
 from tests.http.stack import Stack
+from tests.waiting import wait_until
 
 HOLD = """
 import sys, time

@@ -21,7 +21,7 @@ from backend.run.embedded_redis import running
 from backend.settings import Settings
 from backend.worker.embedding_locks import EmbeddingLocks
 from backend.worker.worker import ResidentWorker
-from tests.bulk.test_late import wait_until
+from tests.waiting import wait_until
 
 
 @contextmanager

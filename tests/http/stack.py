@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,6 +24,7 @@ from backend.queueing import heartbeat
 from backend.queueing.connection import connect
 from backend.run.child import serving
 from backend.settings import Settings
+from tests.waiting import HANG_S
 
 CONFIG = (Path(__file__).parent / "labelled_tools.xml").read_text(encoding="utf-8")
 """With labels on the tools: the label that is chosen at the prompt travels with it."""
@@ -31,12 +34,13 @@ SHIPPED = (Path(__file__).parent.parent.parent / "label_config.xml").read_text(e
 
 @dataclass
 class Stack:
-    """A running stack; `settings` reach the same Redis."""
+    """A running stack; `settings` reach the same Redis, `environment` is what it was started with."""
 
     url: str
     process: subprocess.Popen[str]
     settings: Settings
     log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def predict(self, image: str, context: list[dict[str, Any]] | None, config: str = CONFIG) -> requests.Response:
         """POST /predict as Label Studio does; context None is a request without prompts."""
@@ -58,7 +62,7 @@ class Stack:
     def workers(self) -> list[heartbeat.WorkerStatus]:
         return heartbeat.everybody(connect(self.settings))
 
-    def wait_for_worker(self, seconds: float = 60) -> heartbeat.WorkerStatus:
+    def wait_for_worker(self, seconds: float = HANG_S) -> heartbeat.WorkerStatus:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             for worker in self.workers():
@@ -82,7 +86,34 @@ def run_stack(folder: Path, model: Path | str | None, *arguments: str, **environ
     with serving(log, *named, *arguments, environment=own) as child:
         model = own["PALLAS_MODEL"] if model is None else model
         settings = Settings(redis_url=own.get("REDIS_URL"), state_dir=folder / "state", model=str(model))
-        yield Stack(child.url, child.process, settings, log)
+        yield Stack(child.url, child.process, settings, log, own)
+
+
+_SLOW = """
+import sys, time
+from backend.worker.video_job import VideoJob
+step, seconds = VideoJob.run, float(sys.argv.pop(1))
+def slowly(job):
+    time.sleep(seconds)
+    return step(job)
+VideoJob.run = slowly
+from backend.__main__ import main
+sys.exit(main())
+"""
+
+
+@contextmanager
+def slow_worker(stack: Stack, step_s: float) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker for a stack without any, ready; each frame of a video takes it so many seconds, or more."""
+    command = [sys.executable, "-c", _SLOW, str(step_s), "worker", "--model", stack.settings.model]
+    with stack.log.open("a") as log:
+        process = subprocess.Popen(command, env=os.environ | dict(stack.environment), stderr=log)
+    try:
+        stack.wait_for_worker()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def point(x: float, y: float, positive: bool | None = True, label: str = "food", **changes: Any) -> dict[str, Any]:
@@ -109,15 +140,23 @@ def data_url(data: bytes, kind: str = "image/png") -> str:
 
 
 class _Host(SimpleHTTPRequestHandler):
-    """Files of a folder, and pages that misbehave: /status/CODE, /trickle, /endless; /secret wants a token."""
+    """Files of a folder, and pages that misbehave: /status/CODE, /trickle, /endless; /secret wants a token.
+
+    /held/NAME is a file that comes when the gate is open.
+    """
 
     seen: list[tuple[str, str | None]]
+    gate: Event
     token: str
 
     def do_GET(self) -> None:
         self.seen.append((self.path, self.headers.get("Authorization")))
         if self.path.startswith("/status/"):
             self.send_error(int(urlsplit(self.path).path.rsplit("/", 1)[1]))
+        elif self.path.startswith("/held/"):
+            self.gate.wait(HANG_S)
+            self.path = self.path.removeprefix("/held")
+            super().do_GET()
         elif self.path == "/trickle":
             self._send_slowly(b"\x89PNG", 0.2)
         elif self.path == "/endless":
@@ -158,20 +197,26 @@ class _Host(SimpleHTTPRequestHandler):
 
 @dataclass
 class PictureHost:
-    """A picture host on loopback; `seen` lists (path, Authorization header) of each request."""
+    """A picture host on loopback; `seen` lists (path, Authorization header) of each request.
+
+    A job about /held/NAME runs until `gate` is set: whatever is to happen in its midst does, on any machine.
+    """
 
     url: str
     seen: list[tuple[str, str | None]]
+    gate: Event
 
 
 @contextmanager
 def run_host(folder: Path, token: str = "s3cret-key") -> Iterator[PictureHost]:
     seen: list[tuple[str, str | None]] = []
-    handler = type("Host", (_Host,), {"seen": seen, "token": token})
+    gate = Event()
+    handler = type("Host", (_Host,), {"seen": seen, "gate": gate, "token": token})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     server.daemon_threads = True
     Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield PictureHost(f"http://127.0.0.1:{server.server_port}", seen)
+        yield PictureHost(f"http://127.0.0.1:{server.server_port}", seen, gate)
     finally:
+        gate.set()
         server.shutdown()

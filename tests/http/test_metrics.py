@@ -8,6 +8,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.http.stack import PictureHost, Stack, point
+from tests.waiting import wait_until
 
 STAGES = {"queue", "fetch", "encode", "decode", "prefill", "generate", "shape", "whole"}
 
@@ -47,7 +48,8 @@ def test_every_stage_of_a_click_is_a_histogram(stack: Stack, host: PictureHost) 
 def test_queues_workers_and_what_they_remember(stack: Stack, host: PictureHost) -> None:
     for x in (20, 25, 30):
         assert stack.predict(f"{host.url}/coffee.jpg", [point(x, 50)]).status_code == 200
-    time.sleep(1.2)  # a heartbeat carries the workers' numbers
+    # a heartbeat carries the workers' numbers
+    wait_until(lambda: values(page(stack)["pallas_worker"], "", "what").get("steps", 0) >= 3)
     found = page(stack)
     assert values(found["pallas_queue_depth"], "", "queue") == {"interactive": 0, "batch": 0, "bulk": 0}
     states = values(found["pallas_workers"], "", "state")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from PIL import Image
 from model import PerceiveAnything, Prompt, Sampling, Task
 from tests.conftest import PICTURES
 from tests.http.stack import CONFIG, PictureHost, Stack, box, data_url, point
+from tests.waiting import wait_until
 
 NAMES = ("coffee.jpg", "chelsea.jpg", "astronaut.jpg", "rocket.jpg")
 
@@ -112,9 +112,7 @@ def test_a_page_that_is_left_gets_an_empty_result(stack: Stack, host: PictureHos
 def test_a_task_that_is_opened_has_its_picture_encoded(stack: Stack, host: PictureHost) -> None:
     address = f"{host.url}/astronaut.jpg?opened"
     assert stack.predict(address, None).json() == {"results": [[]]}
-    until = time.monotonic() + 20
-    while not any(path.endswith("?opened") for path, _ in host.seen) and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_until(lambda: any(path.endswith("?opened") for path, _ in host.seen))
     click = stack.predict(address, [point(50, 50)])
     timings = dict(part.split(";dur=") for part in click.headers["Server-Timing"].split(", "))
     assert float(timings["encode"]) == 0.0
@@ -184,8 +182,8 @@ def test_webhooks_and_metrics(stack: Stack, host: PictureHost) -> None:
     for stage in ("queue", "fetch", "encode", "decode", "prefill", "generate", "shape", "whole"):
         assert f'pallas_stage_seconds_count{{stage="{stage}"}}' in text
     worker = stack.wait_for_worker().name
-    time.sleep(1.2)  # two heartbeats: the worker's own numbers travel with them
-    assert f'pallas_worker{{what="embedding_hits",worker="{worker}"}}' in stack.get("/metrics").text
+    # the worker's own numbers travel with its heartbeats
+    wait_until(lambda: f'pallas_worker{{what="embedding_hits",worker="{worker}"}}' in stack.get("/metrics").text)
 
 
 def test_real_requests_of_label_studio(stack: Stack, host: PictureHost) -> None:

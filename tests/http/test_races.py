@@ -16,6 +16,7 @@ import requests
 from tests.checkpoints import write_small
 from tests.http.stack import CONFIG, PictureHost, Stack, point, run_stack
 from tests.http.test_protocol import mask_of
+from tests.waiting import HANG_S
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_the_model_changes_while_jobs_wait(
             with ThreadPoolExecutor(6) as pool:
                 asked = [pool.submit(stack.predict, f"{host.url}/coffee.jpg?{i}", [point(50, 50)]) for i in range(6)]
                 second = start(other)
-                until = time.monotonic() + 60
+                until = time.monotonic() + HANG_S
                 while len({worker.model_version for worker in stack.workers() if worker.state == "ready"}) < 2:
                     assert time.monotonic() < until
                     asked.append(pool.submit(stack.predict, f"{host.url}/rocket.jpg", [point(50, 50)]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +14,20 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from tiny import art, photographs, trunk
+from tiny import art, photographs, speaking, stages, trunk
 from tiny.art import Catalog
 
 SHAPES = {"apple": "red", "house": "blue", "leaf": "green", None: "orange"}
 STYLES = ("noto", "openmoji", "emojione", art.TRANSFER_STYLE)
+
+
+@pytest.fixture(autouse=True)
+def half_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages are so many minutes long: here each of their steps takes half a second, however fast the machine is."""
+    counted = itertools.count(step=0.5)
+    clock = SimpleNamespace(perf_counter=lambda: next(counted))
+    for stage in (stages, speaking):
+        monkeypatch.setattr(stage, "time", clock)
 
 
 @pytest.fixture(scope="session")

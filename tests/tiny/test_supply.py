@@ -118,12 +118,12 @@ def test_heads_settle_while_sam2_stays(place: Place, recipe: Recipe) -> None:
 
 def test_the_stage_goes_on_where_it_was_stopped(place: Place, recipe: Recipe) -> None:
     device = torch.device("cpu")
-    stages.segment(place, minutes(recipe, 0.05), device, TINY)
+    stages.segment(place, minutes(recipe, 2.8 / 60), device, TINY)
     first = torch.load(place.segment_state, weights_only=True)
-    assert first["step"] > 1 and first["minutes"] >= 0.05
-    stages.segment(place, minutes(recipe, first["minutes"] + 0.05), device, TINY)
+    assert first["step"] == 6 and first["minutes"] == pytest.approx(0.05)
+    stages.segment(place, minutes(recipe, first["minutes"] + 2.8 / 60), device, TINY)
     second = torch.load(place.segment_state, weights_only=True)
-    assert second["step"] > first["step"] and second["minutes"] > first["minutes"]
+    assert second["step"] == 12 and second["minutes"] == pytest.approx(0.1)
     name = "image_encoder.trunk.blocks.11.mlp.layers.0.weight"
     assert not torch.equal(first["sam"][name], second["sam"][name])
     begun = [json.loads(line) for line in place.log.read_text().splitlines() if "started_from" in line]
@@ -134,15 +134,15 @@ def test_another_run_goes_on_with_heads_and_optimizers_of_the_one_before(
     place: Place, recipe: Recipe, tmp_path: Path
 ) -> None:
     device = torch.device("cpu")
-    stages.segment(place, minutes(recipe, 0.05), device, TINY)
+    stages.segment(place, minutes(recipe, 2.8 / 60), device, TINY)
     before = torch.load(place.segment_state, weights_only=True)
     later = Place(place.art, tmp_path / "later", TINY)
     shutil.copytree(place.run / "pool", later.run / "pool")
     shutil.copytree(place.run / "films", later.run / "films")
     slower = recipe.model_copy(update={"rates": recipe.rates.model_copy(update={"segment": 1e-9})})
-    stages.segment(later, minutes(slower, 0.02), device, TINY, place.run)
+    stages.segment(later, minutes(slower, 1.3 / 60), device, TINY, place.run)
     after = torch.load(later.segment_state, weights_only=True)
-    assert after["step"] < before["step"] or after["minutes"] < before["minutes"]  # counted anew
+    assert (before["step"], after["step"]) == (6, 3)  # counted anew
     for name, value in before["average_heads"].items():  # at that rate, what was taken over stays
         torch.testing.assert_close(after["heads"][name], value, rtol=0, atol=1e-5)
     assert not torch.equal(before["heads"]["kind.weight"], Learner(sam2(place, TINY), 1e-3).heads.kind.weight)

@@ -110,14 +110,14 @@ def test_photographs_teach_with_the_trunk_as_it_is_and_then_with_all(
     drawn = Supply(place, recipe, [0]).draw(1, 0.0)
     assert isinstance(drawn, Batch) and drawn.of_photographs
     device, name = torch.device("cpu"), "image_encoder.trunk.stages.5.0.project.weight"
-    stages.segment(place, minutes(recipe, 0.05), device, TINY)
+    stages.segment(place, minutes(recipe, 2.8 / 60), device, TINY)
     first = torch.load(place.segment_state, weights_only=True)
     assert first["step"] > 0
     known = trunk.known(place.art).trunk.state_dict()
     assert torch.equal(first["sam"][name], known["stages.5.0.project.weight"])
     moved = "sam_mask_decoder.mask_tokens.weight"
     assert not torch.equal(first["sam"][moved], load_file(TINY / "sam2.safetensors")[moved].float())
-    stages.segment(place, minutes(recipe, first["minutes"] + 0.05, frozen=False), device, TINY)
+    stages.segment(place, minutes(recipe, first["minutes"] + 2.8 / 60, frozen=False), device, TINY)
     second = torch.load(place.segment_state, weights_only=True)
     assert second["step"] > first["step"] and not torch.equal(first["sam"][name], second["sam"][name])
     logged = place.log.read_text()
