@@ -57,7 +57,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address the front listens on")
     port: int = Field(9090, ge=0, le=65535, description="port the front listens on")
-    threads: int = Field(64, ge=1, le=512, description="requests served at once")
+    threads: int = Field(288, ge=1, le=512, description="requests served at once; seven of eight may wait for workers")
     user: str = Field("pallas", description="who may ask the front, with the password below")
     password: SecretStr | None = Field(
         None, description="Basic auth on every page but /live; needed to listen where other machines reach it"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import waitress
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, MultiSocketServer, TcpWSGIServer
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, ThreadedTaskDispatcher
 
 from backend import logs
 from backend.errors import BackendError, BadRequest, BodyTooLarge
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _IDLE_S = 60  # after it a connection on which nothing is asked is closed; one that waits for an answer is not
+_AT_ONCE = {"/live": 1, "/health": 2}
+"""Pages with threads of their own, and how many: a silent Redis holds up /health, and must not hold up /live."""
 _CONNECTIONS = 500
 """Open at once; clients keep theirs, and waitress' own limit of a hundred would lock everybody else out."""
 
@@ -45,6 +47,29 @@ class _JsonErrorTask(ErrorTask):
         self.write(body)
 
 
+class _Lanes(ThreadedTaskDispatcher):
+    """Threads for requests, and others for the pages that must answer while all of those wait."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        self._own = {page: ThreadedTaskDispatcher() for page in _AT_ONCE}
+        self.set_thread_count(threads)
+        for page, lane in self._own.items():
+            lane.set_thread_count(_AT_ONCE[page])
+
+    def add_task(self, task: HTTPChannel) -> None:
+        lane = self._own.get(getattr(task.requests[0], "path", ""))
+        if lane is None:
+            super().add_task(task)
+        else:
+            lane.add_task(task)
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
+        for lane in self._own.values():
+            lane.shutdown(cancel_pending, timeout)
+        return bool(super().shutdown(cancel_pending, timeout))
+
+
 class _Channel(HTTPChannel):
     error_task_class = _JsonErrorTask
 
@@ -61,7 +86,7 @@ def make_server(app: Flask, settings: Settings) -> BaseWSGIServer | MultiSocketS
         map=sockets,
         host=settings.host,
         port=settings.port,
-        threads=settings.threads,
+        _dispatcher=_Lanes(settings.threads),
         max_request_body_size=settings.max_body_bytes,
         channel_timeout=_IDLE_S,
         connection_limit=_CONNECTIONS,

@@ -19,6 +19,7 @@ from backend.predict.dedup import Dedup
 from backend.predict.in_flight import InFlight
 from backend.predict.late_queue import LateQueue, grace_s
 from backend.predict.outcome import Outcome
+from backend.predict.seats import Seats
 from backend.predict.sending import request_of
 from backend.predict.uploads import claim_key, unfinished_version
 from backend.queueing.dispatcher import Dispatcher
@@ -75,6 +76,7 @@ class Batches:
         answers: Answers,
         board: notice.Board,
         late: LateQueue,
+        seats: Seats,
     ) -> None:
         self._settings = settings
         self._dispatcher = dispatcher
@@ -82,6 +84,7 @@ class Batches:
         self._answers = answers
         self._board = board
         self._late = late
+        self._seats = seats
         self._dedup = Dedup(dispatcher.redis, settings.wait_s)
 
     def predict(self, asked: PredictRequest, roles: Roles, request_id: str) -> Outcome:
@@ -91,6 +94,10 @@ class Batches:
             if len(plans) == 1:
                 self._encode_ahead(plans[0], request_id)
             return Outcome(self._unmarked(asked, roles) or [None] * len(plans))
+        with self._seats.taken():
+            return self._answer(asked, plans, roles, request_id)
+
+    def _answer(self, asked: PredictRequest, plans: Sequence[list[Plan]], roles: Roles, request_id: str) -> Outcome:
         if len(plans) > 1:
             return self._collect(asked, plans, roles, request_id)
         # Label Studio asks twice at once when a task is opened, and would store both answers

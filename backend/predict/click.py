@@ -13,6 +13,7 @@ from backend.predict import notice
 from backend.predict.late_queue import LateQueue
 from backend.predict.lost import LostSuggestions
 from backend.predict.outcome import Outcome
+from backend.predict.seats import Seats
 from backend.predict.sending import request_of
 from backend.queueing.dispatcher import Dispatcher
 from backend.settings import Settings
@@ -37,6 +38,7 @@ class Clicks:
         board: notice.Board,
         lost: LostSuggestions,
         late: LateQueue,
+        seats: Seats,
     ) -> None:
         self._settings = settings
         self._dispatcher = dispatcher
@@ -45,6 +47,7 @@ class Clicks:
         self._board = board
         self._lost = lost
         self._late = late
+        self._seats = seats
 
     def predict(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
         """The prediction for a click, or the reason as a notice. Raises every BackendError there is."""
@@ -70,7 +73,8 @@ class Clicks:
         if plan is None:
             return self._nothing()
         begin = time.perf_counter()
-        reply = self._dispatcher.run(request_of(plan, request_id, self._settings, self._dispatcher.redis))
+        with self._seats.taken():
+            reply = self._dispatcher.run(request_of(plan, request_id, self._settings, self._dispatcher.redis))
         arrived = time.perf_counter()
         shaped = self._planner.shape([(plan, reply)])
         self._answers.keep(asked.project, task.id, shaped.remembered, plan.prompts)

@@ -15,6 +15,7 @@ from backend.predict.late_queue import LateQueue
 from backend.predict.lost import LostSuggestions
 from backend.predict.notice import Board
 from backend.predict.outcome import Outcome
+from backend.predict.seats import Seats
 from backend.queueing.dispatcher import Dispatcher
 from backend.settings import Settings
 from backend.tasks.answers import Answers
@@ -41,8 +42,9 @@ class Service:
         self.configs = ConfigNotes(dispatcher.redis)
         planner = Planner(settings, self.answers)
         board, late = Board(dispatcher.redis), LateQueue(settings, dispatcher.redis)
-        self._clicks = Clicks(settings, dispatcher, planner, self.answers, board, self.lost, late)
-        self._batches = Batches(settings, dispatcher, planner, self.answers, board, late)
+        seats = Seats(settings.threads)
+        self._clicks = Clicks(settings, dispatcher, planner, self.answers, board, self.lost, late, seats)
+        self._batches = Batches(settings, dispatcher, planner, self.answers, board, late, seats)
 
     def setup(self, label_config: str, project: str = "") -> str:
         """Check a labelling config and note what is wrong with it; the model version.

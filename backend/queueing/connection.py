@@ -35,6 +35,7 @@ ANSWER_S = 10
 _WHERE = re.compile(r"connecting to ([\w.\-\[\]:]+?)\.? ")
 _RETRY_EVERY_S = 1.0
 _LEAST_S = 0.001
+_MOST_CONNECTIONS = 1 << 16
 _SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 108 with the closing zero
 
 
@@ -62,6 +63,8 @@ def connect(settings: Settings, blocking: bool = False, outage_s: float = 0.0) -
         "retry": Retry(ExponentialBackoff(cap=_RETRY_EVERY_S, base=0.1), round(outage_s / _RETRY_EVERY_S)),
         # a connection that was idle while the other end went away without a word
         "health_check_interval": 30,
+        # one for each thread that waits; redis-py's own limit is a hundred, and then says that Redis is away
+        "max_connections": _MOST_CONNECTIONS,
     }
     if settings.redis_url is None:
         return redis.Redis(unix_socket_path=str(socket_path(settings)), **options)
