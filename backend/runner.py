@@ -27,9 +27,13 @@ except ImportError as error:
 from backend.front.review import Reviews
 from backend.label_studio.protocol import PredictRequest, WebhookRequest, parse
 from backend.predict.late_courier import LateCourier
-from backend.predict.service import Service
+from backend.predict.service import Service, preload
 from backend.queueing.dispatcher import Dispatcher
+from backend.queueing.janitor import Janitor
 from backend.settings import Settings
+
+# here and not at the first request, whose annotator would wait for it
+preload()
 
 
 @lru_cache(maxsize=1)
@@ -37,6 +41,8 @@ def _service() -> tuple[Service, Dispatcher]:
     # made at the first request, not at import: gunicorn forks in between, and connections must not be shared
     settings = Settings()
     dispatcher = Dispatcher(settings)
+    # no front of ours may be there to look after lost jobs
+    Janitor(settings).start()
     LateCourier(settings, dispatcher).start()
     return Service(settings, dispatcher), dispatcher
 

@@ -32,7 +32,6 @@ from backend.front.metrics import Metrics
 from backend.front.review import Reviews
 from backend.front.status import ErrorLog
 from backend.label_studio.protocol import ACTIONS, PredictRequest, SetupRequest, WebhookRequest, parse
-from backend.labeling.roles import read_roles
 from backend.predict.service import Service
 from backend.queueing.connection import queue_down
 from backend.queueing.dispatcher import Dispatcher
@@ -41,13 +40,6 @@ from backend.settings import Settings
 log = logging.getLogger(__name__)
 
 _HALVES = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
-def preload() -> None:
-    """Import what the first request would else wait for."""
-    read_roles(
-        '<View><Image name="i" value="$i"/><BrushLabels name="m" toName="i"><Label value="a"/></BrushLabels></View>'
-    )
 
 
 def create_app(settings: Settings, dispatcher: Dispatcher) -> Flask:

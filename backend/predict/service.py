@@ -24,6 +24,17 @@ from backend.tasks.planner import Planner
 log = logging.getLogger(__name__)
 
 
+def preload() -> None:
+    """Import what the first request would else wait for: what reads configs, looks at masks, and compares reviews."""
+    import rapidfuzz.distance  # noqa: F401
+
+    import model.values.mask  # noqa: F401
+
+    read_roles(
+        '<View><Image name="i" value="$i"/><BrushLabels name="m" toName="i"><Label value="a"/></BrushLabels></View>'
+    )
+
+
 class Service:
     """Answers /predict and /setup; safe to use from many threads.
 

@@ -64,8 +64,9 @@ def front_running(settings: Settings) -> Iterator[str]:
     """
     with uncollected():
         # not at the top: `serve` starts its workers first, which take longest
-        from backend.front.app import create_app, preload
+        from backend.front.app import create_app
         from backend.predict.late_courier import LateCourier
+        from backend.predict.service import preload
         from backend.queueing.dispatcher import Dispatcher
 
     if settings.password is None and not settings.allow_open and not is_loopback(settings.host):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,10 @@ from typing import Any
 import pytest
 import requests
 
+from backend.queueing.connection import connect
+from backend.queueing.queues import JOBS
+from backend.run.embedded_redis import running
+from backend.settings import Settings
 from tests.http.stack import CONFIG, Stack, box, point, run_host, run_stack
 
 ROOT = Path(__file__).parent.parent.parent
@@ -113,6 +118,62 @@ def test_under_the_real_server_of_the_package(stack: Stack, picture: str, tmp_pa
         while 'pallas_reviewed{what="regions"} 1.0' not in stack.get("/metrics").text:
             assert time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.5)
+
+
+FIRST = """
+import json, sys
+from backend.runner import _service, parse, PredictRequest, Reviews, WebhookRequest
+body = json.load(sys.stdin)
+before = set(sys.modules)
+service, dispatcher = _service()
+(found,) = service.predict(parse(PredictRequest, body), "first").predictions
+event = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": found.result}, "project": {"id": 1}}
+assert Reviews(dispatcher.redis, service.answers).take(parse(WebhookRequest, event)) == 1
+print(json.dumps([len(found.result), sorted(set(sys.modules) - before)]))
+"""
+
+
+def alone(script: str, state: Path, given: str = "") -> str:
+    """What a script prints that imports the runner beside the real package."""
+    environment = os.environ | {"PYTHONPATH": f"{PACKAGE}:{ROOT}", "PALLAS_STATE_DIR": str(state)}
+    environment |= {"PALLAS_HEARTBEAT_S": "0.2", "PALLAS_MAX_NEW_TOKENS": "4"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, env=environment, input=given, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_first_request_imports_nothing(stack: Stack, picture: str) -> None:
+    stack.wait_for_worker()
+    body = request_body(picture, {"result": [point(50, 50)]})
+    items, imported = json.loads(alone(FIRST, stack.settings.state_dir, json.dumps(body)))
+    assert items >= 2
+    # the standard library's own codecs and such are no matter
+    libraries = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names)
+    assert not libraries
+
+
+SWEEP = """
+import time
+from backend.runner import _service
+from backend.queueing.queues import JOBS
+_, dispatcher = _service()
+until = time.monotonic() + 60
+while dispatcher.redis.scard(JOBS):
+    assert time.monotonic() < until, "nobody looks after what lost workers leave behind"
+    time.sleep(0.1)
+"""
+
+
+def test_what_lost_workers_leave_behind_goes(tmp_path: Path) -> None:
+    """No front of ours and no worker is there: the runner's own process has a janitor."""
+    settings = Settings(state_dir=tmp_path)
+    with running(settings):
+        connect(settings).sadd(JOBS, *(f"gone-{number}" for number in range(1000)))
+        alone(SWEEP, tmp_path)
+        assert not connect(settings).exists(JOBS)
 
 
 def test_a_model_py_in_the_way_is_named(tmp_path: Path) -> None:
