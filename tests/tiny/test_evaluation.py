@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from pycocotools import mask as coco
 
 from tiny.art import Catalog
 from tiny.clips import Clip, Director
@@ -75,3 +77,29 @@ def test_the_command_measures_the_bundled_checkpoint(
 def test_without_the_drawings_it_says_how_to_get_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--art", str(tmp_path)]) == 2
     assert "python -m tiny art" in capsys.readouterr().err
+
+
+def test_photographs_that_people_drew_regions_of(
+    catalog: Catalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A red thing on grey is measured by click and box, beside the box itself."""
+    picture = np.full((120, 160, 3), 128, np.uint8)
+    mask = np.zeros((120, 160), np.uint8)
+    mask[30:90, 40:80] = 1
+    mask[30:60, 40:60] = 0  # three quarters of its box
+    picture[mask > 0] = (220, 30, 30)
+    folder = tmp_path / "photographs"
+    (folder / "pictures").mkdir(parents=True)
+    Image.fromarray(picture).save(folder / "pictures" / "a.png")
+    rle = coco.encode(np.asfortranarray(mask))
+    code = {"size": rle["size"], "counts": rle["counts"].decode()}
+    rows = [{"mask": code, "click": [70, 70], "box": [40, 30, 80, 90]}]
+    (folder / "truth.json").write_text(json.dumps({"a.png": rows}))
+    options = ["--art", str(catalog.root), "--count", "0", "--out", str(tmp_path), "--json"]
+    assert main([*options, "--photographs", str(folder)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["photo_filled_box"] == pytest.approx(0.75, abs=0.001)
+    assert 0 < report["photo_box"] <= 1 and 0 <= report["photo_click"] <= 1 and report["photo_box_75"] in (0.0, 1.0)
+    (folder / "truth.json").write_text(json.dumps({"b.png": rows}))
+    assert main([*options, "--photographs", str(folder)]) == 2
+    assert "b.png" in capsys.readouterr().err

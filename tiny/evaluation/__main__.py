@@ -19,7 +19,7 @@ from rich.table import Table
 from model import PerceiveAnything
 from tiny.art import ArtMissing, Catalog, load
 from tiny.clips import Director
-from tiny.evaluation import clips, pictures
+from tiny.evaluation import clips, photographs, pictures
 from tiny.scenes import Painter
 
 
@@ -41,6 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report |= _pictures(pam, catalog, options, console)
     if options.clips:
         report |= _clips(pam, catalog, options, console)
+    if options.photographs:
+        try:
+            found = photographs.figures(pam, options.photographs, console)
+        except photographs.TruthMissing as error:
+            print(error, file=sys.stderr)
+            return 2
+        if not options.json:
+            console.print(_table("photographs", found, photographs.TARGETS))
+        report |= _rounded(found)
     report["seed"] = options.seed
     (options.out / "figures.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if options.json:
@@ -57,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other scenes")
     parser.add_argument("--count", type=int, default=200, help="scenes of each split")
     parser.add_argument("--clips", type=int, default=0, help="clips of the test split")
+    parser.add_argument("--photographs", type=Path, help="folder of pictures/ and truth.json with regions people drew")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for contact sheets, figures.json")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--device", default="auto")
