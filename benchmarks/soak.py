@@ -2,8 +2,9 @@
 
     python -m benchmarks.soak [--minutes 30] [--out FOLDER]
 
-Starts the whole stack with the bundled checkpoint, and lets clicks, batches of tasks, `python -m backend bulk` runs
-over projects of (a stand-in for) Label Studio, webhooks and mistakes run side by side on pictures that always change.
+Starts the whole stack with the bundled checkpoint, and lets clicks, batches of tasks, videos with a box to track,
+`python -m backend bulk` runs over projects of (a stand-in for) Label Studio, webhooks and mistakes run side by side on
+pictures and videos that always change.
 Every ten seconds it notes of front, worker and Redis: resident memory, open files, connections, threads; and what is
 kept on purpose: the worker's embeddings, Redis' own data. Through the second half a straight line is fitted, and its
 slope told with its error. What is kept on purpose has a bound: seen beside the memory, it tells a fill from a leak.
@@ -40,6 +41,8 @@ from benchmarks.charts import panels
 from benchmarks.faults import ROOT, bulk, serving
 from benchmarks.stand_in import StandIn, run_stand_in
 from demo.client import Ask
+from model.video.overlay import write_video
+from model.video.source import Pictures
 
 CONFIG = (ROOT / "label_config.xml").read_text(encoding="utf-8")
 SIZE = (640, 480)
@@ -48,6 +51,12 @@ MINUTE_S = 60.0
 WHAT = ("rss_mb", "files", "connections", "threads")
 BULK_TASKS = 60
 BULK_PAUSE_S = 10.0
+VIDEO_SIZE = (320, 240)
+FRAMES, RATE = 16, 8
+VIDEO_PAUSE_S = 5.0
+VIDEO_CONFIG = f"""<View><Video name="video" value="$video" frameRate="{RATE}"/>
+<VideoRectangle name="box" toName="video"/>
+<Labels name="label" toName="video"><Label value="object"/></Labels></View>"""
 FEW = {
     # small enough to be full long before the second half
     "PALLAS_EMBEDDING_CACHE_BYTES": str(64 << 20),
@@ -59,9 +68,14 @@ Samples = dict[tuple[str, str], list[tuple[float, float]]]
 
 
 class _Pictures(BaseHTTPRequestHandler):
-    """A picture of its own for each number, and 404 for what is none."""
+    """A picture of its own for each number, a video under every number, and 404 for what is none."""
+
+    video: bytes
 
     def do_GET(self) -> None:
+        if self.path.endswith(".mp4"):
+            self._send(self.video)
+            return
         name = self.path.strip("/").removesuffix(".jpg")
         if not name.isdecimal():
             self.send_error(404)
@@ -70,18 +84,35 @@ class _Pictures(BaseHTTPRequestHandler):
         small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
         out = io.BytesIO()
         small.resize(SIZE, Image.Resampling.BICUBIC).save(out, "JPEG")
+        self._send(out.getvalue())
+
+    def _send(self, data: bytes) -> None:
         self.send_response(200)
-        self.send_header("Content-Length", str(len(out.getvalue())))
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(out.getvalue())
+        self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
         pass
 
 
+def make_video() -> bytes:
+    """Two seconds of a square that moves to the right."""
+    frames = []
+    for number in range(FRAMES):
+        frame = Image.new("RGB", VIDEO_SIZE, "grey")
+        frame.paste("orange", (20 + 4 * number, 80, 80 + 4 * number, 140))
+        frames.append(frame)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mp4"
+        write_video(path, Pictures(frames, RATE), iter(enumerate(frames)))
+        return path.read_bytes()
+
+
 @contextmanager
 def pictures() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Pictures)
+    handler = type("Handler", (_Pictures,), {"video": make_video()})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -96,7 +127,7 @@ class Load:
     Attributes:
         codes: HTTP codes by kind of work.
         seconds: of the newest clicks.
-        next: the number of the next new picture.
+        next: the number of the next new picture; videos: of the newest video.
         log: what bulk runs print.
     """
 
@@ -109,6 +140,7 @@ class Load:
     codes: Counter[tuple[str, int]] = field(default_factory=Counter)
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
     next: int = 0
+    videos: int = 0
 
     def click(self, rng: np.random.Generator) -> None:
         # five clicks a picture on the average, then a new one
@@ -135,6 +167,29 @@ class Load:
             "batch", [self._task(abs(self.next - int(rng.integers(0, 40))), _box(rng)) for _ in range(3)], None
         )
         self.stop.wait(1)
+
+    def video(self, rng: np.random.Generator) -> None:
+        """A task with a box on the first frame of a video that nobody has seen."""
+        keyframe = {
+            "frame": 1,
+            "enabled": True,
+            "rotation": 0,
+            "time": 1 / RATE,
+            "x": 6,
+            "y": 33,
+            "width": 20,
+            "height": 25,
+        }
+        value = {"framesCount": FRAMES, "duration": FRAMES / RATE, "sequence": [keyframe], "labels": ["object"]}
+        item = {"id": f"v{rng.integers(0, 10**9)}", "type": "videorectangle", "from_name": "box", "to_name": "video"}
+        self.videos += 1
+        drawn = [{"id": 1, "result": [item | {"value": value}]}]
+        data = {"video": f"{self.host}/{self.videos}.mp4"}
+        task = {"id": 3_000_000 + self.videos, "data": data, "annotations": drawn}
+        found = self._predict("video", [task], None, VIDEO_CONFIG)
+        tracked = bool(found and found[0]) and any(one["type"] == "videorectangle" for one in found[0]["result"])
+        self.codes["video tracked" if tracked else "video without a track", 200] += 1
+        self.stop.wait(VIDEO_PAUSE_S)
 
     def bulk(self, rng: np.random.Generator) -> None:
         """One `python -m backend bulk` over a project whose tasks are all new."""
@@ -176,9 +231,9 @@ class Load:
         drawn = [{"id": 1, "result": result}] if result else []
         return {"id": picture, "data": {"image": f"{self.host}/{picture}.jpg"}, "annotations": drawn}
 
-    def _predict(self, kind: str, tasks: list[dict[str, Any]], context: Any) -> list[Any]:
+    def _predict(self, kind: str, tasks: list[dict[str, Any]], context: Any, config: str = CONFIG) -> list[Any]:
         params = {"context": None if context is None else {"result": context}}
-        answer = self._post("/predict", {"tasks": tasks, "label_config": CONFIG, "params": params})
+        answer = self._post("/predict", {"tasks": tasks, "label_config": config, "params": params})
         self.codes[kind, answer.status_code] += 1
         return list(answer.json().get("results", []))
 
@@ -276,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         processes, client, begin = parts(root), connect(settings), time.time()
         url = f"http://127.0.0.1:{settings.port}"
         load = Load(url, host, label_studio, settings, folder / "bulk.log")
-        works = (load.click, load.click, load.batch, load.bulk, load.mistakes)
+        works = (load.click, load.click, load.batch, load.video, load.bulk, load.mistakes)
         threads = [threading.Thread(target=load.run, args=[work, i], daemon=True) for i, work in enumerate(works)]
         load.sizes(np.random.default_rng(99))
         for thread in threads:
