@@ -93,6 +93,18 @@ def test_loading_keeps_one_tensor_at_a_time_in_host_memory(tmp_path: Path) -> No
     assert 0.01 < found["peak_gb"] < 0.3
 
 
+def test_one_click() -> None:
+    command = [sys.executable, "-m", "benchmarks.click", "--new-tokens", "2", "--json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["rows"]
+    assert row["model"].startswith("tiny@") and row["peak_gb"] > 0.1 and row["load_s"] > 0
+    assert list(row["cold_s"]) == ["encode", "segment", "read", "answer"]
+    assert list(row["warm_s"]) == ["segment", "read", "answer"]
+    wrong = subprocess.run([*command, "--checkpoint", "/nowhere/at/all"], check=False, capture_output=True, text=True)
+    assert wrong.returncode == 1 and "error: " in wrong.stderr and "Traceback" not in wrong.stderr
+
+
 def test_eight_bits(small_checkpoint: Path) -> None:
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         pytest.skip("eight bits are for x86 processors")
