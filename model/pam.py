@@ -104,9 +104,7 @@ class PerceiveAnything:
         in_eight_bits = quantizes(quantize, place, kind)
         checkpoint = Checkpoint.find(folder_or_id, sam2_checkpoint, sam2_config)
         try:
-            vision, language = checkpoint.load_language(place, kind)
-            if in_eight_bits:
-                eight_bits(language.model)
+            vision, language = checkpoint.load_language(place, kind, eight_bits if in_eight_bits else None)
             tower = Tower(checkpoint.load_sam2(place), kind)
         except (torch.OutOfMemoryError, MemoryError) as error:
             first = str(error).partition("\n")[0]

@@ -30,7 +30,8 @@ class EightBitLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
         weight = layer.weight.detach()
-        scales = (weight.abs().amax(1).clamp(min=_LEAST) / 127).double()
+        # the largest number of each row, without a copy of all of them
+        scales = (torch.maximum(weight.amax(1), -weight.amin(1)).clamp(min=_LEAST) / 127).double()
         zeros = torch.zeros(len(weight), dtype=torch.int64)
         self._packed = _pack(torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8))
         self._levels = most_levels() if levels is None else levels
@@ -48,11 +49,11 @@ class EightBitLinear(nn.Module):
 
 
 def quantize(module: nn.Module) -> None:
-    """Replace each linear layer of a module by one in eight bits, one after the other."""
+    """Replace each linear layer of a module by one in eight bits; they are made float32 one after the other."""
     for parent in list(module.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Linear):
-                setattr(parent, name, EightBitLinear(layer))
+                setattr(parent, name, EightBitLinear(layer.float()))
 
 
 def _multiply(rows: torch.Tensor, scale: float, zero: int, packed: object) -> torch.Tensor:

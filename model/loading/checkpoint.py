@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
+from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
@@ -106,10 +108,17 @@ class Checkpoint:
         compare(list_folder(self.folder), self.sam2_weights)
         return build_sam2(self.sam2_config, self.sam2_weights, device)
 
-    def load_language(self, device: torch.device, dtype: torch.dtype) -> tuple[Vision, Language]:
+    def load_language(
+        self, device: torch.device, dtype: torch.dtype, shrink: Callable[[nn.Module], None] | None = None
+    ) -> tuple[Vision, Language]:
         """The Semantic Perceiver with its projectors, and the language model.
 
         Weights go to the device one by one, as they are read: host memory holds the largest of them.
+
+        Args:
+            device: where they go.
+            dtype: of both.
+            shrink: replaces layers of the language model while they have the dtype of the files; the rest is cast then.
 
         Raises:
             CheckpointError: a file is missing or damaged, or the tensors do not fit config.json.
@@ -122,13 +131,16 @@ class Checkpoint:
             if name in wanted:
                 vision_tensors[name] = tensor.to(device)
             else:
-                moved = tensor.to(device).to(dtype)
+                moved = tensor.to(device) if shrink is not None else tensor.to(device).to(dtype)
                 qwen_tensors[name] = _resize(moved, plan.rows) if name in (TABLE, HEAD) else moved
         qwen_tensors.setdefault(HEAD, qwen_tensors[TABLE])
         vision, model = plan.vision, plan.qwen
         vision.load_state_dict(vision_tensors, assign=True)
         model.load_state_dict(qwen_tensors, assign=True)
         model.tie_weights()
+        if shrink is not None:
+            shrink(model)
+            nn.Module.to(model, dtype)
         # its frequencies are no parameters, so the meta device left them empty
         model.model.rotary_emb = Qwen2RotaryEmbedding(config=model.config).to(device)
         defaults, unsure = _generation_defaults(self.folder, plan.settings, plan.tokenizer)
