@@ -196,8 +196,9 @@ def measure(folder: Path, device: str, dtype: str, quantize: str) -> dict[str, o
         parts = [pam.vision, pam.language.model, pam.tower.sam]
     seconds = time.perf_counter() - begin
     weights = sum(weight.nbytes for part in parts for weight in part.parameters())
-    kept = 0.0 if device in ("meta", "cuda") else _resident() - before
+    # in this order: looking at what is resident begins the count of the peak anew
     peak = peak_bytes() - before
+    kept = 0.0 if device in ("meta", "cuda") else _resident() - before
     return {
         **{"device": device, "dtype": dtype, "quantize": quantize, "seconds": round(seconds, 1)},
         **{"weights_gb": round(weights / 1e9, 2), "kept_gb": round(kept / 1e9, 2), "peak_gb": round(peak / 1e9, 2)},

@@ -50,10 +50,11 @@ class EightBitLinear(nn.Module):
 
 def quantize(module: nn.Module) -> None:
     """Replace each linear layer of a module by one in eight bits; they are made float32 one after the other."""
-    for parent in list(module.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Linear):
-                setattr(parent, name, EightBitLinear(layer.float()))
+    # by name: a list of the layers themselves would keep each of them, in float32, until the last is done
+    parents = [parent for parent in module.modules() if not isinstance(parent, nn.Linear)]
+    for parent in parents:
+        for name in [name for name, layer in parent.named_children() if isinstance(layer, nn.Linear)]:
+            setattr(parent, name, EightBitLinear(getattr(parent, name).float()))
 
 
 def _multiply(rows: torch.Tensor, scale: float, zero: int, packed: object) -> torch.Tensor:

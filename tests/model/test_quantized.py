@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from model import PerceiveAnything, Prompt, Task
+from model.compute import quantized
 from model.compute.device import quantizes
 from model.compute.quantized import EightBitLinear, most_levels
 from model.errors import DeviceError
@@ -43,6 +46,24 @@ def test_a_layer_computes_nearly_the_same(bias: bool, levels: int) -> None:
     error = (found - exact).norm(dim=-1) / exact.norm(dim=-1)
     assert error.max() < (0.02 if levels == 127 else 0.04)
     assert found.dtype == torch.float32 and error.max() > 0
+
+
+def test_each_layer_goes_before_the_next_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or all of them lie in memory in float32 until the last is done."""
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(16, 16)) for _ in range(4))).bfloat16()
+    layers = [weakref.ref(part[0]) for part in model]  # type: ignore[index]
+    alive: list[int] = []
+    make = quantized.EightBitLinear
+    most_levels()  # makes a layer of its own, once
+
+    def counted(layer: nn.Linear) -> EightBitLinear:
+        assert layer.weight.dtype == torch.float32
+        alive.append(sum(ref() is not None for ref in layers))
+        return make(layer)
+
+    monkeypatch.setattr(quantized, "EightBitLinear", counted)
+    quantized.quantize(model)
+    assert alive == [4, 3, 2, 1] and all(ref() is None for ref in layers)
 
 
 def test_what_eight_bits_can_hold_is_exact() -> None:
