@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import urllib.parse
 from typing import BinaryIO
 
@@ -17,6 +18,9 @@ from backend.net import data_url
 from backend.net.address import shorten
 from backend.queueing.blobs import Blobs, read_blob
 from backend.settings import Settings
+
+_PARKED = re.compile(r"blob:[\w-]*[0-9a-f]{40}")
+"""Names that our own blobs have; a browser's own `blob:` addresses look otherwise, and nobody but it can read them."""
 
 
 def park(reference: str, client: redis.Redis, settings: Settings) -> str:
@@ -79,7 +83,7 @@ class PictureStore:
             scheme = urllib.parse.urlsplit(reference).scheme.lower()
         except ValueError as error:
             raise BadRequest(f"the {limits.noun}'s address cannot be read ({error}): correct the task's data") from None
-        if scheme == "blob":
+        if _PARKED.fullmatch(reference):
             sink.write(self._parked(reference))
         elif scheme in ("http", "https"):
             self._downloads.fetch(reference, sink, limits)

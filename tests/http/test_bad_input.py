@@ -183,7 +183,8 @@ def test_pictures_that_are_none(stack: Stack, data: bytes, code: int, kind: str,
         ("just words", 400, "BadRequest", "not supported"),
         ("data:image/png,abc", 422, "PictureError", "not a picture"),
         ("data:image/png;base64,####", 422, "PictureError", "damaged"),
-        ("blob:0000", 404, "PictureNotFound", "expired"),
+        ("blob:http://localhost/0000", 400, "BadRequest", "not supported"),
+        ("blob:" + "0" * 64, 503, "PictureExpired", "expired"),
     ],
 )
 def test_pictures_that_cannot_be_fetched(
