@@ -107,7 +107,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 waiting = make_queue(INTERACTIVE, client).count
                 found[f"{waiting} clicks wait"] = look(child.url, options.seconds)
                 memory = psutil.Process(child.process.pid).memory_info().rss / 1e6
-                child.process.kill()
     for state, pages in found.items():
         for page, taken in pages.items():
             median, late, most = 1000 * np.quantile(taken, [0.5, 0.99, 1.0])

@@ -41,7 +41,6 @@ def test_two_hundred_clicks_wait_and_the_next_is_told(small_checkpoint: Path, tm
             # and what waits for no worker works
             setup = requests.post(f"{stack.url}/setup", json={"schema": CONFIG}, timeout=HANG_S)
             assert setup.status_code == 200 and not codes
-        stack.process.kill()
 
 
 def test_live_answers_while_health_waits_for_redis(small_checkpoint: Path, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def test_clicks_work_while_bulk_fills_its_share(small_checkpoint: Path, tmp_path
     (tmp_path / "config.xml").write_text(WHOLE)
     port = free_port()
     server = redis_server(port, tmp_path / "redis")
+    process: subprocess.Popen[str] | None = None
     try:
         admin = redis.Redis(port=port, password="sesame")
         admin.config_set("maxmemory-policy", "noeviction")
@@ -75,6 +76,8 @@ def test_clicks_work_while_bulk_fills_its_share(small_checkpoint: Path, tmp_path
             assert all(len(task["predictions"]) == 1 for task in found) and len(found) == COUNT
             assert admin.zcard("pallas:blobs:bulk") == 0
     finally:
+        if process is not None:
+            process.kill()
         server.terminate()
         server.wait(10)
 
