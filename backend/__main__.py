@@ -14,7 +14,7 @@ from backend.bulk import arguments as bulk
 from backend.errors import BackendError
 from backend.export import arguments as export
 from backend.settings import Settings
-from backend.system import memory
+from backend.system import memory, threads
 from backend.system.imports import uncollected
 
 
@@ -73,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     # before there are threads, and torch
     memory.few_heaps()
     memory.few_kernels()
+    threads.spin_shortly()
     options = {key: value for key, value in vars(given).items() if key in Settings.model_fields and value is not None}
     try:
         settings = Settings(**options)
