@@ -122,7 +122,10 @@ def _commits(hub_id: str) -> list[str]:
     from huggingface_hub import constants
 
     snapshots = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots"
-    return sorted(path.name for path in snapshots.iterdir()) if snapshots.is_dir() else []
+    if not snapshots.is_dir():
+        return []
+    # a download that broke leaves its folder, with nothing in it
+    return sorted(path.name for path in snapshots.iterdir() if any(not file.is_dir() for file in path.rglob("*")))
 
 
 def _first(names: list[str]) -> str:

@@ -168,6 +168,20 @@ def test_a_broken_download_keeps_its_finished_files(
     assert downloads(hub) == [SHARD]
 
 
+def test_a_broken_download_of_sam2_leaves_nothing_that_looks_whole(
+    hub: Hub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.breaks = {"sam2.1_hiera_large.pt"}
+    code, _, complaint = fetch(capsys)
+    assert code == 1 and f"cannot download {SAM2}" in complaint and "a broken one begins anew" in complaint
+    with monkeypatch.context() as inner:
+        offline(inner)
+        assert f"cannot download {SAM2}: HF_HUB_OFFLINE is set, and the cache does not have it" in fetch(capsys)[2]
+    hub.breaks.clear()
+    hub.asked.clear()
+    assert ours.fetch_sam2().is_file() and downloads(hub) == ["sam2.1_hiera_large.pt"]
+
+
 @pytest.mark.parametrize("gone", [SHARD, "config.json", "tokenizer.json"])
 def test_a_copied_cache_with_holes_names_them(
     hub: Hub, gone: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
