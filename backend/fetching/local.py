@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import urllib.parse
@@ -37,9 +38,11 @@ def copy(
     try:
         path = Path(raw).resolve(strict=True)
     except (OSError, ValueError):
-        # what lies outside is not even said to be missing
-        meant = Path(os.path.realpath(raw.replace("\0", "")))
-        if any(meant.is_relative_to(root) for root in resolved):
+        # what lies outside is not even said to be missing, nor what a link that is being changed leads to
+        meant = None
+        with contextlib.suppress(OSError):
+            meant = Path(os.path.realpath(raw.replace("\0", "")))
+        if meant is not None and any(meant.is_relative_to(root) for root in resolved):
             raise PictureNotFound(f"there is no file {shorten(raw)!r} on {machine}") from None
         path = None
     root = next((root for root in resolved if path is not None and path.is_relative_to(root)), None)

@@ -160,7 +160,7 @@ class Planner:
     def _decided(self, result: Sequence[dict[str, Any]], task: int | None) -> list[dict[str, Any]]:
         """Without the prompts of suggestions that nobody decided on: they are no work."""
         prompts = self._memory.prompted(task, [str(item["id"]) for item in result if item.get("id")])
-        return [item for item in result if item.get("id") not in prompts]
+        return [item for item in result if str(item.get("id")) not in prompts]
 
     def _clip_plan(self, task: LabelStudioTask, video: VideoRoles, result: Sequence[dict[str, Any]]) -> ClipPlan | None:
         address = video.address(task.data)

@@ -60,7 +60,7 @@ def test_answers_stay_within_their_bytes_and_the_newest_are_kept(client: redis.R
     before = used(client)
     for task in range(1, tasks):
         answers.keep(PROJECT, task, [region(f"{task}-{i}") for i in range(regions)])
-    assert used(client) - before < 1.1 * budget
+    assert used(client) - before < 1.5 * budget
     assert not client.exists("pallas:reviewed:first")
     assert answers.get(["first", "1-0"]) == {} and answers.of_task(PROJECT, 1) == []
     for task in range(tasks - 50 // regions, tasks):

@@ -323,7 +323,9 @@ def test_killing_picks_a_moment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -
     """The benchmark's own hand: it kills a worker that is there, and says so when none is."""
     killed: list[int] = []
     monkeypatch.setattr(os, "kill", lambda pid, _: killed.append(pid))
-    assert faults.kill_one(connect(stack.settings), "before", random.Random(0))
+    client = connect(stack.settings)
+    wait_until(lambda: any(worker.state == "ready" for worker in heartbeat.everybody(client)))
+    assert faults.kill_one(client, "before", random.Random(0))
     assert killed[0] in worker_pids(stack)
     nobody: Callable[[Any], list[Any]] = lambda _: []  # noqa: E731
     monkeypatch.setattr(heartbeat, "everybody", nobody)

@@ -58,4 +58,6 @@ def test_the_mask_is_where_it_would_be_in_a_plain_picture(stack: Stack, name: st
     plain = answer(stack, saved(GREY.convert("RGB"), "PNG"))
     found = answer(stack, FILES[name]())
     assert plain.any()
-    assert (plain & found).sum() / (plain | found).sum() > (0.95 if name == "CMYK" else 0.999)
+    # CMYK loses a little, and one channel of sixteen bits is stretched, so that its contrast is another
+    least = {"CMYK": 0.95, "16-bit PNG": 0.85}.get(name, 0.999)
+    assert (plain & found).sum() / (plain | found).sum() > least
