@@ -154,7 +154,8 @@ def test_the_token_goes_to_label_studio_alone(stack: Stack, host: PictureHost, t
         stack.predict(f"{host.url}/leave/{stranger.url}/chelsea.jpg", [point(50, 50)])
         assert [path for path, _ in stranger.seen].count("/chelsea.jpg") >= 1
         assert all(token is None for _, token in stranger.seen)
-    assert ("/data/upload/1/coffee.jpg", "Token s3cret-key") in host.seen
+    stack.predict("/data/upload/7/coffee.jpg", [point(50, 50)])  # an address that no worker knows yet
+    assert ("/data/upload/7/coffee.jpg", "Token s3cret-key") in host.seen
 
 
 def test_cloud_storage_goes_through_label_studio_and_the_token_stays_there(stack: Stack, host: PictureHost) -> None:
