@@ -45,7 +45,7 @@ def settings_of(stack: Stack) -> Settings:
     return stack.settings.model_copy(update={"heartbeat_s": 0.5})
 
 
-def request(name: str, picture: str = "blob:none") -> JobRequest:
+def request(name: str, picture: str = "/data/upload/1/nobody-has-it.jpg") -> JobRequest:
     return JobRequest(request_id=name, picture=picture, limits=TokenLimits.same(4), sent_at=time.time())
 
 
