@@ -1,6 +1,6 @@
 """Half an hour of mixed work: does anything grow that should not?
 
-    python -m benchmarks.soak [--minutes 30] [--out FOLDER]
+    python -m benchmarks.soak [--minutes 30] [--pace 1] [--out FOLDER]
 
 Starts the whole stack with the bundled checkpoint, and lets clicks, batches of tasks, videos with a box to track,
 `python -m backend bulk` runs over projects of (a stand-in for) Label Studio, webhooks and mistakes run side by side on
@@ -129,6 +129,7 @@ class Load:
         seconds: of the newest clicks.
         next: the number of the next new picture; videos: of the newest video.
         log: what bulk runs print.
+        pace: what all pauses between two questions are multiplied by.
     """
 
     url: str
@@ -136,6 +137,7 @@ class Load:
     label_studio: StandIn
     settings: Settings
     log: Path
+    pace: float = 1
     stop: threading.Event = field(default_factory=threading.Event)
     codes: Counter[tuple[str, int]] = field(default_factory=Counter)
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
@@ -154,7 +156,7 @@ class Load:
             event = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": result[0].get("result", [])}}
             self.codes["webhook", self._post("/webhook", event).status_code] += 1
         # all else waits while clicks do
-        self.stop.wait(float(rng.uniform(0.2, 0.8)))
+        self._pause(float(rng.uniform(0.2, 0.8)))
 
     def sizes(self, rng: np.random.Generator) -> None:
         """Each number of regions once: the model has kernels of its own for each, and keeps them."""
@@ -166,7 +168,7 @@ class Load:
         self._predict(
             "batch", [self._task(abs(self.next - int(rng.integers(0, 40))), _box(rng)) for _ in range(3)], None
         )
-        self.stop.wait(1)
+        self._pause(1)
 
     def video(self, rng: np.random.Generator) -> None:
         """A task with a box on the first frame of a video that nobody has seen."""
@@ -189,7 +191,7 @@ class Load:
         found = self._predict("video", [task], None, VIDEO_CONFIG)
         tracked = bool(found and found[0]) and any(one["type"] == "videorectangle" for one in found[0]["result"])
         self.codes["video tracked" if tracked else "video without a track", 200] += 1
-        self.stop.wait(VIDEO_PAUSE_S)
+        self._pause(VIDEO_PAUSE_S)
 
     def bulk(self, rng: np.random.Generator) -> None:
         """One `python -m backend bulk` over a project whose tasks are all new."""
@@ -210,7 +212,7 @@ class Load:
             self.codes["bulk run", process.returncode] += 1
             self.codes["bulk task", 201] += answered
             self.codes["bulk task", 0] += BULK_TASKS - answered
-        self.stop.wait(BULK_PAUSE_S)
+        self._pause(BULK_PAUSE_S)
 
     def mistakes(self, rng: np.random.Generator) -> None:
         context = Ask("", "", ((1.0, 1.0, True),)).context(*SIZE)
@@ -220,12 +222,15 @@ class Load:
         self.codes[
             "setup", self._post("/setup", {"schema": CONFIG + "<!-- -->" * int(rng.integers(0, 99))}).status_code
         ] += 1
-        self.stop.wait(1)
+        self._pause(1)
 
     def run(self, work: Callable[[np.random.Generator], None], seed: int) -> None:
         rng = np.random.default_rng(seed)
         while not self.stop.is_set():
             work(rng)
+
+    def _pause(self, seconds: float) -> None:
+        self.stop.wait(self.pace * seconds)
 
     def _task(self, picture: int, result: list[dict[str, Any]] | None = None) -> dict[str, Any]:
         drawn = [{"id": 1, "result": result}] if result else []
@@ -317,6 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the load, sample, print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--pace", type=float, default=1, help="longer pauses between the questions: 3, three times")
     parser.add_argument("--checkpoint", default="tiny", help="name or folder")
     parser.add_argument("--out", type=Path, help="folder for soak.json and soak.png")
     options = parser.parse_args(arguments)
@@ -330,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (root,) = (child for child in psutil.Process().children() if "serve" in child.cmdline())
         processes, client, begin = parts(root), connect(settings), time.time()
         url = f"http://127.0.0.1:{settings.port}"
-        load = Load(url, host, label_studio, settings, folder / "bulk.log")
+        load = Load(url, host, label_studio, settings, folder / "bulk.log", options.pace)
         works = (load.click, load.click, load.batch, load.video, load.bulk, load.mistakes)
         threads = [threading.Thread(target=load.run, args=[work, i], daemon=True) for i, work in enumerate(works)]
         load.sizes(np.random.default_rng(99))
