@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import redis
+from redis.exceptions import LockError
+from redis.lock import Lock
 
 _KEY = "pallas:asked:"
+_DONE = "pallas:asked:done:"
 _ECHO_S = 2  # how long after an answer the same question still counts as its echo
 _STORED_S = 0.3  # what Label Studio needs to store the first answer before the second asker reads the database
 _LOOK_S = 0.05
@@ -23,22 +26,25 @@ class Dedup:
         self._longest_s = longest_s
 
     def begin(self, question: str) -> AbstractContextManager[None] | None:
-        """A block to work in for who is first; None, after the first has answered, for everybody else."""
-        key = _KEY + question
-        if self._redis.set(key, "busy", nx=True, ex=round(self._longest_s) + 1):
-            return self._working(key)
-        until = time.monotonic() + self._longest_s
-        while self._redis.get(key) == b"busy" and time.monotonic() < until:
-            time.sleep(_LOOK_S)
+        """A block to work in for who is first, or next after one who failed; None, after the answer, for all others."""
+        lock = self._redis.lock(_KEY + question, timeout=self._longest_s + 1, sleep=_LOOK_S, thread_local=False)
+        if not lock.acquire(blocking_timeout=self._longest_s):
+            return None
+        if not self._redis.exists(_DONE + question):
+            return self._working(lock, question)
+        _release(lock)
         time.sleep(_STORED_S)
         return None
 
     @contextlib.contextmanager
-    def _working(self, key: str) -> Iterator[None]:
+    def _working(self, lock: Lock, question: str) -> Iterator[None]:
         try:
             yield
-        except BaseException:
-            # nobody was answered: the next who asks tries again
-            self._redis.delete(key)
-            raise
-        self._redis.set(key, "done", ex=_ECHO_S)
+            self._redis.set(_DONE + question, 1, ex=_ECHO_S)
+        finally:
+            _release(lock)
+
+
+def _release(lock: Lock) -> None:
+    with contextlib.suppress(LockError):  # it lapsed: the work took longer than anybody waits
+        lock.release()

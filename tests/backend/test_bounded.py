@@ -6,7 +6,6 @@ import base64
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -46,9 +45,12 @@ def region(name: str, size: int = 1000) -> Remembered:
     return Remembered(id=name, image="image", mask={"size": [1, 1], "rows": "x" * size})
 
 
-def used(client: redis.Redis) -> int:
-    memory: Any = client.info("memory")
-    return int(memory["used_memory"])
+def held(client: redis.Redis) -> int:
+    """Bytes of all keys. Not used_memory: it counts what waits for the disk, too, as much as was written meanwhile."""
+    pipe = client.pipeline(transaction=False)
+    for key in client.scan_iter(count=5000):
+        pipe.memory_usage(key, samples=0)
+    return sum(pipe.execute())
 
 
 @pytest.mark.parametrize("regions", [1, 10])
@@ -57,10 +59,9 @@ def test_answers_stay_within_their_bytes_and_the_newest_are_kept(client: redis.R
     answers = Answers(client, 3600, budget)
     answers.keep(PROJECT, 0, [region("first")])
     assert answers.reviewed("first", "kept") is None and answers.reviewed("first", "changed") == b"kept"
-    before = used(client)
     for task in range(1, tasks):
         answers.keep(PROJECT, task, [region(f"{task}-{i}") for i in range(regions)])
-    assert used(client) - before < 1.5 * budget
+    assert held(client) < budget
     assert not client.exists("pallas:reviewed:first")
     assert answers.get(["first", "1-0"]) == {} and answers.of_task(PROJECT, 1) == []
     for task in range(tasks - 50 // regions, tasks):

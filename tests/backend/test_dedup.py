@@ -40,3 +40,30 @@ def test_after_a_failure_the_next_one_tries_again(client: redis.Redis) -> None:
     with pytest.raises(RuntimeError), first:
         raise RuntimeError
     assert dedup.begin("question") is not None
+
+
+def test_who_waits_for_one_that_fails_tries_in_its_place(client: redis.Redis) -> None:
+    client.flushall()
+    dedup = Dedup(client, 60)
+    first = dedup.begin("question")
+    assert first is not None
+    second: list[object] = []
+    asker = threading.Thread(target=lambda: second.append(dedup.begin("question")))
+    with pytest.raises(RuntimeError), first:
+        asker.start()
+        raise RuntimeError
+    asker.join(60)
+    assert second and second[0] is not None
+
+
+def test_who_took_longer_than_the_lock_lasts_leaves_the_next_one_alone(client: redis.Redis) -> None:
+    client.flushall()
+    dedup = Dedup(client, 10)
+    first = dedup.begin("question")
+    assert first is not None
+    with first:
+        client.delete("pallas:asked:question")
+        second = dedup.begin("question")
+        assert second is not None
+    with second:
+        assert client.exists("pallas:asked:question")

@@ -114,7 +114,7 @@ def test_a_job_of_an_id_waits_where_it_was_put_and_once(client: redis.Redis) -> 
     """Video slices: an id of their own, and a queue that only one worker looks at."""
     for _ in range(2):
         put(client, "seven", key=clips_key("w"), job_id="once-a")
-    put(client, "seven", INTERACTIVE, key=private_key("w"), waits_s=80)
+    put(client, "seven", INTERACTIVE, key=private_key("w"), waits_s=8000)
     assert client.lrange(clips_key("w"), 0, -1) == [b"once-a"]
     assert client.llen(private_key("w")) == 1
     assert make_queue(BULK, client).count == make_queue(INTERACTIVE, client).count == 0
@@ -130,7 +130,7 @@ def test_a_job_of_an_id_waits_where_it_was_put_and_once(client: redis.Redis) -> 
 
 
 def test_a_job_that_waits_in_vain_is_forgotten_and_one_with_an_id_is_not(client: redis.Redis) -> None:
-    assert 70 < client.ttl(queues.job_key(put(client, "seven", waits_s=80).id)) <= 80
+    assert 7000 < client.ttl(queues.job_key(put(client, "seven", waits_s=8000).id)) <= 8000
     assert client.ttl(queues.job_key(put(client, "seven", job_id="b").id)) == -1
 
 
