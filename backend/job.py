@@ -15,6 +15,9 @@ VERSION = 5
 FUNCTION = "backend.engine.perform"
 """The only function that workers run, whatever a job in Redis says; not to be changed, see there."""
 
+PATH = "\x1f"
+"""Between the parts of a nested label's path; XML has no such character."""
+
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 

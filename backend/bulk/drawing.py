@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 from backend.errors import PictureError, from_model
 from backend.fetching.videos import opened
 from backend.label_studio.geometry import MASKS, kind_of, mask_of
+from backend.label_studio.regions import words_of
 from backend.label_studio.video_sequences import boxes_on, keyframes_of
 from backend.settings import Settings
-from backend.tasks.answers import words_of
 
 WIDTH = 420
 """Of a drawing, pixels."""

@@ -14,12 +14,11 @@ import numpy as np
 
 from backend.label_studio.geometry import POINTS, kind_of
 from backend.label_studio.protocol import ResultItem, items_of
+from backend.label_studio.regions import regions_of, words_of
 from backend.label_studio.video_sequences import boxes_on, keyframes_of
 from backend.labeling.roles import ImageRoles, Roles
 from backend.labeling.video_roles import VideoRoles
 from backend.net import data_url
-from backend.tasks.answers import words_of
-from backend.tasks.drawn import regions_of
 
 _WORDS = ("choices", "taxonomy", "textarea")
 _PLAIN = re.compile(r"[^\w.-]+")

@@ -18,18 +18,16 @@ from rich.table import Table
 
 from backend.errors import PromptError
 from backend.label_studio.geometry import MASKS, kind_of
-from backend.label_studio.protocol import Annotation, ResultItem, WebhookRequest, items_of
+from backend.label_studio.protocol import Annotation, ResultItem, WebhookRequest
+from backend.label_studio.regions import regions_of, rle_of, words_of
 from backend.label_studio.video_sequences import keyframes_of, sequence_j
-from backend.tasks.answers import Answers, Remembered, words_of
-from backend.tasks.drawn import by_region, regions_of
-from backend.tasks.wanted import rle_of
+from backend.learning.reviewed import video_regions
+from backend.tasks.answers import Answers, Remembered
 
 log = logging.getLogger(__name__)
 
 KEPT_IOU = 0.95
 """A mask, and a track by its J, counts as kept from this IoU with ours: brushes are saved with small rounding."""
-
-_OF_VIDEOS = ("videorectangle", "timelinelabels")
 
 _SUMS = "pallas:review"
 _MOST_PIXELS = 178_956_970
@@ -113,7 +111,7 @@ class Reviews:
 
     def _take(self, annotation: Annotation) -> int:
         regions = regions_of(annotation.result)
-        regions += _of_videos(annotation.result)
+        regions += video_regions(annotation.result)
         known = self._answers.get([items[0].id for items in regions if items[0].id])
         count = 0
         for items in regions:
@@ -165,12 +163,6 @@ def show(client: redis.Redis, console: Console) -> int:
     if found["texts"]:
         console.print(f"mean edit distance of texts (0 kept, 1 rewritten): {found['distance'] / found['texts']:.3f}")
     return 0
-
-
-def _of_videos(result: Sequence[dict[str, Any]]) -> list[list[ResultItem]]:
-    """Tracked regions and events, each as its items with the sequence or the ranges first."""
-    regions = [sorted(items, key=lambda item: item.type not in _OF_VIDEOS) for items in by_region(items_of(result))]
-    return [items for items in regions if items[0].type in _OF_VIDEOS]
 
 
 def _iou(one: dict[str, Any], other: dict[str, Any]) -> float:

@@ -88,6 +88,8 @@ class Annotation(_Lenient):
     was_cancelled: bool = False
     lead_time: Any = None
     updated_by: Any = None
+    completed_by: Any = None
+    ground_truth: bool = False
     parent_prediction: Any = None
     created_at: str = ""
     updated_at: str = ""

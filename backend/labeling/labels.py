@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from backend.job import Candidate, LabelSet
+from backend.job import PATH, Candidate, LabelSet
 from backend.labeling.tags import Tag
 
 _HAN = re.compile(r"[\u4e00-\u9fff]")
-_PATH = "\x1f"  # XML has no such character
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Labels:
     @classmethod
     def of(cls, tag: Tag, nested: bool = False) -> Labels:
         """Of a control's <Label> or <Choice> children; nested: each stands for its path."""
-        labels = [_PATH.join(path) for path in tag.paths] if nested else [child.label for child in tag.children]
+        labels = [PATH.join(path) for path in tag.paths] if nested else [child.label for child in tag.children]
         return cls(
             tuple(Candidate(label=label, names=c.names) for label, c in zip(labels, tag.children, strict=True)),
             tuple(child.value for child in tag.children),
@@ -74,4 +73,4 @@ class Labels:
 
 def path(label: str) -> list[str]:
     """The parts of a nested candidate's label."""
-    return label.split(_PATH)
+    return label.split(PATH)

@@ -12,12 +12,13 @@ import redis
 from backend.errors import BackendError, ConfigError
 from backend.label_studio.geometry import kind_of
 from backend.label_studio.protocol import Prediction, ResultItem
+from backend.label_studio.regions import is_leftover
 from backend.labeling.controls.textarea import TextArea
 from backend.labeling.roles import ImageRoles, Roles
 from backend.labeling.tags import read_tags
 from backend.labeling.template import read_tree
 from backend.tasks.results import Words
-from backend.tasks.wanted import is_leftover, new_id
+from backend.tasks.wanted import new_id
 
 _MOST = 300  # characters of a reason
 _STANDS_S = 86_400

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import redis
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from backend.job import RegionPrompt
+from backend.label_studio.regions import words_of
 from backend.label_studio.video_sequences import Keyframe, keyframes_of
 from backend.settings import Settings
 
@@ -116,22 +117,6 @@ class Remembered(BaseModel):
             sequence=keyframes_of(value),
             frames=value.get("framesCount", 0),
         )
-
-
-def words_of(items: Iterable[dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
-    """Labels and texts of a region's items, by control name."""
-    labels: dict[str, str] = {}
-    texts: dict[str, str] = {}
-    for item in items:
-        kind, name = str(item.get("type", "")), str(item.get("from_name", ""))
-        value = item.get("value", {}).get({"textarea": "text", "videorectangle": "labels"}.get(kind, kind))
-        if not isinstance(value, list) or not value:
-            continue
-        if kind == "textarea":
-            texts[name] = "\n".join(str(part) for part in value)
-        else:
-            labels[name] = ", ".join(" / ".join(map(str, v)) if isinstance(v, list) else str(v) for v in value)
-    return labels, texts
 
 
 class Memory(Protocol):

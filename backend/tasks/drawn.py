@@ -9,13 +9,14 @@ from typing import Any
 
 from backend.errors import PromptError
 from backend.job import PointPrompt, RegionPrompt
-from backend.label_studio.geometry import BOXES, KINDS, MASKS, kind_of, may_cover, pixel_at
+from backend.label_studio.geometry import BOXES, MASKS, kind_of, may_cover, pixel_at
 from backend.label_studio.protocol import Annotation, LabelStudioTask, ResultItem, items_of
+from backend.label_studio.regions import regions_of, rle_of, words_of
 from backend.labeling.controls import shown
 from backend.labeling.roles import ImageRoles
 from backend.labeling.video_roles import VideoRoles
-from backend.tasks.answers import Memory, Remembered, words_of
-from backend.tasks.wanted import WantedRegion, beside, drawn_region, is_leftover, prompted_region, rle_of
+from backend.tasks.answers import Memory, Remembered
+from backend.tasks.wanted import WantedRegion, beside, drawn_region, prompted_region
 
 log = logging.getLogger(__name__)
 
@@ -41,28 +42,6 @@ def _saved_at(work: Annotation | None) -> float:
         return datetime.fromisoformat(work.updated_at or work.created_at).timestamp() if work is not None else 0.0
     except ValueError:
         return 0.0
-
-
-def by_region(items: Iterable[ResultItem]) -> list[list[ResultItem]]:
-    """The items of each region, in the order in which they come; an item without an id is left out."""
-    found: dict[str, list[ResultItem]] = {}
-    for item in items:
-        if item.id:
-            found.setdefault(item.id, []).append(item)
-    return list(found.values())
-
-
-def regions_of(result: Sequence[dict[str, Any]], image: ImageRoles | None = None) -> list[list[ResultItem]]:
-    """The regions of one picture, or of all, each as its items with the geometry first; what has no geometry is left
-    out.
-    """
-    regions = []
-    mine = (item for item in items_of(result) if image is None or image.has(item))
-    for items in by_region(item for item in mine if not is_leftover(item)):
-        shapes = [item for item in items if kind_of(item.type) in KINDS]
-        if shapes:
-            regions.append([shapes[0], *(item for item in items if item is not shapes[0])])
-    return regions
 
 
 def unfinished(result: Sequence[dict[str, Any]], image: ImageRoles, most_pixels: int) -> list[WantedRegion]:

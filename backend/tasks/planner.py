@@ -15,6 +15,7 @@ from backend.errors import BackendError, BadRequest, ConfigError, PromptError
 from backend.job import JobReply
 from backend.label_studio.access import cloud_path
 from backend.label_studio.protocol import Annotation, Context, LabelStudioTask, Prediction
+from backend.label_studio.regions import regions_of
 from backend.labeling.controls import ShapingOptions
 from backend.labeling.roles import ImageRoles, Roles
 from backend.labeling.video_roles import VideoRoles
@@ -126,7 +127,7 @@ class Planner:
             if picture is None:
                 continue
             wanted = drawn.unfinished(result, image, self._max_picture_pixels) if image.geometry else []
-            propose = image.propose and bool(image.geometry) and not drawn.regions_of(result, image)
+            propose = image.propose and bool(image.geometry) and not regions_of(result, image)
             whole = bool(image.whole) and not drawn.has_whole(result, image)
             most = self._max_prompts
             if len(wanted) > most:
@@ -145,7 +146,7 @@ class Planner:
         videos = [video.name for video in roles.videos.values() if video.rectangle is not None]
         if any(image.propose for image in pictures) or not (pictures or videos):
             return False
-        return not any(drawn.regions_of(result, image) for image in pictures) and not any(
+        return not any(regions_of(result, image) for image in pictures) and not any(
             item.get("to_name") in videos for item in result
         )
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from backend.errors import ConfigError
 from backend.label_studio.geometry import BOXES, MASKS, POINTS, Box, hull, kind_of
 from backend.label_studio.protocol import ResultItem
+from backend.label_studio.regions import is_leftover
 from backend.labeling.roles import ImageRoles, Roles
-from backend.tasks.wanted import Chosen, WantedRegion, beside, drawn_region, is_leftover, prompted_region
+from backend.tasks.wanted import Chosen, WantedRegion, beside, drawn_region, prompted_region
 
 
 def check_names(context: Sequence[ResultItem], roles: Roles) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import PromptError
-from backend.job import Drawing, PointPrompt, RegionPrompt
-from backend.label_studio.geometry import BOXES, MASKS, POINTS, hull, kind_of, mask_of
+from backend.job import PointPrompt, RegionPrompt
 from backend.label_studio.protocol import ResultItem
+from backend.label_studio.regions import shape_of
 
 Chosen = Callable[[ResultItem], tuple[str, ...]]
 """The labels of an item by their values in the config, e.g. `ImageRoles.chosen`."""
@@ -41,17 +41,6 @@ class WantedRegion:
     id: str = field(default_factory=new_id)
 
 
-def is_leftover(item: ResultItem) -> bool:
-    """Whether an item only looks like a prompt.
-
-    Label Studio files a mask's RLE under a prompt's type when a prompt label is selected at accept time.
-    """
-    kind = kind_of(item.type)
-    if kind in (*POINTS, *BOXES):
-        return item.value.x is None and item.value.y is None and item.is_positive is None
-    return False
-
-
 def beside(chosen: Chosen, items: Sequence[ResultItem]) -> Chosen:
     """`chosen`, and for an item without labels of its own those that a <Labels> tag gave it, under the same id."""
     given = {item.id: chosen(item) for item in items if item.type == "labels"}
@@ -62,43 +51,14 @@ def prompted_region(chosen: Chosen, points: Sequence[ResultItem], box: ResultIte
     """Clicks, a box with or without clicks: the model makes the mask."""
     labels = chosen(box if box is not None else points[-1])
     prompt = RegionPrompt(points=tuple(point_of(p) for p in points), labels=labels)
-    return WantedRegion(prompt.model_copy(update=_box(box)) if box is not None else prompt)
+    return WantedRegion(prompt.model_copy(update=shape_of(box, 0)) if box is not None else prompt)
 
 
 def drawn_region(chosen: Chosen, items: Sequence[ResultItem], most_pixels: int) -> WantedRegion:
     """A region whose geometry (the first item) a person drew: it stays, and the model says what it is."""
-    geometry = items[0]
-    kind = kind_of(geometry.type)
-    assert kind is not None
     labels = next((labels for item in items if (labels := chosen(item))), ())
     own = tuple(item.model_dump(exclude_unset=True) for item in items)
-    if kind not in MASKS:
-        shape = _box(geometry)
-    elif geometry.sized:
-        shape = {"mask": rle_of(geometry, most_pixels)}
-    else:
-        shape = {"drawing": Drawing(kind=kind, value=geometry.value.model_dump(exclude_unset=True))}
-    return WantedRegion(RegionPrompt(labels=labels).model_copy(update=shape), own)
-
-
-def _box(item: ResultItem) -> dict[str, Any]:
-    """The field of a prompt that a rectangle or an ellipse fills."""
-    kind = kind_of(item.type)
-    assert kind is not None
-    upright = hull(kind, item.value, item.aspect)
-    if item.sized or not item.value.rotation:
-        return {"box": upright}
-    return {"drawing": Drawing(kind=kind, value=item.value.model_dump(exclude_unset=True))}
-
-
-def rle_of(item: ResultItem, most_pixels: int) -> dict[str, Any]:
-    """The mask of a brush, bitmask, polygon or vector item as COCO RLE. Raises PromptError where it cannot be read."""
-    from model.values.mask import to_rle
-
-    kind = kind_of(item.type)
-    assert kind in MASKS
-    value = item.value.model_extra or {}
-    return to_rle(mask_of(kind, value, item.original_width, item.original_height, most_pixels))
+    return WantedRegion(RegionPrompt(labels=labels).model_copy(update=shape_of(items[0], most_pixels)), own)
 
 
 def point_of(item: ResultItem) -> PointPrompt:

@@ -1,0 +1,1 @@
+"""What people kept of a project's regions, and what is learned of it without training."""
