@@ -22,6 +22,7 @@ from model.loading.checkpoint import Checkpoint
 from model.perceiver import Vision
 from model.reading import REGIONS_ON_GPU, Reader, Reading
 from model.sam.compile import compile_encoder
+from model.sam.features import pooled
 from model.sam.proposals import Wanted, propose
 from model.sam.tower import Tower
 from model.values.embedding import Embedding
@@ -203,6 +204,24 @@ class PerceiveAnything:
         """
         wanted = Wanted(points_per_side, min_iou, min_stability, max_overlap, min_area_share, limit)
         return propose(self.tower, self._here(embedding), wanted)
+
+    def features(self, regions: Sequence[Region]) -> np.ndarray:
+        """What each region looks like: SAM 2's image features averaged inside its mask.
+
+        The dot product of two rows is a similarity of at most 1, in one picture or across pictures. A row depends on
+        nothing but the picture and the mask, however small the mask is, and not on the prompt or on other regions. Rows
+        of different checkpoints (`version`) have nothing to do with each other.
+
+        Args:
+            regions: from `segment` or `propose` of this model.
+
+        Returns:
+            (R, d) float32, each row of length 1, of an empty mask zeros. d follows from the checkpoint's levels.
+
+        Raises:
+            ValueError: a region of a video.
+        """
+        return pooled(regions).cpu().numpy()
 
     def _here(self, embedding: Embedding) -> Embedding:
         return embedding if embedding.device == self.device else embedding.to(self.device)

@@ -221,7 +221,7 @@ class Tower:
             decoded = self.decode(pictures, *self.tensors(pictures, asked))
             given = [None if refine_masks else prompt.mask for prompt in asked]
             for i, segment in zip(members, self.segments(pictures, decoded, given), strict=True):
-                regions[i] = Region.of(segment, prompts[i])
+                regions[i] = Region.of(segment, prompts[i], embeddings[i])
             return [None] * len(members)
 
         for members in groups.values():

@@ -69,15 +69,18 @@ class Region(Segment):
 
     Attributes:
         prompt: the prompt it answers.
+        embedding: of the picture; None in a video, where it would keep all frames' in memory.
     """
 
     prompt: Prompt
+    embedding: Embedding | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, segment: Segment, prompt: Prompt) -> Region:
+    def of(cls, segment: Segment, prompt: Prompt, embedding: Embedding | None = None) -> Region:
         """A segment as the answer to a prompt."""
         return cls(
             prompt=prompt,
+            embedding=embedding,
             mask=segment.mask,
             low_res=segment.low_res,
             iou=segment.iou,
