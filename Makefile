@@ -18,7 +18,7 @@ ifneq ($(PALLAS_SKIP_E2E),1)
 test: $(LABEL_STUDIO)/.ready
 endif
 test: $(VENV)/.ready-dev $(RUNNER)/.ready
-	$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=20
+	$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20
 
 serve: $(VENV)/.ready
 	$(RUN) -m backend serve

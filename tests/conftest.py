@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # one of several that run beside each other; read by torch when it is imported, and by what the tests start
@@ -14,17 +15,22 @@ from model import PerceiveAnything
 from tests.checkpoints import write_small
 from tests.device import DEVICE
 
-ONE_GROUP = ("e2e",)
-"""Folders whose tests share what only one process can have; elsewhere a module's tests stay together."""
-
 PICTURES = Path(__file__).parent.parent / "demo" / "pictures"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture go to the same process, where there are several (`--dist loadgroup`)."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in ONE_GROUP else f"{folder}/{item.path.stem}"))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from tests.together import sort
+
+        sort(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests that share a fixture go to the same process, where there are several."""
+    from tests.together import Together
+
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -17,18 +17,14 @@ from backend.labeling.roles import Roles
 from backend.predict import notice
 from backend.predict.dedup import Dedup
 from backend.predict.in_flight import InFlight
-from backend.predict.late_queue import LateQueue, grace_s
+from backend.predict.late_queue import grace_s
+from backend.predict.means import Means
 from backend.predict.outcome import Outcome
-from backend.predict.seats import Seats
-from backend.predict.sending import request_of
 from backend.predict.uploads import claim_key, unfinished_version
-from backend.queueing.dispatcher import Dispatcher
 from backend.queueing.queues import BATCH
-from backend.settings import Settings
 from backend.tasks import drawn
-from backend.tasks.answers import Answers
 from backend.tasks.plan import PicturePlan, Plan
-from backend.tasks.planner import Planner, TaskResult
+from backend.tasks.planner import TaskResult
 
 _LOOK_S = 1.0
 
@@ -68,40 +64,25 @@ class _Batch:
 class Batches:
     """Answers such requests; safe to use from many threads."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        dispatcher: Dispatcher,
-        planner: Planner,
-        answers: Answers,
-        board: notice.Board,
-        late: LateQueue,
-        seats: Seats,
-    ) -> None:
-        self._settings = settings
-        self._dispatcher = dispatcher
-        self._planner = planner
-        self._answers = answers
-        self._board = board
-        self._late = late
-        self._seats = seats
-        self._dedup = Dedup(dispatcher.redis, settings.wait_s)
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._dedup = Dedup(means.dispatcher.redis, means.settings.wait_s)
 
     def predict(self, asked: PredictRequest, roles: Roles, request_id: str) -> Outcome:
         """What is ready in time, for each task in its order. Raises every BackendError there is."""
-        plans = [self._planner.plans(task, roles) for task in asked.tasks]
+        plans = [self._means.planner.plans(task, roles) for task in asked.tasks]
         if not any(plan.groups() for mine in plans for plan in mine):
             if len(plans) == 1:
                 self._encode_ahead(plans[0], request_id)
             return Outcome(self._unmarked(asked, roles) or [None] * len(plans))
-        with self._seats.taken():
+        with self._means.seats.taken():
             return self._answer(asked, plans, roles, request_id)
 
     def _answer(self, asked: PredictRequest, plans: Sequence[list[Plan]], roles: Roles, request_id: str) -> Outcome:
         if len(plans) > 1:
             return self._collect(asked, plans, roles, request_id)
         # Label Studio asks twice at once when a task is opened, and would store both answers
-        first = self._dedup.begin(_digest(asked, self._dispatcher.model_version()))
+        first = self._dedup.begin(_digest(asked, self._means.dispatcher.model_version()))
         if first is None:
             return Outcome([None])
         with first:
@@ -112,17 +93,17 @@ class Batches:
 
         Not for a single task, which may just have been opened.
         """
-        if len(asked.tasks) < 2 or not all(self._planner.lacks_marks(task, roles) for task in asked.tasks):
+        if len(asked.tasks) < 2 or not all(self._means.planner.lacks_marks(task, roles) for task in asked.tasks):
             return []
         reason = f"nothing is marked in {len(asked.tasks)} of {len(asked.tasks)} tasks: {_DO_MARK}"
         log.info("%s", reason)
-        if not self._settings.show_errors:
+        if not self._means.settings.show_errors:
             return []
-        version = self._dispatcher.model_version()
+        version = self._means.dispatcher.model_version()
         found = [notice.without(reason, roles, version, "nothing marked") for _ in asked.tasks]
         for task, prediction in zip(asked.tasks, found, strict=True):
             if prediction is not None:
-                self._board.pinned(asked.project, task.id)
+                self._means.board.pinned(asked.project, task.id)
         return found
 
     def _encode_ahead(self, plans: Sequence[Plan], request_id: str) -> None:
@@ -130,7 +111,7 @@ class Batches:
         # of a task with many pages those that are seen first
         for plan in [plan for plan in plans if isinstance(plan, PicturePlan)][:_MOST_AHEAD]:
             try:
-                self._dispatcher.submit(request_of(plan, request_id, self._settings, self._dispatcher.redis), BATCH)
+                self._means.dispatcher.submit(self._means.request(plan, request_id), BATCH)
             except BackendError as error:
                 log.info("not encoded ahead: %s", error.type)
 
@@ -145,20 +126,20 @@ class Batches:
         begin = time.monotonic()
         todo = [place for place, mine in enumerate(plans) if any(plan.groups() for plan in mine)]
         batch = _Batch(asked, plans, request_id, [None] * len(plans), deque(todo))
-        late_possible = self._late.possible and all(asked.tasks[place].id is not None for place in todo)
+        late_possible = self._means.late.possible and all(asked.tasks[place].id is not None for place in todo)
         if late_possible:
             # before anything is begun: whatever becomes of this front, somebody delivers them
             tasks = [asked.tasks[place] for place in todo]
-            self._late.expect(asked.project, tasks, asked.label_config, request_id, grace_s(self._settings))
-        in_flight = self._send_and_wait(batch, begin + self._settings.batch_patience_s)
+            self._means.late.expect(asked.project, tasks, asked.label_config, request_id, grace_s(self._means.settings))
+        in_flight = self._send_and_wait(batch, begin + self._means.settings.batch_patience_s)
         late = sorted([*batch.waiting, *map(int, in_flight)])
         if late_possible:
             again = {place for place, error in batch.errors.items() if error.status >= 500}
             taken = {place for place in todo if self._is_being_stored(batch, place)}
             for place in taken:
                 batch.predictions[place] = None
-            self._late.settle(batch.key(place) for place in set(todo) - set(late) - again - taken)
-            self._late.hand_over(batch.key(place) for place in {*late, *again} - taken)
+            self._means.late.settle(batch.key(place) for place in set(todo) - set(late) - again - taken)
+            self._means.late.hand_over(batch.key(place) for place in {*late, *again} - taken)
             late = sorted({*late, *again})
         if late:
             self._say(batch, late, roles, late_possible)
@@ -171,8 +152,8 @@ class Batches:
 
     def _send_and_wait(self, batch: _Batch, deadline: float) -> InFlight:
         """Submit and take in until all is done or the time is over; what is still in the queue then."""
-        in_flight = InFlight(self._settings, self._dispatcher, BATCH, keep=True)
-        window = self._dispatcher.window()
+        in_flight = InFlight(self._means.settings, self._means.dispatcher, BATCH, keep=True)
+        window = self._means.dispatcher.window()
         while (batch.waiting or len(in_flight)) and time.monotonic() < deadline:
             full = False
             while batch.waiting and len(in_flight) < window and not full:
@@ -199,8 +180,8 @@ class Batches:
         return in_flight
 
     def _shaped(self, project: str, result: TaskResult) -> Prediction | None:
-        shaped = self._planner.shape(result.replies)
-        self._answers.keep(project, result.task.id, shaped.remembered)
+        shaped = self._means.planner.shape(result.replies)
+        self._means.answers.keep(project, result.task.id, shaped.remembered)
         return shaped.stored
 
     def _so_far(self, project: str, in_flight: InFlight, key: str) -> Prediction | None:
@@ -216,12 +197,12 @@ class Batches:
         prediction, task = batch.predictions[place], batch.asked.tasks[place].id
         if prediction is None or task is None:
             return False
-        return bool(self._dispatcher.redis.exists(claim_key(task, prediction.model_version)))
+        return bool(self._means.dispatcher.redis.exists(claim_key(task, prediction.model_version)))
 
     def _say(self, batch: _Batch, late: Sequence[int], roles: Roles, possible: bool) -> None:
         numbers = [batch.asked.tasks[place].id for place in late]
         shown = ", ".join(map(str, numbers[:10])) + (", …" if len(numbers) > 10 else "")
-        patience_s = self._settings.batch_patience_s
+        patience_s = self._means.settings.batch_patience_s
         if possible:
             log.info(
                 "%d of %d tasks are not ready in %g s and are delivered when they are: %s",
@@ -233,11 +214,11 @@ class Batches:
             "set it (and LABEL_STUDIO_URL), or retrieve predictions again"
         )
         log.warning("%d of %d tasks: %s: %s", len(late), len(batch.plans), reason, shown)
-        if self._settings.show_errors:
+        if self._means.settings.show_errors:
             for place in late:
-                batch.predictions[place] = notice.without(reason, roles, self._dispatcher.model_version())
+                batch.predictions[place] = notice.without(reason, roles, self._means.dispatcher.model_version())
                 if batch.predictions[place] is not None:
-                    self._board.pinned(batch.asked.project, batch.asked.tasks[place].id)
+                    self._means.board.pinned(batch.asked.project, batch.asked.tasks[place].id)
 
 
 def _digest(asked: PredictRequest, model_version: str) -> str:

@@ -10,15 +10,9 @@ from backend.errors import BackendError, BadRequest
 from backend.label_studio.protocol import Context, Prediction, PredictRequest
 from backend.labeling.roles import Roles
 from backend.predict import notice
-from backend.predict.late_queue import LateQueue
 from backend.predict.lost import LostSuggestions
+from backend.predict.means import Means
 from backend.predict.outcome import Outcome
-from backend.predict.seats import Seats
-from backend.predict.sending import request_of
-from backend.queueing.dispatcher import Dispatcher
-from backend.settings import Settings
-from backend.tasks.answers import Answers
-from backend.tasks.planner import Planner
 from backend.tasks.results import Words
 
 log = logging.getLogger(__name__)
@@ -29,25 +23,9 @@ _NO_WAY_BACK = "without LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY there is no wa
 class Clicks:
     """Answers clicks; safe to use from many threads."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        dispatcher: Dispatcher,
-        planner: Planner,
-        answers: Answers,
-        board: notice.Board,
-        lost: LostSuggestions,
-        late: LateQueue,
-        seats: Seats,
-    ) -> None:
-        self._settings = settings
-        self._dispatcher = dispatcher
-        self._planner = planner
-        self._answers = answers
-        self._board = board
+    def __init__(self, means: Means, lost: LostSuggestions) -> None:
+        self._means = means
         self._lost = lost
-        self._late = late
-        self._seats = seats
 
     def predict(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
         """The prediction for a click, or the reason as a notice. Raises every BackendError there is."""
@@ -61,32 +39,36 @@ class Clicks:
         try:
             return self._click(asked, context, roles, request_id)
         except BackendError as error:
-            shown = notice.shown(error, context.result, roles) if self._settings.show_errors else None
+            shown = notice.shown(error, context.result, roles) if self._means.settings.show_errors else None
             if shown is None:
                 raise
-            self._board.pinned(asked.project, asked.tasks[0].id)
-            return Outcome([Prediction(result=shown, model_version=self._dispatcher.model_version())], shown=error)
+            self._means.board.pinned(asked.project, asked.tasks[0].id)
+            return Outcome(
+                [Prediction(result=shown, model_version=self._means.dispatcher.model_version())], shown=error
+            )
 
     def _click(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
         (task,) = asked.tasks
-        plan = self._planner.click(task, context, asked.project, roles)
+        plan = self._means.planner.click(task, context, asked.project, roles)
         if plan is None:
             return self._nothing()
         begin = time.perf_counter()
-        with self._seats.taken():
-            reply = self._dispatcher.run(request_of(plan, request_id, self._settings, self._dispatcher.redis))
+        with self._means.seats.taken():
+            reply = self._means.dispatcher.run(self._means.request(plan, request_id))
         arrived = time.perf_counter()
-        shaped = self._planner.shape([(plan, reply)])
-        self._answers.keep(asked.project, task.id, shaped.remembered, plan.prompts)
+        shaped = self._means.planner.shape([(plan, reply)])
+        self._means.answers.keep(asked.project, task.id, shaped.remembered, plan.prompts)
         end = time.perf_counter()
         prediction = shaped.prediction
-        prediction.result += self._board.answered(asked.project, task.id, plan.image, self._said(asked, shaped.words))
+        prediction.result += self._means.board.answered(
+            asked.project, task.id, plan.image, self._said(asked, shaped.words)
+        )
         return Outcome([prediction], reply, reply.seconds | {"shape": end - arrived}, end - begin)
 
     def _said(self, asked: PredictRequest, words: Sequence[Words]) -> str:
         """What the message field says beside a suggestion."""
-        lost = self._lost.tell(asked.project) if self._settings.show_errors else ""
-        suggestion = notice.suggestion(words) if self._settings.show_suggestions else ""
+        lost = self._lost.tell(asked.project) if self._means.settings.show_errors else ""
+        suggestion = notice.suggestion(words) if self._means.settings.show_suggestions else ""
         return " | ".join(part for part in (lost, suggestion) if part)
 
     def _marked(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
@@ -94,15 +76,15 @@ class Clicks:
 
         Boxes that are not tracked yet come later as a prediction, which somebody can look at.
         """
-        task = self._planner.marked(asked.tasks[0], context, roles)
+        task = self._means.planner.marked(asked.tasks[0], context, roles)
         if task is None:
             return self._nothing()
-        if task.id is None or not self._late.possible:
+        if task.id is None or not self._means.late.possible:
             log.info("a marked video is not tracked: %s", _NO_WAY_BACK)
             return self._nothing()
-        self._late.expect(asked.project, [task], asked.label_config, request_id, 0.0)
+        self._means.late.expect(asked.project, [task], asked.label_config, request_id, 0.0)
         log.info("task %s: its video is tracked, and delivered as a prediction", task.id)
         return self._nothing()
 
     def _nothing(self) -> Outcome:
-        return Outcome([Prediction(model_version=self._dispatcher.model_version())])
+        return Outcome([Prediction(model_version=self._means.dispatcher.model_version())])

@@ -11,15 +11,11 @@ from backend.predict import notice
 from backend.predict.batch import Batches
 from backend.predict.click import Clicks
 from backend.predict.config_notes import ConfigNotes
-from backend.predict.late_queue import LateQueue
 from backend.predict.lost import LostSuggestions
-from backend.predict.notice import Board
+from backend.predict.means import Means
 from backend.predict.outcome import Outcome
-from backend.predict.seats import Seats
 from backend.queueing.dispatcher import Dispatcher
 from backend.settings import Settings
-from backend.tasks.answers import Answers
-from backend.tasks.planner import Planner
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +44,12 @@ class Service:
         self._language = settings.language
         self._show_errors = settings.show_errors
         self._dispatcher = dispatcher
-        self.answers = Answers.of(settings, dispatcher.redis)
+        means = Means.of(settings, dispatcher)
+        self.answers = means.answers
         self.lost = LostSuggestions(dispatcher.redis, self.answers)
         self.configs = ConfigNotes(dispatcher.redis)
-        planner = Planner(settings, self.answers)
-        board, late = Board(dispatcher.redis), LateQueue(settings, dispatcher.redis)
-        seats = Seats(settings.threads)
-        self._clicks = Clicks(settings, dispatcher, planner, self.answers, board, self.lost, late, seats)
-        self._batches = Batches(settings, dispatcher, planner, self.answers, board, late, seats)
+        self._clicks = Clicks(means, self.lost)
+        self._batches = Batches(means)
 
     def setup(self, label_config: str, project: str = "") -> str:
         """Check a labelling config and note what is wrong with it; the model version.

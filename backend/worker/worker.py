@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import redis
 
+from backend.fetching import videos
 from backend.fetching.pictures import PictureStore
 from backend.job import FUNCTION, VERSION
 from backend.queueing import alarm, drain, heartbeat, versions
@@ -208,6 +209,7 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
     worker.client = client
     worker.affinity, worker.held_s = Affinity(client), settings.picture_memory_s
     worker.step_s = settings.step_s
+    videos.remove_dead()
     status = WorkerStatus(name, "loading", settings.model, pid=os.getpid(), host=socket.gethostname(), payload=VERSION)
     beats = Heartbeat(client, settings.heartbeat_s, settings.heartbeat_ttl_s, worker.beat, worker.stats)
     client.sadd(PRIVATE, name)
@@ -251,8 +253,8 @@ def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis, name: 
             return any(queue.count for queue in waiting)
         return False
 
-    videos = VideoSessions(settings, pam, pictures, wanted, Checkpoints(client), name)
-    engine = Engine(settings, pam, Embeddings(settings, pam, pictures, locks), videos)
+    sessions = VideoSessions(settings, pam, pictures, wanted, Checkpoints(client), name)
+    engine = Engine(settings, pam, Embeddings(settings, pam, pictures, locks), sessions)
     engine.warm_up()
     seconds = time.perf_counter() - begin
     log.info("loaded and warmed %s in %.1f s, %d threads", pam.version, seconds, threads)
