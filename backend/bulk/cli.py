@@ -27,6 +27,7 @@ from backend.settings import Settings
 from backend.system.memory import peak_bytes
 
 _WORKER_PATIENCE_S = 600.0
+_NICE = 5
 
 
 def run(settings: Settings, options: argparse.Namespace, console: Console) -> int:
@@ -83,6 +84,8 @@ def _work(settings: Settings, ledger: Ledger, options: argparse.Namespace, conso
     from backend.run.serve import stop_signal
 
     with stop_signal() as stop, _own_workers(settings, _worker_count(settings, options, console)):
+        # planning and storing give way to clicks where cores are few; the job's own workers have begun before
+        os.nice(_NICE)
         janitor = Janitor(settings)
         janitor.start()
         try:
