@@ -99,6 +99,13 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(64 << 20, ge=1 << 10, description="largest request body")
     max_picture_bytes: int = Field(50 << 20, ge=1, description="largest encoded picture")
     max_picture_pixels: int = Field(100_000_000, ge=1, le=178_956_970, description="largest width × height")
+    large_side: int = Field(
+        2048, ge=0, description="small things in pictures with a longer side are looked at in crops, px; 0: never"
+    )
+    max_tiles: int = Field(36, ge=1, le=1000, description="most tiles of a large picture; 1: seen as a whole only")
+    picture_cache_bytes: int = Field(
+        300_000_000, ge=0, description="pixels of large pictures that a worker keeps for crops"
+    )
     max_prompts: int = Field(64, ge=1, description="most regions asked in one request")
     max_proposals: int = Field(32, ge=1, le=1000, description="most regions proposed in one picture")
     max_waiting: int = Field(256, ge=1, description="most requests in a queue before new ones are refused")

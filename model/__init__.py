@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from model.values.region import Perception, Region, Segment, Text, Texts
     from model.values.sampling import Sampling, TokenLimits
     from model.values.task import LANGUAGES, Task, VideoTask
+    from model.values.window import Window
     from model.video.opening import open_video
     from model.video.prompt import FramePrompt
     from model.video.source import Chosen, Limits, Video
@@ -84,6 +85,7 @@ _HOME = {
     "VideoError": "errors",
     "VideoTask": "values.task",
     "VideoTooLargeError": "errors",
+    "Window": "values.window",
     "open_video": "video.opening",
 }
 
@@ -123,6 +125,7 @@ __all__ = [
     "VideoError",
     "VideoTask",
     "VideoTooLargeError",
+    "Window",
     "open_picture",
     "open_video",
     "share_cores",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from model.errors import ModelError, PromptError
 from model.loading import hub
 from model.values.task import LANGUAGES, Task, VideoTask
+from model.values.window import LARGE_SIDE
 
 if TYPE_CHECKING:
     from model.pam import PerceiveAnything
@@ -37,6 +38,12 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         choices=[*(task.value for task in Task), VideoTask.CAPTION.value],
         help="what to say; may be given several times (recognize and brief if never; caption is for videos)",
+    )
+    perceive.add_argument(
+        "--large",
+        type=int,
+        default=LARGE_SIDE,
+        help=f"small things in pictures with a longer side are looked at in crops; 0: never ({LARGE_SIDE})",
     )
     perceive.add_argument("--out", type=Path, help="write the picture, or the video (.mp4), with masks and captions")
     stream = commands.add_parser(
@@ -195,7 +202,9 @@ def _perceive(options: argparse.Namespace) -> int:
     pam = _load(options)
     tasks = [Task(name) for name in options.task or (Task.RECOGNIZE, Task.BRIEF)]
     sampling = command.sampling_of(options)
-    found = pam.perceive(image, prompts, tasks, options.language, sampling, refine_masks=options.refine)
+    found = pam.perceive(
+        image, prompts, tasks, options.language, sampling, refine_masks=options.refine, large=options.large
+    )
     if options.out:
         from model.overlay import draw_regions
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,20 @@ from model.language.qwen import Language
 from model.loading.checkpoint import Checkpoint
 from model.perceiver import Vision
 from model.reading import REGIONS_ON_GPU, Reader, Reading
+from model.sam import crops
 from model.sam.compile import compile_encoder
 from model.sam.features import pooled
 from model.sam.proposals import Wanted, propose
+from model.sam.tiles import MAX_TILES, View, views
 from model.sam.tower import Tower
+from model.values.detail import InMemory
 from model.values.embedding import Embedding
 from model.values.image import as_rgb
 from model.values.prompt import Prompt
 from model.values.region import Perception, Region, Segment, Texts
 from model.values.sampling import GREEDY, Sampling
 from model.values.task import Task, instruction
+from model.values.window import LARGE_SIDE
 from model.video.track import CLIP_FRAMES
 from model.video.verbs import Videos
 
@@ -137,20 +142,28 @@ class PerceiveAnything:
         """Of the language model and the perceiver; SAM 2's weights are float32 (see `model.sam.tower`)."""
         return self.vision.dtype
 
-    def encode(self, image: Image.Image | np.ndarray) -> Embedding:
+    def encode(self, image: Image.Image | np.ndarray, large: int = LARGE_SIDE) -> Embedding:
         """Encode a picture once for any number of prompts.
 
         Args:
             image: a PIL picture (its EXIF orientation is applied), or an upright array (H, W, 3) uint8 RGB.
+            large: a picture whose longer side has more pixels is kept with its embedding, and what is small in it is
+                looked at closer by `segment` and `propose`; 0: never.
 
         Raises:
             PictureError: it is neither.
         """
-        return self.encode_all([image])[0]
+        return self.encode_all([image], large)[0]
 
-    def encode_all(self, images: Sequence[Image.Image | np.ndarray]) -> list[Embedding]:
+    def encode_all(self, images: Sequence[Image.Image | np.ndarray], large: int = LARGE_SIDE) -> list[Embedding]:
         """Encode pictures together, on a GPU as many at once as fit; see `encode`."""
         pictures = [as_rgb(image) for image in images]
+        return [
+            replace(embedding, detail=InMemory(picture)) if 0 < large < max(picture.size) else embedding
+            for picture, embedding in zip(pictures, self._encoded(pictures), strict=True)
+        ]
+
+    def _encoded(self, pictures: Sequence[Image.Image]) -> list[Embedding]:
         most = 1 if self.device.type == "cpu" else PICTURES_ON_GPU
         return in_batches(pictures, self.tower.encode, fitting(self.device, self.tower.bytes_to_encode, most))
 
@@ -158,6 +171,9 @@ class PerceiveAnything:
         self, embedding: Embedding | Sequence[Embedding], prompts: Sequence[Prompt], refine_masks: bool = False
     ) -> list[Region]:
         """One region for each prompt, in their order.
+
+        What is small against a large picture (`encode`, and docs/model.md) is segmented in a crop around it, which is
+        encoded for that, and its texts are read there: `Region.window`.
 
         Args:
             embedding: from `encode` of this model; or one for each prompt, which may be of different pictures.
@@ -172,7 +188,7 @@ class PerceiveAnything:
         for picture, prompt in zip(each, prompts, strict=True):
             prompt.check_inside(picture.width, picture.height)
         here = {id(picture): self._here(picture) for picture in each}
-        return self.tower.segment([here[id(picture)] for picture in each], prompts, refine_masks)
+        return crops.segment(self.tower, self._encoded, [here[id(p)] for p in each], prompts, refine_masks)
 
     def propose(
         self,
@@ -183,18 +199,22 @@ class PerceiveAnything:
         max_overlap: float = 0.6,
         min_area_share: float = 0.001,
         limit: int = 64,
+        max_tiles: int = MAX_TILES,
     ) -> list[Region]:
         """Regions of a picture without a prompt: a grid of clicks, of which the good and different answers stay.
 
+        A large picture (`encode`) is looked at as a whole and in overlapping tiles.
+
         Args:
             embedding: from `encode` of this model.
-            points_per_side: clicks along each side, evenly spread.
+            points_per_side: clicks along each side of the picture, and of each tile, evenly spread.
             min_iou: of SAM 2's own estimate, 0..1. The defaults suit the bundled checkpoint; for its released weights
                 SAM 2 uses 0.8.
             min_stability: IoU of the mask with its logits' threshold at 1 and at -1, 0..1; SAM 2 uses 0.95 for those.
             max_overlap: IoU of two masks above which the one with the lower predicted IoU is dropped.
-            min_area_share: of the picture, 0..1.
+            min_area_share: of the picture, or the tile, 0..1.
             limit: regions at most.
+            max_tiles: of a large picture: where that is too few, they are larger; 1: none.
 
         Returns:
             Regions by predicted IoU, the best first; the prompt of each is its click.
@@ -203,7 +223,15 @@ class PerceiveAnything:
             ValueError: a number out of its range.
         """
         wanted = Wanted(points_per_side, min_iou, min_stability, max_overlap, min_area_share, limit)
-        return propose(self.tower, self._here(embedding), wanted)
+        return propose(self.tower, self._encoded, self._here(embedding), wanted, max_tiles)
+
+    def views(self, embedding: Embedding, max_tiles: int = MAX_TILES) -> Iterator[View]:
+        """The whole picture, then the overlapping tiles of a large one (`encode`), encoded as they are asked for.
+
+        Each has an embedding of its own, in whose pixels prompts and answers are; `model.sam.tiles` places these in the
+        picture (`placed`) and finds what was seen twice (`piece`, `merged`).
+        """
+        return views(self._encoded, self._here(embedding), self.tower.image_size, max_tiles)
 
     def features(self, regions: Sequence[Region]) -> np.ndarray:
         """What each region looks like: SAM 2's image features averaged inside its mask.
@@ -305,11 +333,14 @@ class PerceiveAnything:
         language: str = "en",
         sampling: Sampling = GREEDY,
         refine_masks: bool = False,
+        large: int = LARGE_SIDE,
     ) -> Perception:
         """Encode (unless an embedding is given), segment and describe in one call; arguments as in the three verbs."""
         begin = self.clock.now()
         given = isinstance(image_or_embedding, Embedding)
-        embedding = image_or_embedding if isinstance(image_or_embedding, Embedding) else self.encode(image_or_embedding)
+        embedding = (
+            image_or_embedding if isinstance(image_or_embedding, Embedding) else self.encode(image_or_embedding, large)
+        )
         encoded = self.clock.now()
         regions = self.segment(embedding, prompts, refine_masks)
         segmented = self.clock.now()

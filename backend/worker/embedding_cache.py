@@ -45,17 +45,17 @@ class EmbeddingCache:
         """Bytes in host memory."""
         return self._far.nbytes
 
-    def get(self, key: str) -> Embedding | None:
-        """The embedding on the device; one from host memory is brought back."""
+    def get(self, key: str, counted: bool = True) -> Embedding | None:
+        """The embedding on the device; one from host memory is brought back. `counted`: among hits or misses."""
         found = self._near.get(key)
         if found is None:
             far = self._far.pop(key)
             if far is not None:
                 found = far.to(self._device)
                 self._put(key, found)
-        if found is None:
+        if counted and found is None:
             self.stats.misses += 1
-        else:
+        elif counted:
             self.stats.hits += 1
         return found
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from backend.fetching.pictures import PictureStore
 from backend.settings import Settings
+from backend.worker.detail import CachedDetail, Originals
 from backend.worker.embedding_cache import Addresses, EmbeddingCache
 from backend.worker.embedding_locks import EmbeddingLocks
 
@@ -63,6 +64,8 @@ class Embeddings:
         self._cache = EmbeddingCache(
             settings.embedding_cache_bytes, 0 if on_host else settings.embedding_host_bytes, str(pam.device)
         )
+        self._large_side = settings.large_side
+        self._originals = Originals(settings, pictures)
         self._encoded = 0
         self._received = 0
         self._latest: Span | None = None  # of the newest pictures encoded here
@@ -76,6 +79,7 @@ class Embeddings:
             "embedding_evictions": cache.stats.evictions,
             "embedding_bytes": cache.nbytes,
             "embedding_host_bytes": cache.host_nbytes,
+            "picture_bytes": self._originals.nbytes,
             "embeddings_encoded": self._encoded,
             "embeddings_received": self._received,
         }
@@ -112,12 +116,16 @@ class Embeddings:
     def _remembered(self, address: str, missing: dict[str, _Missing], place: int) -> Embedding | None:
         """The embedding, or None with the picture's bytes among the missing ones."""
         known = self._addresses.get(address)
+        if known is not None and self._originals.is_gone(known):
+            known = None
         embedding = self._cache.get(known) if known is not None else None
-        if embedding is not None:
+        if known is not None and embedding is not None:
+            self._originals.found_at(known, address)
             return embedding
         data = self._pictures.fetch(address)
         content = hashlib.sha256(data).hexdigest()
         self._addresses.put(address, content)
+        self._originals.found_at(content, address)
         # the same picture under another address is the same picture
         embedding = self._cache.get(content) if content != known else None
         if embedding is None:
@@ -140,8 +148,18 @@ class Embeddings:
                 made[content] = handed.to(self._pam.device)
         for content, result in made.items():
             if not isinstance(result, Exception):
-                self._cache.put(content, result)
+                made[content] = seen = self._with_detail(content, result)
+                self._cache.put(content, seen)
         return made
+
+    def _with_detail(self, content: str, embedding: Embedding) -> Embedding:
+        """The embedding of a large picture, with where its pixels can be had."""
+        if not self._is_large(embedding.width, embedding.height):
+            return embedding
+        return replace(embedding, detail=CachedDetail(content, self._originals, self._cache))
+
+    def _is_large(self, width: int, height: int) -> bool:
+        return 0 < self._large_side < max(width, height)
 
     def _encode(self, pictures: dict[str, _Missing], locked: bool) -> dict[str, Embedding | Exception]:
         from model import open_picture
@@ -158,9 +176,12 @@ class Embeddings:
                 picture.open_s = time.perf_counter() - begin
             if images:
                 asked = self._pam.clock.now()
-                made |= zip(images, self._pam.encode_all(list(images.values())), strict=True)
+                made |= zip(images, self._pam.encode_all(list(images.values()), large=0), strict=True)
                 self._latest = self._pam.clock.since(asked).shared(len(images))
                 self._encoded += len(images)
+                for content, image in images.items():
+                    if self._is_large(image.width, image.height):
+                        self._originals.put(content, image)
         finally:
             if locked:
                 for content in pictures:

@@ -98,7 +98,8 @@ class Inference:
                 for number, group in enumerate(one.request.groups):
                     asked += [(one, number, prompt) for prompt in prompts[number]]
                     if group.propose:
-                        regions = self._pam.propose(one.seen.embedding, limit=self._settings.max_proposals)
+                        limits = {"limit": self._settings.max_proposals, "max_tiles": self._settings.max_tiles}
+                        regions = self._pam.propose(one.seen.embedding, **limits)
                         found += [_Found(one, number, region) for region in regions]
             regions = self._pam.segment([one.seen.embedding for one, _, _ in asked], [prompt for *_, prompt in asked])
         return found + [_Found(one, number, region) for (one, number, _), region in zip(asked, regions, strict=True)]
@@ -178,11 +179,12 @@ def _timed(clock: Clock, ongoing: Sequence[_Ongoing], stage: str) -> Iterator[No
 
 
 def _reply(region: Segment, texts: dict[str, TextReply], labels: tuple[LabelReply, ...]) -> RegionReply:
-    from model.values.mask import to_rle
+    from model.values.mask import rle_area, to_rle
 
+    mask = to_rle(region.mask)
     return RegionReply(
-        mask=to_rle(region.mask),
-        area=region.area,
+        mask=mask,
+        area=rle_area(mask),
         iou=min(max(region.iou, 0.0), 1.0),
         object_score=region.object_score,
         texts=texts,

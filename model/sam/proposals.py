@@ -7,22 +7,21 @@ low-res masks; only the survivors are made at the picture's size.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from model.sam.tiles import CONTAINED, SIMILAR, Encode, Piece, encoded, merged, piece, placed, views
 from model.sam.tower import PROMPTS_ON_GPU, Tower
 from model.values.embedding import Embedding
 from model.values.prompt import Prompt
 from model.values.region import Region
+from model.values.window import Window
 
 STABILITY_OFFSET = 1.0
 """Logits by which the threshold is moved up and down, SAM's own; the tower's 0.05 only chooses a mask token."""
-CONTAINED = 0.9
-"""Share of the smaller mask that must lie in the larger one for the two to be one thing seen twice …"""
-SIMILAR = 0.5
-"""… if the smaller one has at least this share of the larger one's area."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +44,57 @@ class Wanted:
                 raise ValueError(f"{name} {getattr(self, name)}: give a number from 0 to 1")
 
 
-def propose(tower: Tower, embedding: Embedding, wanted: Wanted) -> list[Region]:
-    """Regions of a picture, by predicted IoU, the best first; `embedding` is on the tower's device."""
-    places, masks = _candidates(tower, embedding, wanted)
-    kept = distinct(masks, wanted.max_overlap, wanted.limit)
-    size = (embedding.width, embedding.height)
-    prompts = [Prompt(points=[(places[i][0] * size[0], places[i][1] * size[1], 1)]) for i in kept]
-    return sorted(tower.segment([embedding] * len(prompts), prompts), key=lambda region: -region.iou)
+def propose(tower: Tower, encode: Encode, embedding: Embedding, wanted: Wanted, max_tiles: int) -> list[Region]:
+    """Regions of a picture, by predicted IoU, the best first; `embedding` is on the tower's device.
+
+    A large picture (`Embedding.detail`) is looked at in overlapping tiles too. What a tile's edge cuts is taken from
+    where it is whole, and of a thing that is seen twice the closer look stays.
+    """
+    if embedding.detail is None:
+        places, masks, _ = _candidates(tower, embedding, wanted)
+        prompts = [_click(places[i], embedding) for i in distinct(masks, wanted.max_overlap, wanted.limit)]
+        return sorted(tower.segment([embedding] * len(prompts), prompts), key=lambda region: -region.iou)
+    found: list[_Candidate] = []
+    for view in views(encode, embedding, tower.image_size, max_tiles):
+        places, masks, ious = _candidates(tower, view.embedding, wanted)
+        for i in distinct(masks, wanted.max_overlap, wanted.limit):
+            seen = piece(masks[i], view.window, embedding.width, embedding.height)
+            if seen is not None:
+                found.append(_Candidate(view.window, places[i], ious[i], seen))
+    found.sort(key=lambda one: (one.window.width, -one.iou))
+    kept = [found[i] for i in merged([one.piece for one in found], wanted.max_overlap)]
+    kept = sorted(kept, key=lambda one: -one.iou)[: wanted.limit]
+    return sorted(_regions(tower, encode, embedding, kept), key=lambda region: -region.iou)
 
 
-def _candidates(tower: Tower, embedding: Embedding, wanted: Wanted) -> tuple[list[list[float]], torch.Tensor]:
-    """Places (N, 2) as shares of width and height, and low-res masks (N, 4n, 4n) bool, the best first."""
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """Seen in a window at a place, shares of its width and height."""
+
+    window: Window
+    place: list[float]
+    iou: float
+    piece: Piece
+
+
+def _regions(tower: Tower, encode: Encode, embedding: Embedding, kept: Sequence[_Candidate]) -> Iterator[Region]:
+    """Each candidate at the picture's size; tiles that are not remembered any more are encoded again for it."""
+    for window in dict.fromkeys(one.window for one in kept):
+        whole = (window.width, window.height) == (embedding.width, embedding.height)
+        seen = embedding if whole else next(encoded(encode, [(embedding, window)]))[2]
+        prompts = [_click(one.place, seen) for one in kept if one.window == window]
+        for region in tower.segment([seen] * len(prompts), prompts):
+            yield region if whole else placed(region, window, embedding)
+
+
+def _click(place: list[float], seen: Embedding) -> Prompt:
+    return Prompt(points=[(place[0] * seen.width, place[1] * seen.height, 1)])
+
+
+def _candidates(
+    tower: Tower, embedding: Embedding, wanted: Wanted
+) -> tuple[list[list[float]], torch.Tensor, list[float]]:
+    """Places (N, 2) as shares of width and height, low-res masks (N, 4n, 4n) bool, predicted IoUs; the best first."""
     axis = (np.arange(wanted.points_per_side) + 0.5) / wanted.points_per_side
     grid = torch.from_numpy(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)).float()
     places, masks, ious = [], [], []
@@ -76,7 +115,7 @@ def _candidates(tower: Tower, embedding: Embedding, wanted: Wanted) -> tuple[lis
         masks.append(low_res[good])
         ious.append(decoded.ious[good, 0])
     order = torch.cat(ious).argsort(descending=True)
-    return torch.cat(places)[order.cpu()].tolist(), torch.cat(masks)[order]
+    return torch.cat(places)[order.cpu()].tolist(), torch.cat(masks)[order], torch.cat(ious)[order].tolist()
 
 
 def stability(logits: torch.Tensor) -> torch.Tensor:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from model.values.embedding import Embedding
 from model.values.image import to_input
 from model.values.prompt import Prompt
 from model.values.region import Region, RegionFeatures, Segment
+
+Made = TypeVar("Made")
 
 PROMPTS_ON_CPU, PROMPTS_ON_GPU = 4, 32
 """Prompts that go through the mask decoder together; bounds the memory of one step (about 20 MB a prompt at n = 64)."""
@@ -207,26 +209,37 @@ class Tower:
     def segment(
         self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt], refine_masks: bool = False
     ) -> list[Region]:
-        """One region for each prompt on its picture; prompts with as many points go through the decoder together.
+        """One region for each prompt on its picture; prompts with as many points go through the decoder together."""
 
-        Padding would change the result (the decoder's attention has no mask), hence the grouping.
+        def regions(pictures: Sequence[Embedding], asked: Sequence[Prompt], decoded: Decoded) -> list[Region]:
+            given = [None if refine_masks else prompt.mask for prompt in asked]
+            segments = self.segments(pictures, decoded, given)
+            return [Region.of(*one) for one in zip(segments, asked, pictures, strict=True)]
+
+        return self.each(embeddings, prompts, regions)
+
+    def each(
+        self,
+        embeddings: Sequence[Embedding],
+        prompts: Sequence[Prompt],
+        made: Callable[[Sequence[Embedding], Sequence[Prompt], Decoded], list[Made]],
+    ) -> list[Made]:
+        """What is made of each prompt's decoded row, in batches; `made` is called with a batch.
+
+        Padding would change the result (the decoder's attention has no mask), so prompts are grouped by their points.
         """
         groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
         for i, prompt in enumerate(prompts):
             groups[len(prompt.sparse()[1]), prompt.mask is not None].append(i)
-        regions: dict[int, Region] = {}
 
-        def decode(members: Sequence[int]) -> list[None]:
+        def decode(members: Sequence[int]) -> list[Made]:
             pictures, asked = [embeddings[i] for i in members], [prompts[i] for i in members]
-            decoded = self.decode(pictures, *self.tensors(pictures, asked))
-            given = [None if refine_masks else prompt.mask for prompt in asked]
-            for i, segment in zip(members, self.segments(pictures, decoded, given), strict=True):
-                regions[i] = Region.of(segment, prompts[i], embeddings[i])
-            return [None] * len(members)
+            return made(pictures, asked, self.decode(pictures, *self.tensors(pictures, asked)))
 
+        found: dict[int, Made] = {}
         for members in groups.values():
-            in_batches(members, decode, self.prompts_at_once)
-        return [regions[i] for i in range(len(prompts))]
+            found |= zip(members, in_batches(members, decode, self.prompts_at_once), strict=True)
+        return [found[i] for i in range(len(prompts))]
 
     def tensors(
         self, embedding: Embedding | Sequence[Embedding], prompts: Sequence[Prompt]

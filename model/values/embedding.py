@@ -9,6 +9,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from model.values.detail import Detail
+
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
@@ -19,12 +21,14 @@ class Embedding:
         height: height of the original picture, pixels.
         features: (1, 256, n, n), the encoder's top level, before SAM 2's `no_mem_embed` is added.
         high_resolution: (1, 32, 4n, 4n) and (1, 64, 2n, 2n), the decoder's levels, the finest first.
+        detail: of a large picture, where its pixels can be had for a closer look; None: it is seen as a whole only.
     """
 
     width: int
     height: int
     features: torch.Tensor
     high_resolution: tuple[torch.Tensor, torch.Tensor]
+    detail: Detail | None = None
 
     @property
     def nbytes(self) -> int:
@@ -36,7 +40,7 @@ class Embedding:
         return self.features.device
 
     def to_bytes(self) -> bytes:
-        """To be sent to another process, which has the same model."""
+        """To be sent to another process, which has the same model; `detail` is not in it."""
         tensors = {"features": self.features, "finest": self.high_resolution[0], "finer": self.high_resolution[1]}
         size = {"width": str(self.width), "height": str(self.height)}
         return save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, size)
@@ -59,4 +63,4 @@ class Embedding:
     def to(self, device: torch.device | str) -> Embedding:
         """The same features on another device."""
         finest, finer = (t.to(device) for t in self.high_resolution)
-        return Embedding(self.width, self.height, self.features.to(device), (finest, finer))
+        return Embedding(self.width, self.height, self.features.to(device), (finest, finer), self.detail)

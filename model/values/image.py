@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from model.errors import PictureError, PictureTooLargeError
 
@@ -38,6 +38,11 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SUBFILE_TYPE, _REDUCED = 254, 1  # TIFF's tag, and its bit for a smaller version of another page
+_PHOTOMETRIC, _WHITE_IS_0 = 262, 0
+_MOST_PAGES = 100  # that are looked at for one that is not reduced
 
 _PERCENTILES = (0.5, 99.5)
 _SAMPLED = 1_000_000  # pixels, about, that they are taken from
@@ -66,6 +71,7 @@ def open_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Im
             # the limit is ours (max_pixels); Pillow's own warning would only say it twice
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+                _to_full_page(image)
                 width, height = image.size
                 if width * height > max_pixels:
                     raise PictureTooLargeError(
@@ -77,9 +83,34 @@ def open_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Im
     except Image.DecompressionBombError as error:
         raise PictureTooLargeError(f"the picture is too large: {error}") from None
     except UnidentifiedImageError:
-        raise PictureError(f"the file is not a picture of a known format ({', '.join(FORMATS)})") from None
+        raise PictureError(_unknown(source)) from None
     except _DAMAGE as error:
         raise PictureError(f"the picture is truncated or damaged ({error}): upload it again") from None
+
+
+def _to_full_page(image: Image.Image) -> None:
+    """Of a TIFF whose first page is a smaller version of another one, go to the first that is not."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        while image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED and image.tell() < _MOST_PAGES:
+            try:
+                image.seek(image.tell() + 1)
+            except EOFError:
+                image.seek(0)
+                return
+
+
+def _unknown(source: str | Path | bytes) -> str:
+    if isinstance(source, bytes):
+        begin = source[:4]
+    else:
+        with Path(source).open("rb") as file:
+            begin = file.read(4)
+    if begin in _TIFF:
+        return (
+            "the file is a TIFF of a kind that cannot be read (more than four channels, 64-bit numbers, JPEG 2000, or "
+            "damaged): save it with one channel of up to 32 bits, or as RGB"
+        )
+    return f"the file is not a picture of a known format ({', '.join(FORMATS)})"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -89,9 +120,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     from its 0.5th to its 99.5th percentile, since such pictures seldom use the whole range; what lies outside is black
     or white.
     """
+    # of eight bits Pillow itself turns pictures round in which 0 is white
+    inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_0
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        image = Image.fromarray(_stretched(np.asarray(image)))
+        pixels = _stretched(np.asarray(image))
+        image = Image.fromarray(255 - pixels if inverted else pixels)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")

@@ -13,6 +13,7 @@ from model.values.embedding import Embedding
 from model.values.mask import Box, mask_box, to_coco_rle
 from model.values.prompt import Prompt
 from model.values.task import Task, VideoTask
+from model.values.window import Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class Segment:
         iou: SAM 2's own estimate of the mask's IoU, 0..1.
         object_score: raw logit; <= 0 means that the model sees no object at the prompt, and the mask is then empty.
         features: what `describe` needs.
+        window: the part of a large picture that it was seen in, and that `low_res` and `features` are of; None: all.
     """
 
     mask: np.ndarray = field(repr=False)
@@ -46,6 +48,7 @@ class Segment:
     iou: float
     object_score: float
     features: RegionFeatures = field(repr=False)
+    window: Window | None = None
 
     @property
     def mask_logits(self) -> np.ndarray:
@@ -86,6 +89,7 @@ class Region(Segment):
             iou=segment.iou,
             object_score=segment.object_score,
             features=segment.features,
+            window=segment.window,
         )
 
 
