@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from model import TokenLimits
 from model.values.task import Task
 
-VERSION = 5
+VERSION = 6
 """Of the payload, to be raised with each change of it; a worker puts others back (`parked`)."""
 
 FUNCTION = "backend.engine.perform"
@@ -135,6 +135,7 @@ class ClipAsk(_Value):
         event_labels: of which the model chooses one for each event.
         whole: texts wanted of the whole video.
         whole_sets: label sets of the whole video.
+        onward: objects are tracked from their first mark to the end only, not back to the beginning.
         part: a long video is worked on in several jobs, one after another; this is the number of the job.
     """
 
@@ -145,6 +146,7 @@ class ClipAsk(_Value):
     event_labels: LabelSet | None = None
     whole: tuple[TextAsk, ...] = ()
     whole_sets: tuple[LabelSet, ...] = ()
+    onward: bool = False
     part: int = 0
 
 

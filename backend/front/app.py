@@ -102,6 +102,7 @@ def _add_pages(
         metrics.webhooks.labels(event.action if event.action in ACTIONS else "other").inc()
         reviews.take(event)
         service.lost.take(event)
+        service.corrected.take(event)
         return jsonify(status="ok")
 
     @app.get("/versions")

@@ -119,6 +119,13 @@ class LabelStudioApi:
             if unwanted(str(prediction.get("model_version"))):
                 self.call("DELETE", f"/api/predictions/{prediction['id']}")
 
+    def rename_predictions(self, task: int, named: Callable[[dict[str, Any]], str | None]) -> None:
+        """Give the task's predictions another model version, those for which there is one."""
+        for prediction in self.call("GET", "/api/predictions", params={"task": task}):
+            version = named(prediction)
+            if version is not None:
+                self.call("PATCH", f"/api/predictions/{prediction['id']}", json={"model_version": version})
+
     def call(self, method: str, path: str, again: bool = True, **options: Any) -> Any:
         """One request; the answer's JSON.
 

@@ -11,6 +11,7 @@ from backend.predict import notice
 from backend.predict.batch import Batches
 from backend.predict.click import Clicks
 from backend.predict.config_notes import ConfigNotes
+from backend.predict.corrected import CorrectedTracks
 from backend.predict.lost import LostSuggestions
 from backend.predict.means import Means
 from backend.predict.outcome import Outcome
@@ -37,6 +38,7 @@ class Service:
     Attributes:
         answers: the memory of what was answered.
         lost: suggestions that were submitted before anybody decided on them.
+        corrected: tracked regions that were corrected.
         configs: what is wrong with the labelling configs of projects.
     """
 
@@ -47,6 +49,7 @@ class Service:
         means = Means.of(settings, dispatcher)
         self.answers = means.answers
         self.lost = LostSuggestions(dispatcher.redis, self.answers)
+        self.corrected = CorrectedTracks(settings, self.answers)
         self.configs = ConfigNotes(dispatcher.redis)
         self._clicks = Clicks(means, self.lost)
         self._batches = Batches(means)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.errors import BackendError, BadRequest, ConfigError, PromptError
-from backend.job import JobReply
+from backend.job import ClipAsk, JobReply
 from backend.label_studio.access import cloud_path
 from backend.label_studio.protocol import Annotation, Context, LabelStudioTask, Prediction
 from backend.label_studio.regions import regions_of
@@ -25,6 +25,7 @@ from backend.tasks.answers import Memory, Remembered
 from backend.tasks.plan import PicturePlan, Plan
 from backend.tasks.prompts import check_names, wanted_regions
 from backend.tasks.results import Shaper, Words
+from backend.tasks.video_corrected import corrections
 from backend.tasks.video_drawn import boxes
 from backend.tasks.video_plan import ClipPlan
 from backend.tasks.wanted import WantedRegion
@@ -135,8 +136,8 @@ class Planner:
             plans.append(_plan(image, _address(task, picture), wanted[:most], propose, whole))
             rest = range(most, len(wanted), most)
             plans += [_plan(image, _address(task, picture), wanted[first : first + most]) for first in rest]
-        clips = [self._clip_plan(task, video, result) for video in roles.videos.values()]
-        return [*plans, *(plan for plan in clips if plan is not None)]
+        clips = [plan for video in roles.videos.values() for plan in self._clip_plans(task, video, result)]
+        return [*plans, *clips]
 
     def lacks_marks(self, task: LabelStudioTask, roles: Roles) -> bool:
         """Whether the config is about regions that people mark, and nobody has marked one in this task."""
@@ -156,17 +157,19 @@ class Planner:
         items = [item.model_dump(exclude_unset=True) for item in context.result]
         task = task.model_copy(update={"annotations": [], "drafts": [Annotation(result=items)]})
         mine = [plan for plan in self.plans(task, roles) if isinstance(plan, ClipPlan) and plan.video == video]
-        return task if any(plan.ask.objects for plan in mine) else None
+        # what was corrected is tracked on once it is saved
+        return task if any(plan.ask.objects and not plan.corrected for plan in mine) else None
 
     def _decided(self, result: Sequence[dict[str, Any]], task: int | None) -> list[dict[str, Any]]:
         """Without the prompts of suggestions that nobody decided on: they are no work."""
         prompts = self._memory.prompted(task, [str(item["id"]) for item in result if item.get("id")])
         return [item for item in result if str(item.get("id")) not in prompts]
 
-    def _clip_plan(self, task: LabelStudioTask, video: VideoRoles, result: Sequence[dict[str, Any]]) -> ClipPlan | None:
+    def _clip_plans(self, task: LabelStudioTask, video: VideoRoles, result: Sequence[dict[str, Any]]) -> list[ClipPlan]:
+        """What is asked of a video: what was drawn in it, and what was corrected."""
         address = video.address(task.data)
         if address is None:
-            return None
+            return []
         rate = video.rate(task.data)
         ours = self._memory.get([str(item["id"]) for item in result if item.get("id")])
         tracked = boxes(result, video, rate, ours) if video.rectangle is not None else []
@@ -176,7 +179,15 @@ class Planner:
         ask = video.ask().model_copy(update={"objects": tuple(box.asked for box in tracked[:most])})
         if video.whole and not drawn.has_whole(result, video):
             ask = video.ask_whole(ask)
-        return ClipPlan(video, _address(task, address), rate, ask)
+        plans = [ClipPlan(video, _address(task, address), rate, ask)]
+        moved = corrections(result, video, rate, ours)[:most] if video.rectangle is not None else []
+        if moved:
+            onward = ClipAsk(objects=tuple(one.asked for one in moved), onward=True)
+            drawn_now = {box.id for box in tracked}
+            saved = [one for one in result if one.get("id") and one.get("to_name") == video.name]
+            saved = [one for one in saved if str(one["id"]) not in drawn_now and isinstance(one.get("value"), dict)]
+            plans.append(ClipPlan(video, plans[0].picture, rate, onward, tuple(moved), tuple(saved)))
+        return plans
 
     def shape(self, replies: Iterable[tuple[Plan, JobReply]]) -> Shaped:
         """The prediction that the replies to a task's plans make."""

@@ -60,8 +60,15 @@ def boxes(result: Sequence[dict[str, Any]], video: VideoRoles, rate: float, ours
 
 
 def _object(item: ResultItem, video: VideoRoles, rate: float) -> ClipObject:
-    more = item.value.model_extra or {}
-    sequence = more.get("sequence")
+    return clip_object((item.value.model_extra or {}).get("sequence"), video.chosen(item), rate)
+
+
+def clip_object(sequence: Any, labels: tuple[str, ...], rate: float) -> ClipObject:
+    """A thing to follow, from keyframes as Label Studio has them; those that are switched off say nothing.
+
+    Raises:
+        PromptError: there is no box in them, or one that cannot be read.
+    """
     if not isinstance(sequence, list) or not sequence:
         raise PromptError("the region has no keyframes: draw it again")
     marks: dict[int, ClipMark] = {}
@@ -86,4 +93,4 @@ def _object(item: ResultItem, video: VideoRoles, rate: float) -> ClipObject:
     if len(frames) > MOST_MARKS:
         # each is a frame to encode before the first one is tracked
         frames = [frames[round(i * (len(frames) - 1) / (MOST_MARKS - 1))] for i in range(MOST_MARKS)]
-    return ClipObject(marks=tuple(marks[frame] for frame in frames), labels=video.chosen(item))
+    return ClipObject(marks=tuple(marks[frame] for frame in frames), labels=labels)

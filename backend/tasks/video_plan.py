@@ -14,6 +14,7 @@ from backend.labeling.controls.textarea import TextArea
 from backend.labeling.video_roles import VideoRoles
 from backend.tasks.plan import Plan
 from backend.tasks.results import Shaper
+from backend.tasks.video_corrected import Correction
 from backend.tasks.video_drawn import RECTANGLE
 from backend.tasks.video_keyframes import keyframes
 from backend.tasks.wanted import new_id
@@ -24,12 +25,23 @@ _OF_PICTURES = ("original_width", "original_height", "image_rotation")
 
 @dataclass(frozen=True)
 class ClipPlan(Plan):
-    """Attributes: video: the roles; picture: the video's address; rate: Label Studio's frames per second."""
+    """What is asked about a video.
+
+    Attributes:
+        video: the roles.
+        picture: the video's address.
+        rate: Label Studio's frames per second.
+        ask: the questions.
+        corrected: the objects are tracked regions that a person has corrected, instead of new ones.
+        saved: what that person saved: all of it is answered again, but for what is tracked anew.
+    """
 
     video: VideoRoles
     picture: str
     rate: float
     ask: ClipAsk
+    corrected: tuple[Correction, ...] = ()
+    saved: tuple[dict[str, Any], ...] = ()
 
     def address(self, data: Mapping[str, Any]) -> str:
         return self.video.address(data) or ""
@@ -52,10 +64,30 @@ class ClipPlan(Plan):
         if clip is None:
             return
         clock = Clock(self.rate, clip.duration_s)
+        if self.corrected:
+            self._again(clip, clock, shaper)
+            return
         for asked, found in zip(self.ask.objects, clip.objects, strict=False):
             self._object(reply, found, asked.labels, clock, shaper)
             self._events(reply, found, clock, shaper)
         self._whole(reply, clip, shaper)
+
+    def _again(self, clip: ClipReply, clock: Clock, shaper: Shaper) -> None:
+        """What was saved, region by region under new ids, with the corrected ones tracked on."""
+        found = {one.id: (one, seen) for one, seen in zip(self.corrected, clip.objects, strict=True)}
+        regions: dict[str, list[dict[str, Any]]] = {}
+        for item in self.saved:
+            regions.setdefault(str(item["id"]), []).append(item)
+        for name, items in regions.items():
+            again = [item | {"id": new, "origin": "prediction"} for new in [new_id()] for item in items]
+            again.sort(key=lambda item: item["type"] not in (RECTANGLE, "timelinelabels"))
+            score = float(items[0].get("score") or 0.0)
+            if name in found:
+                correction, seen = found[name]
+                sequence = correction.tracked_on(seen.sightings, clock, shaper.options.video_tolerance)
+                score = seen.iou
+                again = [_with_sequence(item, sequence) for item in again]
+            shaper.add(again, score)
 
     def _object(
         self, reply: JobReply, found: ObjectReply, labels: tuple[str, ...], clock: Clock, shaper: Shaper
@@ -121,6 +153,14 @@ class ClipPlan(Plan):
             **{"id": name, "from_name": control, "to_name": self.video.name, "type": kind, "value": value},
             **{"score": round(score, 4), "origin": "prediction"},
         }
+
+
+def _with_sequence(item: dict[str, Any], sequence: list[dict[str, Any]]) -> dict[str, Any]:
+    """An item of a region, whose texts have the sequence too, as Label Studio saves them."""
+    value = item.get("value")
+    if not isinstance(value, dict) or "sequence" not in value:
+        return item
+    return item | {"value": value | {"sequence": sequence}}
 
 
 def _items(

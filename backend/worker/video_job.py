@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -170,7 +170,7 @@ class VideoJob:
         return opened(Path(self._file.name), self._settings).thinned(self._settings.video_frame_rate)
 
     def _track(self, video: Video, share: float) -> Generator[None, None, dict[int, Track]]:
-        """Follow all objects together, forward and then backward; their tracks by number."""
+        """Follow all objects together, forward and then, if that is wanted, backward; their tracks by number."""
         from model import FramePrompt, Progress, Prompt
 
         prompts = []
@@ -188,7 +188,8 @@ class VideoJob:
         if self._before is not None:
             masks = {number: kept.masks for number, kept in enumerate(self._before.objects)}
             before = Progress(self._before.steps, masks)
-        self._tracking = tracking = self._pam.track(video, prompts, direction="both", progress=before)
+        direction: Literal["forward", "both"] = "forward" if self._ask.onward else "both"
+        self._tracking = tracking = self._pam.track(video, prompts, direction=direction, progress=before)
         known = before.steps if before is not None else 0
         if known:
             log.info("a video is taken up again: %d of %d frames are tracked already", known, tracking.total)

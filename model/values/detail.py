@@ -1,39 +1,20 @@
-"""Where the pixels of a large picture can be had again, for a closer look at parts of it."""
+"""A large picture that stays in memory, for a closer look at parts of it."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Protocol
 
 from PIL import Image
 
+from model.values.embedding import Embedding
 from model.values.window import Window
-
-if TYPE_CHECKING:
-    from model.values.embedding import Embedding
 
 KEPT_BYTES = 256 << 20
 """Image features of crops and tiles that one picture's `InMemory` keeps at most."""
 
 
-class Detail(Protocol):
-    """Belongs to one picture; it may be asked from several threads."""
-
-    def crop(self, window: Window) -> Image.Image:
-        """The upright RGB pixels in a window."""
-        ...
-
-    def remembered(self, window: Window) -> Embedding | None:
-        """What `remember` was last given for this window, if it is still there."""
-        ...
-
-    def remember(self, window: Window, embedding: Embedding) -> None:
-        """Keep the embedding of a window, if there is room."""
-        ...
-
-
 class InMemory:
-    """A picture that stays decoded, and the embeddings of its windows that were used last.
+    """An `Embedding.detail`: a picture that stays decoded, and the embeddings of its windows that were used last.
 
     Args:
         image: upright RGB.

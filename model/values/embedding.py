@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from model.values.detail import Detail
+from model.values.window import Window
+
+
+class Detail(Protocol):
+    """Where the pixels of one large picture can be had again; it may be asked from several threads."""
+
+    def crop(self, window: Window) -> Image.Image:
+        """The upright RGB pixels in a window."""
+        ...
+
+    def remembered(self, window: Window) -> Embedding | None:
+        """What `remember` was last given for this window, if it is still there."""
+        ...
+
+    def remember(self, window: Window, embedding: Embedding) -> None:
+        """Keep the embedding of a window, if there is room."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import redis
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from backend.fetching.pictures import PictureStore
 from backend.job import Group, JobReply, JobRequest, RegionPrompt
@@ -19,6 +18,7 @@ from backend.worker.embeddings import Embeddings
 from backend.worker.engine import Engine
 from model import Embedding, PerceiveAnything, Region
 from model.values.mask import from_rle, mask_box
+from tests.device import DEVICE
 
 SIZE = (2600, 1800)
 
@@ -51,12 +51,24 @@ class Worker:
         return self.engine.perform(request.model_dump(mode="json"))
 
 
+PLACES = ((300, 220), (2100, 1300), (900, 900), (1500, 300), (400, 1500))
+SMALL, OTHER, *_ = BOXES = [
+    (100 * (x - 20) / SIZE[0], 100 * (y - 20) / SIZE[1], 100 * (x + 20) / SIZE[0], 100 * (y + 20) / SIZE[1])
+    for x, y in PLACES
+]
+
+
 def draw(path: Path, seed: int) -> None:
-    noise = np.random.default_rng(seed).integers(0, 255, (18, 26, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize(SIZE).save(path)
+    """Discs of twenty pixels' radius."""
+    image = Image.new("RGB", SIZE, (120, 150, 110 + seed))
+    for x, y in PLACES:
+        ImageDraw.Draw(image).ellipse((x - 20, y - 20, x + 20, y + 20), fill=(210, 60, 40))
+    image.save(path)
 
 
-SMALL, OTHER = (10, 10, 11.5, 12), (80, 70, 82, 72)
+@pytest.fixture(scope="module")
+def pam() -> PerceiveAnything:
+    return PerceiveAnything.from_pretrained("tiny", device=DEVICE)
 
 
 def test_a_click_looks_closer_and_the_next_one_has_the_crop(
@@ -71,12 +83,12 @@ def test_a_click_looks_closer_and_the_next_one_has_the_crop(
     mask = from_rle(region.mask)
     assert mask.shape == (SIZE[1], SIZE[0]) and mask.sum() == region.area
     x1, y1, x2, y2 = mask_box(mask) or (0, 0, 0, 0)
-    assert x2 - x1 < 300 and y2 - y1 < 300  # as large as a crop at most
+    assert x2 - x1 < 60 and y2 - y1 < 60
     assert worker.engine.stats()["embedding_bytes"] == 2 * one
     worker.ask(SMALL)
     assert worker.engine.stats()["embedding_bytes"] == 2 * one
     # the picture counts as found, its crops are nobody's hits
-    assert (worker.engine.stats()["embedding_hits"], worker.engine.stats()["embedding_misses"]) == (2, 0)
+    assert (worker.engine.stats()["embedding_hits"], worker.engine.stats()["embedding_misses"]) == (2, 1)
     assert worker.fetched == 1
 
 
@@ -85,7 +97,7 @@ def test_crops_do_not_drive_out_the_picture(pam: PerceiveAnything, tmp_path: Pat
     probe.ask()
     one = int(probe.engine.stats()["embedding_bytes"])
     worker = Worker(pam, tmp_path, client, embedding_cache_bytes=2 * one)
-    worker.ask(*((x, 50, x + 1.5, 52) for x in range(5, 90, 20)))
+    worker.ask(*BOXES)
     assert worker.engine.stats()["embedding_bytes"] == 2 * one
     assert worker.ask()["cached"] is True
 
