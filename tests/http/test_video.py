@@ -98,6 +98,34 @@ def test_what_was_tracked_is_not_tracked_again(stack: Stack, videos: PictureHost
     assert [item["from_name"] for item in found["result"]] == ["story"]
 
 
+def test_a_corrected_track_goes_on_from_the_correction(stack: Stack, videos: PictureHost) -> None:
+    (found,) = ask(stack, [task(8, f"{videos.url}/clip.mp4", drawn(SQUARE))], CONFIG)
+    sequence = next(item for item in found["result"] if item["type"] == "videorectangle")["value"]["sequence"]
+    own = {
+        "frame": 31,
+        "enabled": True,
+        "rotation": 0,
+        "x": 40.0,
+        "y": 30.0,
+        "width": 25.0,
+        "height": 33.5,
+        "time": 1.24,
+    }
+    before = [keyframe for keyframe in sequence if keyframe["frame"] < 31]
+    after = [keyframe for keyframe in sequence if keyframe["frame"] > 31]
+    kept = [dict(item) for item in found["result"]]
+    for item in kept:
+        if item["type"] == "videorectangle":
+            item["value"] = item["value"] | {"sequence": [*before, own, *after]}
+    (again,) = ask(stack, [task(8, f"{videos.url}/clip.mp4", *kept)], CONFIG)
+    tracked = next(item for item in again["result"] if item["type"] == "videorectangle")["value"]["sequence"]
+    assert tracked[: len(before) + 1] == [*before, own] and tracked[-1]["frame"] > 31
+    others = [item["value"] for item in again["result"] if item["type"] == "timelinelabels"]
+    assert others == [item["value"] for item in found["result"] if item["type"] == "timelinelabels"]
+    # what nobody corrected is not tracked again
+    assert ask(stack, [task(8, f"{videos.url}/clip.mp4", *found["result"])], CONFIG) == [[]]
+
+
 def test_an_interactive_request_gets_nothing_to_insert(stack: Stack, videos: PictureHost) -> None:
     for context in ([drawn(SQUARE)], []):
         body = {
