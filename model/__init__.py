@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from model.values.embedding import Embedding
     from model.values.image import open_picture
     from model.values.prompt import Prompt
-    from model.values.region import Perception, Region, Segment, Text, Texts
+    from model.values.region import Found, Perception, Region, Segment, Text, Texts
     from model.values.sampling import Sampling, TokenLimits
     from model.values.task import LANGUAGES, Task, VideoTask
     from model.values.window import Window
@@ -63,6 +63,7 @@ _HOME = {
     "PerceiveAnything": "pam",
     "Reading": "reading",
     "Prompt": "values.prompt",
+    "Found": "values.region",
     "Perception": "values.region",
     "Region": "values.region",
     "Sampling": "values.sampling",
@@ -97,6 +98,7 @@ __all__ = [
     "DeviceError",
     "Embedding",
     "Event",
+    "Found",
     "FramePrompt",
     "Limits",
     "ModelError",

@@ -1,4 +1,4 @@
-"""python -m model perceive | stream | fetch | try"""
+"""python -m model perceive | find | stream | fetch | try"""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model import find_command as finding
 from model.errors import ModelError, PromptError
 from model.loading import hub
 from model.values.task import LANGUAGES, Task, VideoTask
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"small things in pictures with a longer side are looked at in crops; 0: never ({LARGE_SIDE})",
     )
     perceive.add_argument("--out", type=Path, help="write the picture, or the video (.mp4), with masks and captions")
+    finding.add_arguments(commands, model)
     stream = commands.add_parser(
         "stream",
         parents=[asking, model],
@@ -121,7 +123,8 @@ def _models_table() -> str:
 def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
-        return {"fetch": _fetch, "perceive": _perceive, "stream": _stream, "try": _try}[options.command](options)
+        commands = {"fetch": _fetch, "find": _find, "perceive": _perceive, "stream": _stream, "try": _try}
+        return commands[options.command](options)
     except (ModelError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -168,6 +171,10 @@ def _load(options: argparse.Namespace) -> PerceiveAnything:
         compile=options.compile,
         quantize=options.quantize,
     )
+
+
+def _find(options: argparse.Namespace) -> int:
+    return finding.run(options, lambda: _load(options))
 
 
 def _stream(options: argparse.Namespace) -> int:

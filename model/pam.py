@@ -16,6 +16,8 @@ from model.compute.device import pick_device, pick_dtype, quantizes
 from model.compute.linear import quicken
 from model.compute.quantized import quantize as eight_bits
 from model.errors import DeviceError
+from model.finding.finder import SURE, Search
+from model.finding.words import checked
 from model.language.likelihood import TOKENS_PER_CHUNK, answer_ids, log_likelihoods
 from model.language.prefix import SCORES_BYTES, Prefix
 from model.language.qwen import Language
@@ -32,7 +34,7 @@ from model.values.detail import InMemory
 from model.values.embedding import Embedding
 from model.values.image import as_rgb
 from model.values.prompt import Prompt
-from model.values.region import Perception, Region, Segment, Texts
+from model.values.region import Found, Perception, Region, Segment, Texts
 from model.values.sampling import GREEDY, Sampling
 from model.values.task import Task, instruction
 from model.values.window import LARGE_SIDE
@@ -64,6 +66,7 @@ class PerceiveAnything:
         for module in (tower.sam, vision, language.model):
             quicken(module)
         self.reader = Reader(vision, language, tower.image_size // 16)
+        self.search = Search(tower, self, self.reader.readings)
         self.video = Videos(tower, vision, language)
         # its verbs are at hand here too
         self.track, self.describe_video = self.video.track, self.video.describe
@@ -251,6 +254,61 @@ class PerceiveAnything:
         """
         return pooled(regions).cpu().numpy()
 
+    def find(
+        self,
+        embedding: Embedding,
+        text: str | Sequence[str] = (),
+        like: Sequence[Region] = (),
+        unlike: Sequence[Region] = (),
+        known: Sequence[np.ndarray] = (),
+        limit: int = 64,
+        threshold: float | None = None,
+    ) -> list[Found]:
+        """All things of a picture that words name, that look like examples, or both.
+
+        What was made of the picture for one text is kept for the next one, of the last few pictures.
+
+        Args:
+            embedding: from `encode` of this model.
+            text: a name ("mug") or a short phrase ("red mug"), English or Chinese; several mean the same thing.
+            like: examples, from `segment` or `propose` of this model, of this picture or others.
+            unlike: counter-examples, likewise.
+            known: masks (H, W) of what is not to be answered; examples of this picture are not answered anyway.
+            limit: regions at most.
+            threshold: of the score, 0..1; None takes 0.5.
+
+        Returns:
+            Regions with a score, the surest first; none where nothing fits.
+
+        Raises:
+            PromptError: an empty text, or one of more than 200 characters.
+            ValueError: neither text nor examples, a number out of its range, a mask of another size, or an example
+                that is empty or of a video.
+        """
+        if limit < 1:
+            raise ValueError(f"limit {limit}: give at least 1")
+        least = SURE if threshold is None else threshold
+        if not 0 <= least <= 1:
+            raise ValueError(f"threshold {threshold}: give a number from 0 to 1")
+        if any(mask.shape != (embedding.height, embedding.width) for mask in known):
+            raise ValueError("a known mask of another size than the picture")
+        if not like and not text:
+            raise ValueError("nothing to look for: give a text or an example")
+        names = checked(text) if text or not like else ()
+        return self.search.find(self._here(embedding), names, like, unlike, known, limit, least)
+
+    def alike(
+        self,
+        embedding: Embedding,
+        like: Sequence[Region],
+        unlike: Sequence[Region] = (),
+        known: Sequence[np.ndarray] = (),
+        limit: int = 64,
+        threshold: float | None = None,
+    ) -> list[Found]:
+        """All things of a picture that look like examples: see `find`."""
+        return self.find(embedding, (), like, unlike, known, limit, threshold)
+
     def _here(self, embedding: Embedding) -> Embedding:
         return embedding if embedding.device == self.device else embedding.to(self.device)
 
@@ -284,6 +342,7 @@ class PerceiveAnything:
         candidates: Sequence[str],
         task: Task | str = Task.RECOGNIZE,
         language: str = "en",
+        ended: bool = True,
     ) -> np.ndarray:
         """How likely each candidate is as the whole answer about each region: to choose among given labels.
 
@@ -292,6 +351,7 @@ class PerceiveAnything:
             candidates: at least one answer, each as the model would write it ("dog", not " Dog ").
             task: a `Task` (or its value); any other string is asked as it stands.
             language: "en" or "zh", of the instruction.
+            ended: False takes the candidates for beginnings of answers, whatever may follow.
 
         Returns:
             (R, N) float32, natural-log likelihoods <= 0, the end token counted; `exp` gives probabilities, which sum to
@@ -305,7 +365,9 @@ class PerceiveAnything:
         answers = answer_ids(self.language, candidates)
 
         def scores(prefix: Prefix) -> list[np.ndarray]:
-            found = log_likelihoods(self.language, prefix, self.language.question_ids(prefix, asked), answers)
+            found = log_likelihoods(
+                self.language, prefix, self.language.question_ids(prefix, asked), answers, ended=ended
+            )
             return list(found.float().cpu().numpy())
 
         tokens = max(TOKENS_PER_CHUNK, *map(len, answers))

@@ -94,7 +94,7 @@ class Painter:
             whole.append(mask)
             chosen.append((kind, source))
         picture = develop(rng, canvas)
-        return Scene(picture, tuple(_things(picture, owner, whole, chosen)))
+        return Scene(picture, tuple(things_of(picture, owner, whole, chosen)))
 
     @property
     def code(self) -> int:
@@ -251,9 +251,11 @@ def lay(
     return warped[..., :3] / np.maximum(alpha, 1e-3)[..., None], alpha
 
 
-def _things(
+def things_of(
     picture: Picture, owner: NDArray[np.int16], whole: list[NDArray[np.bool_]], chosen: list[tuple[str, str]]
 ) -> list[Thing]:
+    """The truth of a finished picture: whose each pixel is (-1: the ground's), each thing's mask before others hid a
+    part of it, each one's kind and source."""
     masks = [owner == number for number in range(len(whole))]
     colours = [looks.colour_of(picture[mask]) for mask in masks]
     things = []

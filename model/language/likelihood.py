@@ -43,8 +43,9 @@ def log_likelihoods(
     question: Sequence[int],
     answers: Sequence[Sequence[int]],
     per_chunk: int = TOKENS_PER_CHUNK,
+    ended: bool = True,
 ) -> torch.Tensor:
-    """Natural-log likelihood of each answer, its end token counted, behind each prompt.
+    """Natural-log likelihood of each answer, its end token counted unless it need not end there, behind each prompt.
 
     Args:
         language: the language model.
@@ -52,6 +53,7 @@ def log_likelihoods(
         question: token ids that follow the prefix.
         answers: N lists of at least one token id each.
         per_chunk: tokens that are read together.
+        ended: False takes the answers for beginnings of answers.
 
     Returns:
         (R, N) float32, on the model's device.
@@ -72,6 +74,7 @@ def log_likelihoods(
         ids = torch.tensor([token for answer in chunk for token in answer], device=device)
         # each token foretells the next one of its answer, the last one the end
         targets = torch.tensor([token for answer in chunk for token in (*answer[1:], ends[0])], device=device)
+        counted = torch.tensor([ended or i + 1 < len(answer) for answer in chunk for i in range(len(answer))])
         owner = torch.tensor([i for i, answer in enumerate(chunk) for _ in answer], device=device)
         place = torch.tensor([i for answer in chunk for i in range(len(answer))], device=device)
         order = torch.arange(len(ids), device=device)
@@ -80,7 +83,7 @@ def log_likelihoods(
         hidden = grid.read(ids, seen, place)
         for row in range(regions):  # one after the other: logits of all rows together would be large
             logits = language.model.lm_head(hidden[row]).float()
-            each = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
+            each = (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)) * counted.to(device)
             scores[row, list(numbers)] += each.new_zeros(len(chunk)).index_add_(0, owner, each)
     return scores
 

@@ -16,11 +16,6 @@ from model.values.embedding import Embedding
 from model.values.region import Region
 
 
-def width(embedding: Embedding) -> int:
-    """Numbers in a vector."""
-    return sum(level.shape[1] for level in levels(embedding))
-
-
 def levels(embedding: Embedding) -> list[torch.Tensor]:
     """The features (1, C, s, s), the coarsest first: n, 2n and 4n cells a side."""
     return [embedding.features, *reversed(embedding.high_resolution)]
@@ -44,23 +39,23 @@ def _vector(region: Region) -> torch.Tensor:
     if region.embedding is None:
         raise ValueError("features of a region that does not know its picture: take one of `segment` or `propose`")
     cells = coverage(region.mask, region.embedding.high_resolution[0].shape[-1])
-    return inside(region.embedding, torch.from_numpy(cells).to(region.embedding.device))
+    return vectors(region.embedding, torch.from_numpy(cells).to(region.embedding.device)[None])[0]
 
 
-def inside(embedding: Embedding, cells: torch.Tensor) -> torch.Tensor:
-    """The vector (d,) of the places that `cells` (4n, 4n) float32 >= 0 weighs; zeros where all weights are."""
+def vectors(embedding: Embedding, cells: torch.Tensor) -> torch.Tensor:
+    """The vectors (N, d) of the places that `cells` (N, 4n, 4n) >= 0 weigh; zeros where all weights are."""
     parts = []
     for level in levels(embedding):
-        side = level.shape[-1]
-        step = len(cells) // side
-        weights = cells.reshape(side, step, side, step).sum(dim=(1, 3))
-        parts.append(unit(level[0].flatten(1) @ weights.flatten()))
-    return unit(torch.cat(parts))
+        side, count = level.shape[-1], len(cells)
+        step = cells.shape[-1] // side
+        weights = cells.float().reshape(count, side, step, side, step).sum(dim=(2, 4))
+        parts.append(unit(weights.flatten(1) @ level[0].flatten(1).T))
+    return unit(torch.cat(parts, dim=1))
 
 
-def unit(vector: torch.Tensor) -> torch.Tensor:
-    """Of length 1; zeros stay zeros."""
-    return vector / vector.norm().clamp(min=1e-12)
+def unit(rows: torch.Tensor, dim: int = 1) -> torch.Tensor:
+    """Of length 1 along a dimension; zeros stay zeros."""
+    return rows / rows.norm(dim=dim, keepdim=True).clamp(min=1e-12)
 
 
 def coverage(mask: np.ndarray, side: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,22 @@ class Region(Segment):
             features=segment.features,
             window=segment.window,
         )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Found(Region):
+    """A region that was looked for.
+
+    Attributes:
+        score: how sure it is that this is one, 0..1.
+    """
+
+    score: float
+
+    @classmethod
+    def scored(cls, region: Region, score: float) -> Found:
+        """A region with its score."""
+        return cls(**{one.name: getattr(region, one.name) for one in fields(region)}, score=score)
 
 
 @dataclass(frozen=True)

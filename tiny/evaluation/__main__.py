@@ -1,4 +1,4 @@
-"""`python -m tiny.evaluation [--seed N] [--clips N] [--json]`: a checkpoint on generated pictures and clips.
+"""`python -m tiny.evaluation [--seed N] [--clips N] [--find N] [--json]`: a checkpoint on generated pictures and clips.
 
 Everything goes through the public façade. What is shown comes from `tiny`; its drawings have to be fetched
 once (`python -m tiny art`).
@@ -19,7 +19,7 @@ from rich.table import Table
 from model import PerceiveAnything
 from tiny.art import ArtMissing, Catalog, load
 from tiny.clips import Director
-from tiny.evaluation import clips, photographs, pictures
+from tiny.evaluation import clips, finding, photographs, pictures
 from tiny.scenes import Painter
 
 
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report |= _pictures(pam, catalog, options, console)
     if options.clips:
         report |= _clips(pam, catalog, options, console)
+    if options.find:
+        report |= _finding(pam, catalog, options, console)
     if options.photographs:
         try:
             found = photographs.figures(pam, options.photographs, console)
@@ -66,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other scenes")
     parser.add_argument("--count", type=int, default=200, help="scenes of each split")
     parser.add_argument("--clips", type=int, default=0, help="clips of the test split")
+    parser.add_argument("--find", type=int, default=0, help="scenes of the test split with several of a kind")
+    parser.add_argument(
+        "--fit", action="store_true", help="with --find: print the numbers of model/finding/calibration.py instead"
+    )
     parser.add_argument("--photographs", type=Path, help="folder of pictures/ and truth.json with regions people drew")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for contact sheets, figures.json")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -99,6 +105,20 @@ def _clips(pam: PerceiveAnything, catalog: Catalog, options: argparse.Namespace,
     if not options.json:
         console.print(_table("held-out clips", found, clips.TARGETS))
     return {**_rounded(found), "clips": options.clips}
+
+
+def _finding(pam: PerceiveAnything, catalog: Catalog, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    if options.fit:
+        # other pictures than those that are measured
+        fitted = finding.fit(pam, Painter(catalog, "val", options.seed), options.find, console)
+        if not options.json:
+            console.print(fitted)
+        return {"calibration": fitted}
+    tallies = finding.run(pam, Painter(catalog, "test", options.seed), options.find, console)
+    found = finding.figures(tallies)
+    if not options.json:
+        console.print(_table("several of a kind", found, finding.TARGETS))
+    return {**_rounded(found), "several": options.find}
 
 
 def _rounded(found: dict[str, float]) -> dict[str, float]:

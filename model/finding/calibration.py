@@ -1,0 +1,28 @@
+"""From what is measured of a candidate to a score: how often such candidates were right, 0..1.
+
+Logistic regressions, fitted on generated scenes with `python -m tiny.evaluation --find 200 --fit`, which prints these
+numbers. Other checkpoints measure other things; their scores order candidates as well, and are less exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+MEASURES = ("likeness", "against", "fit", "iou", "stability", "growth")
+"""-ln of the distance to the nearest example; how much nearer a counter-example is; ln of the words' likelihood against
+that of the model's own words; predicted IoU; stability; |ln| of the size against the example's."""
+
+BY_EXAMPLE: Mapping[str, float] = {
+    **{"": -9.067, "likeness": 2.25, "against": -5.366, "growth": -2.678, "iou": 1.621, "stability": 4.536}
+}
+BY_WORD: Mapping[str, float] = {"": -1.0, "fit": 1.0, "iou": 2.0, "stability": 1.0}
+BY_BOTH: Mapping[str, float] = {**BY_EXAMPLE, "fit": 0.4}
+
+
+def score(weights: Mapping[str, float], measures: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Scores (N,) in 0..1 of candidates by their measures, (N,) each."""
+    total = sum(weight * measures[name] for name, weight in weights.items() if name) + weights[""]
+    assert isinstance(total, torch.Tensor)
+    return total.sigmoid()

@@ -1,0 +1,271 @@
+"""All things of a kind: by example, by word, by both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from demo.truth import read_scenes
+from model import Found, PerceiveAnything, Prompt, PromptError, Region, Sampling, Task
+from model.__main__ import main
+from model.finding import calibration, words
+from model.finding.candidates import piece
+from model.finding.words import LOWEST, Usual, checked, fits
+from model.reading import Reading
+from model.values.mask import from_rle, mask_iou
+from model.values.region import Text, Texts
+from model.values.sampling import GREEDY
+from tests.device import DEVICE
+
+SIZE = (320, 240)
+RED = [(50, 50), (160, 60), (270, 50), (60, 180)]
+BLUE = [(160, 180), (265, 180)]
+RADIUS = 30
+
+
+@pytest.fixture(scope="module")
+def tiny() -> PerceiveAnything:
+    return PerceiveAnything.from_pretrained("tiny", device=DEVICE)
+
+
+@pytest.fixture(scope="module")
+def discs() -> Image.Image:
+    """Four red discs, and two blue squares."""
+    picture = Image.new("RGB", SIZE, (225, 225, 215))
+    pen = ImageDraw.Draw(picture)
+    for x, y in RED:
+        pen.ellipse((x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS), fill=(210, 30, 30))
+    for x, y in BLUE:
+        pen.rectangle((x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS), fill=(40, 60, 200))
+    return picture
+
+
+def disc(place: tuple[int, int]) -> np.ndarray:
+    rows, columns = np.mgrid[: SIZE[1], : SIZE[0]]
+    return np.asarray((columns - place[0]) ** 2 + (rows - place[1]) ** 2 <= RADIUS**2)
+
+
+def square(place: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros(SIZE[::-1], bool)
+    mask[place[1] - RADIUS : place[1] + RADIUS, place[0] - RADIUS : place[0] + RADIUS] = True
+    return mask
+
+
+def met(found: Sequence[Region], truths: Sequence[np.ndarray]) -> list[bool]:
+    """Of each true mask, whether it was found."""
+    return [any(mask_iou(region.mask, truth) > 0.5 for region in found) for truth in truths]
+
+
+def test_the_others_follow_from_one(tiny: PerceiveAnything, discs: Image.Image) -> None:
+    embedding = tiny.encode(discs)
+    (example,) = tiny.segment(embedding, [Prompt(mask=disc(RED[0]))])
+    found = tiny.alike(embedding, [example])
+    assert met(found, [disc(place) for place in RED]) == [False, True, True, True]  # the example is not answered twice
+    assert not any(met(found, [square(place) for place in BLUE]))
+    scores = [one.score for one in found]
+    assert scores == sorted(scores, reverse=True) and 0.5 <= scores[-1] <= scores[0] <= 1
+    assert all(isinstance(one, Found) and one.mask.shape == SIZE[::-1] for one in found)
+    # they are regions like others: described, and compared
+    assert tiny.describe(found[:1], [Task.RECOGNIZE], sampling=Sampling(max_new_tokens=2))[0][Task.RECOGNIZE].token_ids
+    assert tiny.features(found).shape[0] == len(found)
+    assert len(tiny.alike(embedding, [example], limit=1)) == 1
+    assert tiny.alike(embedding, [example], threshold=1.0) == []
+
+
+def test_what_is_known_is_not_answered(tiny: PerceiveAnything, discs: Image.Image) -> None:
+    embedding = tiny.encode(discs)
+    (example,) = tiny.segment(embedding, [Prompt(mask=disc(RED[0]))])
+    found = tiny.alike(embedding, [example], known=[disc(RED[1])])
+    assert met(found, [disc(place) for place in RED]) == [False, False, True, True]
+
+
+def test_a_counter_example_takes_away_what_looks_like_it(tiny: PerceiveAnything, discs: Image.Image) -> None:
+    embedding = tiny.encode(discs)
+    example, other = tiny.segment(embedding, [Prompt(mask=disc(RED[0])), Prompt(mask=square(BLUE[0]))])
+
+    def score_of(truth: np.ndarray, unlike: Sequence[Region]) -> float:
+        found = tiny.alike(embedding, [example], unlike, threshold=0.0)
+        return max((one.score for one in found if mask_iou(one.mask, truth) > 0.5), default=0.0)
+
+    assert score_of(square(BLUE[1]), [other]) <= score_of(square(BLUE[1]), [])
+    assert score_of(disc(RED[2]), [other]) > 0.5
+
+
+def test_an_example_may_be_of_another_picture(tiny: PerceiveAnything, discs: Image.Image) -> None:
+    elsewhere = Image.new("RGB", SIZE, (200, 215, 200))
+    x, y = 150, 120
+    ImageDraw.Draw(elsewhere).ellipse((x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS), fill=(205, 40, 30))
+    (example,) = tiny.segment(tiny.encode(elsewhere), [Prompt(mask=disc((x, y)))])
+    found = tiny.alike(tiny.encode(discs), [example], threshold=0.0)
+    reds, blues = (
+        [max((f.score for f in found if mask_iou(f.mask, mask) > 0.5), default=0.0) for mask in masks]
+        for masks in ([disc(place) for place in RED], [square(place) for place in BLUE])
+    )
+    assert min(reds) > max(blues)
+
+
+def test_words_find_what_the_model_would_call_so(tiny: PerceiveAnything) -> None:
+    """On scenes of the demo: the surest region of a class's own name is the thing, mostly."""
+    hits, asked = 0, 0
+    for scene in list(read_scenes().values())[:3]:
+        embedding = tiny.encode(Image.open(scene.picture).convert("RGB"))
+        for thing in scene.things:
+            if thing.kind == "object":
+                continue
+            found = tiny.find(embedding, thing.kind, threshold=0.0)
+            assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+            asked += 1
+            hits += bool(found) and mask_iou(found[0].mask, thing.mask) > 0.4
+    assert asked >= 3 and hits / asked >= 1 / 3
+
+
+def test_nothing_fits(tiny: PerceiveAnything, discs: Image.Image) -> None:
+    embedding = tiny.encode(discs)
+    assert tiny.find(embedding, "dinosaur skeleton") == []
+    assert tiny.find(embedding, "恐龙骨架") == []
+    plain = tiny.encode(Image.new("RGB", SIZE, "gray"))
+    assert len(tiny.find(plain, "cup")) <= 1
+    (example,) = tiny.segment(embedding, [Prompt(mask=disc(RED[0]))])
+    assert len(tiny.alike(plain, [example])) <= 1
+
+
+def test_both_together_say_what_and_how(tiny: PerceiveAnything, discs: Image.Image) -> None:
+    """Random words beside a good example lower every score; none is above what it looks like alone."""
+    embedding = tiny.encode(discs)
+    (example,) = tiny.segment(embedding, [Prompt(mask=disc(RED[0]))])
+    assert tiny.find(embedding, "dinosaur skeleton", [example]) == []
+    named = tiny.find(embedding, tiny.describe([example], [Task.RECOGNIZE])[0][Task.RECOGNIZE].string, [example])
+    assert sum(met(named, [disc(place) for place in RED[1:]])) >= 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("", "nothing to look for"), ("   ", "give a word"), (["cup", " "], "give a word"), ("x" * 2000, "at most 200")],
+)
+def test_bad_texts_are_named(pam: PerceiveAnything, coffee: Image.Image, text: str, says: str) -> None:
+    with pytest.raises((PromptError, ValueError), match=says):
+        pam.find(pam.encode(coffee), text)
+
+
+def test_bad_numbers_and_masks_are_named(pam: PerceiveAnything, coffee: Image.Image) -> None:
+    embedding = pam.encode(coffee)
+    for wrong in ({"limit": 0}, {"threshold": 1.5}, {"known": [np.zeros((3, 3), bool)]}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            pam.find(embedding, "cup", **wrong)  # type: ignore[arg-type]
+    (example,) = pam.segment(embedding, [Prompt(points=[(300, 200, 1)])])
+    with pytest.raises(ValueError, match="picture"):
+        pam.alike(embedding, [Region.of(example, example.prompt)])
+    with pytest.raises(ValueError, match="text or an example"):
+        pam.find(embedding)
+
+
+def test_random_weights_find_without_faults(pam: PerceiveAnything, coffee: Image.Image) -> None:
+    """Another trunk, other sizes; an example at the very border."""
+    embedding = pam.encode(coffee)
+    corner = np.zeros((coffee.height, coffee.width), bool)
+    corner[:9, :7] = True
+    (example,) = pam.segment(embedding, [Prompt(mask=corner)])
+    for found in (pam.alike(embedding, [example], threshold=0.0), pam.find(embedding, "cup", threshold=0.0)):
+        assert all(0 <= one.score <= 1 and one.area for one in found)
+        masks = [one.mask for one in found]
+        assert all(mask_iou(a, b) <= 0.75 for i, a in enumerate(masks) for b in masks[:i])
+
+
+def test_a_piece_is_what_lies_under_the_click() -> None:
+    mask = np.zeros((6, 8), bool)
+    mask[1:5, 1:4] = mask[2, 6] = True
+    assert piece(mask, Prompt(points=[(6.5, 2.5, 1)])).sum() == 1
+    assert piece(mask, Prompt(points=[(5.5, 0.5, 1)])).sum() == 12  # beside both: the larger one
+    assert piece(mask, Prompt(points=[(65, 25, 1)]), 10, 10).sum() == 1
+    assert not piece(np.zeros((2, 2), bool), Prompt(points=[(1, 1, 1)])).any()
+
+
+class _Says:
+    """A model that knows a few likelihoods."""
+
+    def __init__(self, known: dict[tuple[Task | str, bool], dict[str, float]]) -> None:
+        self.known = known
+
+    def score(
+        self, regions: Reading, candidates: Sequence[str], task: Task | str, language: str = "en", ended: bool = True
+    ) -> np.ndarray:
+        table = self.known.get((task, ended), {})
+        return np.array([[table.get(name, -50.0) for name in candidates]] * len(regions), np.float32)
+
+    def describe(
+        self, regions: Reading, tasks: Sequence[Task | str], language: str = "en", sampling: Sampling = GREEDY
+    ) -> list[Texts]:
+        said = {Task.RECOGNIZE: "mug", Task.BRIEF: "A red mug at the left."}
+        return [
+            {task: Text(task, language, said[Task(task)], (1, 2), -0.5, True) for task in tasks}
+            for _ in regions.regions
+        ]
+
+
+def test_words_are_held_against_the_models_own() -> None:
+    reading = Reading(("one",), None)  # type: ignore[arg-type]
+    says = _Says(
+        {
+            (Task.RECOGNIZE, True): {"mug": -1.5, "cup": -2.5},
+            (Task.BRIEF, False): {"A red mug": -0.2, "A blue mug": -4.2, "A mug": -0.1, "A red cup": -3.2},
+        }
+    )
+    own = words.usual(says, reading, "en")
+    assert own == [Usual("mug", -1.5, "A red mug at the left.")]
+
+    def fit(*names: str) -> float:
+        return float(fits(says, reading, names, own, "en")[0])
+
+    assert fit("mug") == fit("Mug") == fit("a mug") == pytest.approx(0)
+    assert fit("cup") == pytest.approx(-1)
+    assert fit("plate", "cup") == pytest.approx(-1)
+    assert fit("red mug") == pytest.approx(0)
+    assert fit("blue mug") == pytest.approx(-4)
+    assert fit("plate") == LOWEST
+
+
+def test_names_are_tidied() -> None:
+    assert checked("  red\n mug. ") == ("red mug",)
+    assert checked(["cup", "cup.", "mug"]) == ("cup", "mug")
+    assert words.language_of(["红杯子"]) == "zh" and words.language_of(["mug"]) == "en"
+
+
+def test_scores_follow_the_measures() -> None:
+    measures = {name: torch.zeros(3) for name in calibration.MEASURES}
+    measures["fit"] = torch.tensor([-9.0, -2.0, 0.0])
+    scores = calibration.score(calibration.BY_WORD, measures)
+    assert scores.tolist() == sorted(scores.tolist()) and 0 < scores[0] < scores[2] < 1
+    measures["likeness"] = torch.tensor([0.5, 2.0, 5.0])
+    scores = calibration.score(calibration.BY_EXAMPLE, measures)
+    assert scores.tolist() == sorted(scores.tolist())
+
+
+def test_the_command(
+    small_checkpoint: Path, discs: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "discs.png", tmp_path / "overlay.png"
+    discs.save(file)
+    how = ["--model", str(small_checkpoint), "--device", "cpu"]
+    example = ["--like", "20", "20", "80", "80", "--threshold", "0"]
+    assert main(["find", str(file), *example, "--json", "--out", str(out), *how]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert {"model", "device", "width", "height", "regions"} == set(answer)
+    for region in answer["regions"]:
+        assert 0 <= region["score"] <= 1 and from_rle(region["mask"]).sum() == region["area"]
+    assert Image.open(out).width == SIZE[0]
+    assert main(["find", str(file), *example, "--limit", "1", "--unlike", "130", "150", "190", "210", *how]) == 0
+    assert capsys.readouterr().out.startswith(("region 1: score ", "nothing found"))
+    for wrong, says in (
+        (["find", str(file)], "give --text WORDS or --like"),
+        (["find", str(file), "--text", "cup", "--unlike", "1", "1", "9", "9"], "--unlike goes with --like"),
+        (["find", str(file), "--like", "400", "20", "480", "80"], "outside"),
+        (["find", str(file), "--text", " ", *how], "nothing to look for"),
+    ):
+        assert main(wrong) == 1
+        assert says in capsys.readouterr().err
