@@ -18,11 +18,19 @@ BY_EXAMPLE: Mapping[str, float] = {
     **{"": -9.067, "likeness": 2.25, "against": -5.366, "growth": -2.678, "iou": 1.621, "stability": 4.536}
 }
 BY_WORD: Mapping[str, float] = {"": -1.0, "fit": 1.0, "iou": 2.0, "stability": 1.0}
-BY_BOTH: Mapping[str, float] = {**BY_EXAMPLE, "fit": 0.4}
 
 
-def score(weights: Mapping[str, float], measures: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Scores (N,) in 0..1 of candidates by their measures, (N,) each."""
+def score(measures: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Scores (N,) in 0..1 of candidates by their measures, (N,) each: beside examples ("likeness"), against words
+    ("fit"), or both. What both say is their geometric mean, so that neither outweighs the other's no."""
+    scores = [_logistic(weights, measures) for name, weights in _BY if name in measures]
+    return torch.stack(scores).log().mean(0).exp()
+
+
+_BY = (("likeness", BY_EXAMPLE), ("fit", BY_WORD))
+
+
+def _logistic(weights: Mapping[str, float], measures: Mapping[str, torch.Tensor]) -> torch.Tensor:
     total = sum(weight * measures[name] for name, weight in weights.items() if name) + weights[""]
     assert isinstance(total, torch.Tensor)
-    return total.sigmoid()
+    return total.sigmoid().clamp(min=1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
@@ -100,10 +100,10 @@ class Search:
         examples = Examples.of(like, unlike) if like else None
         if not names:
             assert examples is not None
-            return _scored(calibration.BY_EXAMPLE, self._like(embedding, examples), examples)
+            return _scored(self._like(embedding, examples), examples)
         seen = self._look(embedding)
         fit = self._fit(seen, names)
-        by_word = _scored(calibration.BY_BOTH if examples else calibration.BY_WORD, seen.candidates, examples, fit)
+        by_word = _scored(seen.candidates, examples, fit)
         if examples is None:
             # what looks like the surest of it is found, too
             scores = by_word[2]
@@ -114,7 +114,7 @@ class Search:
         more = self._like(embedding, examples)
         more = more.take(_new(more, seen.candidates))
         fit_of_more = self._fit(_Seen(embedding, more, self._regions(embedding, more)), names)
-        return _joined(by_word, _scored(calibration.BY_BOTH, more, examples, fit_of_more))
+        return _joined(by_word, _scored(more, examples, fit_of_more))
 
     def _like(self, embedding: Embedding, examples: Examples) -> Candidates:
         return decoded(self._tower, embedding, places(embedding, examples, PEAKS))
@@ -157,15 +157,13 @@ class Search:
         return seen
 
 
-def _scored(
-    weights: Mapping[str, float], candidates: Candidates, examples: Examples | None, fit: torch.Tensor | None = None
-) -> Measured:
+def _scored(candidates: Candidates, examples: Examples | None, fit: torch.Tensor | None = None) -> Measured:
     found = {"iou": candidates.ious, "stability": candidates.stabilities}
     if examples is not None:
         found |= likeness(candidates, examples)
     if fit is not None:
         found["fit"] = fit
-    return candidates, found, calibration.score(weights, found)
+    return candidates, found, calibration.score(found)
 
 
 def _joined(first: Measured, second: Measured) -> Measured:

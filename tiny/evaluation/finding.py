@@ -110,7 +110,7 @@ def figures(tallies: Mapping[str, Tally]) -> dict[str, float]:
 
 def fit(pam: PerceiveAnything, painter: Painter, count: int, console: Console) -> dict[str, dict[str, float]]:
     """The numbers of `model.finding.calibration`, from the first `count` scenes of a painter; by their name there."""
-    rows: dict[str, list[tuple[dict[str, Tensor], Tensor]]] = {"BY_EXAMPLE": [], "BY_WORD": [], "BY_BOTH": []}
+    rows: dict[str, list[tuple[dict[str, Tensor], Tensor]]] = {"BY_EXAMPLE": [], "BY_WORD": []}
     for number, case in enumerate(_cases(pam, painter, count, console)):
         example, name = case.example(pam), label(case.several.kind)
         # a counter-example in every second scene
@@ -118,7 +118,6 @@ def fit(pam: PerceiveAnything, painter: Painter, count: int, console: Console) -
         for key, names, like in (
             ("BY_EXAMPLE", (), [example]),
             ("BY_WORD", (name,), []),
-            ("BY_BOTH", (name,), [example]),
         ):
             found = pam.search.measured(case.embedding, names, like, unlike if like else ())
             right = _right(case, found, 1 if like else 0)
