@@ -62,15 +62,15 @@ class Search:
 
     Args:
         tower: SAM 2.
-        speaker: describes and scores regions.
-        readings: reads regions for the speaker, as many at a time as fit.
+        model: segments, describes and scores regions.
+        readings: reads regions for it, as many at a time as fit.
     """
 
     def __init__(
-        self, tower: Tower, speaker: words.Speaker, readings: Callable[[Sequence[Region]], Iterator[Reading]]
+        self, tower: Tower, model: words.Model, readings: Callable[[Sequence[Region]], Iterator[Reading]]
     ) -> None:
         self._tower = tower
-        self._speaker = speaker
+        self._model = model
         self._readings = readings
         self._seen: OrderedDict[int, _Seen] = OrderedDict()
         self._lock = Lock()
@@ -121,7 +121,7 @@ class Search:
 
     def _regions(self, embedding: Embedding, candidates: Candidates) -> list[Region]:
         """At the picture's size."""
-        regions = self._tower.segment([embedding] * len(candidates), candidates.prompts)
+        regions = self._model.segment(embedding, candidates.prompts)
         return [replace(region, mask=piece(region.mask, region.prompt)) for region in regions]
 
     def _fit(self, seen: _Seen, names: Sequence[str]) -> torch.Tensor:
@@ -132,8 +132,8 @@ class Search:
         for reading in self._readings(seen.regions):
             first = sum(map(len, rows))
             if len(own) < first + len(reading):
-                own += words.usual(self._speaker, reading, language)
-            rows.append(words.fits(self._speaker, reading, names, own[first : first + len(reading)], language))
+                own += words.usual(self._model, reading, language)
+            rows.append(words.fits(self._model, reading, names, own[first : first + len(reading)], language))
         found = np.concatenate(rows) if rows else np.zeros(0, np.float32)
         return torch.from_numpy(found.astype(np.float32)).to(seen.candidates.ious.device)
 

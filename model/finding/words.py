@@ -16,7 +16,9 @@ import numpy as np
 
 from model.errors import PromptError
 from model.reading import Reading
-from model.values.region import Texts
+from model.values.embedding import Embedding
+from model.values.prompt import Prompt
+from model.values.region import Region, Texts
 from model.values.sampling import Sampling, TokenLimits
 from model.values.task import Task
 
@@ -31,8 +33,10 @@ _USUAL = Sampling(max_new_tokens=TokenLimits.same(24))
 _END = ".,;:!?"
 
 
-class Speaker(Protocol):
-    """What this module asks of `PerceiveAnything`."""
+class Model(Protocol):
+    """What a search asks of `PerceiveAnything`."""
+
+    def segment(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[Region]: ...
 
     def describe(
         self, regions: Reading, tasks: Sequence[Task | str], language: str = "en", sampling: Sampling = _USUAL
@@ -73,36 +77,36 @@ def language_of(names: Sequence[str]) -> str:
     return "zh" if any(_HAN.search(name) for name in names) else "en"
 
 
-def usual(speaker: Speaker, reading: Reading, language: str) -> list[Usual]:
+def usual(model: Model, reading: Reading, language: str) -> list[Usual]:
     """The model's own answers about regions, briefly."""
     found = []
-    for texts in speaker.describe(reading, [Task.RECOGNIZE, Task.BRIEF], language, _USUAL):
+    for texts in model.describe(reading, [Task.RECOGNIZE, Task.BRIEF], language, _USUAL):
         word, caption = texts[Task.RECOGNIZE], texts[Task.BRIEF]
         found.append(Usual(word.string, word.mean_logprob * (len(word.token_ids) + 1), caption.string))
     return found
 
 
-def fits(speaker: Speaker, reading: Reading, names: Sequence[str], own: Sequence[Usual], language: str) -> np.ndarray:
+def fits(model: Model, reading: Reading, names: Sequence[str], own: Sequence[Usual], language: str) -> np.ndarray:
     """How likely the likeliest of the names is against what the model says itself: natural logs, (R,), 0 where it is
     what it says, `LOWEST` at least.
 
     Args:
-        speaker: the model.
+        model: that says it.
         reading: R regions.
         names: see `checked`.
         own: of each region, see `usual`.
         language: see `language_of`.
     """
     spelled = list(dict.fromkeys(form for name in names for form in (_without_article(name), name.lower(), name)))
-    words = speaker.score(reading, spelled, Task.RECOGNIZE, language).max(axis=1)
+    words = model.score(reading, spelled, Task.RECOGNIZE, language).max(axis=1)
     best = words - np.array([one.likelihood for one in own])
     phrases = [_without_article(name) for name in names if language == "en" and " " in _without_article(name)]
     if phrases:
-        best = np.maximum(best, _openings(speaker, reading, phrases, own))
+        best = np.maximum(best, _openings(model, reading, phrases, own))
     return np.clip(best, LOWEST, -LOWEST)
 
 
-def _openings(speaker: Speaker, reading: Reading, phrases: Sequence[str], own: Sequence[Usual]) -> np.ndarray:
+def _openings(model: Model, reading: Reading, phrases: Sequence[str], own: Sequence[Usual]) -> np.ndarray:
     """The same of captions that begin with a phrase, against the region's own caption as far as as many words."""
     asked = {}
     for phrase in phrases:
@@ -111,7 +115,7 @@ def _openings(speaker: Speaker, reading: Reading, phrases: Sequence[str], own: S
             asked[opening[0].upper() + opening[1:]] = len(phrase.split())
     mine = {(i, count): _opening(one.caption, count) for i, one in enumerate(own) for count in set(asked.values())}
     texts = list(dict.fromkeys([*asked, *filter(None, mine.values())]))
-    scores = speaker.score(reading, texts, Task.BRIEF, "en", ended=False)
+    scores = model.score(reading, texts, Task.BRIEF, "en", ended=False)
     place = {text: i for i, text in enumerate(texts)}
     best = np.full(len(own), LOWEST)
     for row in range(len(own)):

@@ -18,6 +18,7 @@ from model.finding import calibration, words
 from model.finding.candidates import piece
 from model.finding.words import LOWEST, Usual, checked, fits
 from model.reading import Reading
+from model.values.embedding import Embedding
 from model.values.mask import from_rle, mask_iou
 from model.values.region import Text, Texts
 from model.values.sampling import GREEDY
@@ -190,6 +191,9 @@ class _Says:
 
     def __init__(self, known: dict[tuple[Task | str, bool], dict[str, float]]) -> None:
         self.known = known
+
+    def segment(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[Region]:
+        raise AssertionError("words are held against regions that are there")
 
     def score(
         self, regions: Reading, candidates: Sequence[str], task: Task | str, language: str = "en", ended: bool = True
