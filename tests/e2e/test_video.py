@@ -16,9 +16,18 @@ from tests.e2e import browser as chromium
 from tests.e2e.label_studio import LabelStudio
 from tests.e2e.labelling_page import PAGE_MS
 from tests.http.stack import Stack
+from tests.waiting import wait_until
 
 CONFIG = (Path(__file__).parent.parent.parent / "label_config_video.xml").read_text(encoding="utf-8")
 SEEN = "() => document.querySelector('video')?.readyState >= 2"
+CORRECTED = 20
+"""The frame, from 1, on which the annotator moves the box."""
+MOVE = (
+    "frame => { const work = window.Htx.annotationStore.selected;"
+    " const box = work.regions.find(one => one.type === 'videorectangleregion');"
+    " const shown = box.getShape(frame);"
+    " box.updateShape({x: shown.x, y: shown.y - 6, width: shown.width, height: shown.height, rotation: 0}, frame); }"
+)
 REGIONS = (
     "() => window.Htx.annotationStore.selected.regions.map(one => "
     "({type: one.type, sequence: one.sequence, ranges: one.ranges, labels: one.labels}))"
@@ -96,6 +105,44 @@ def test_a_clip_is_tracked_shown_accepted_saved_and_read_back(
     label_studio.annotate(second, annotation["result"])
     label_studio.retrieve_predictions(project, [second])
     assert label_studio.predictions(second) == []
+
+    is_tracked_on(page, label_studio, project, task, annotation["id"], prediction)
+
+
+def is_tracked_on(
+    page: Page, label_studio: LabelStudio, project: int, task: int, annotation: int, prediction: dict[str, Any]
+) -> None:
+    """One box is corrected, and the track goes on from there alone."""
+    correct(page, annotation)
+    (corrected,) = [one for one in label_studio.annotations(task) if one["id"] == annotation]
+    (mine,) = of_type(corrected["result"], "videorectangle")
+    (tracked,) = of_type(prediction["result"], "videorectangle")
+    sequence = tracked["value"]["sequence"]
+    own = [one for one in mine["value"]["sequence"] if one not in sequence]
+    assert [one["frame"] for one in own] == [CORRECTED]
+    # Label Studio asks again, since the version of what was corrected says so
+    wait_until(lambda: label_studio.predictions(task)[0]["model_version"].endswith("(corrected)"), 60)
+    assert label_studio.retrieve_predictions(project, [task])["processed_items"] == 1
+    (anew,) = [one for one in label_studio.predictions(task) if one["id"] != prediction["id"]]
+    (tracked_on,) = of_type(anew["result"], "videorectangle")
+    after = tracked_on["value"]["sequence"]
+    before = [one for one in mine["value"]["sequence"] if one["frame"] < CORRECTED]
+    assert after[: len(before) + 1] == [*before, *own]
+    assert after[-1]["frame"] > CORRECTED and after[len(before) + 1 :] != sequence[len(before) :]
+    events = [
+        [item["value"]["ranges"] for item in of_type(one["result"], "timelinelabels")] for one in (prediction, anew)
+    ]
+    assert events[0] == events[1]
+
+
+def correct(page: Page, annotation: int) -> None:
+    """Move the accepted box on one frame, as dragging it does, and update the annotation."""
+    page.wait_for_function("() => window.Htx.annotationStore.selected.pk", timeout=PAGE_MS)
+    page.wait_for_function(SEEN, timeout=PAGE_MS)
+    page.evaluate(MOVE, CORRECTED)
+    with page.expect_response(lambda answer: f"/annotations/{annotation}" in answer.url) as saved:
+        page.get_by_test_id("bottombar-update-button").click()
+    assert saved.value.ok
 
 
 def clip_percent(clip: Clip) -> tuple[float, ...]:
