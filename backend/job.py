@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -107,7 +107,7 @@ class Group(_Value):
 
 
 class ClipMark(_Value):
-    """Where a person saw a thing: seconds from the video's beginning, a box in percentages of the picture.
+    """Where a person saw a thing: seconds from the video's beginning, a box or clicks in percentages of the picture.
 
     A turned box is a drawing: what is upright around it depends on the picture's size.
     """
@@ -115,6 +115,7 @@ class ClipMark(_Value):
     time_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     box: tuple[Percent, Percent, Percent, Percent] | None = None
     drawing: Drawing | None = None
+    points: tuple[PointPrompt, ...] = ()
 
 
 class ClipObject(_Value):
@@ -135,7 +136,10 @@ class ClipAsk(_Value):
         event_labels: of which the model chooses one for each event.
         whole: texts wanted of the whole video.
         whole_sets: label sets of the whole video.
-        onward: objects are tracked from their first mark to the end only, not back to the beginning.
+        direction: objects are tracked from their first mark to the end, from their last one to the beginning, or both.
+        live: an annotator waits for each frame: masks are in the reply, it comes soon, and the video stays at hand.
+        frame_rate: frames a second that are looked at; None: as the worker is set.
+        most_frames: that are tracked in each direction, the marked one among them; None: all.
         part: a long video is worked on in several jobs, one after another; this is the number of the job.
     """
 
@@ -146,7 +150,10 @@ class ClipAsk(_Value):
     event_labels: LabelSet | None = None
     whole: tuple[TextAsk, ...] = ()
     whole_sets: tuple[LabelSet, ...] = ()
-    onward: bool = False
+    direction: Literal["both", "forward", "backward"] = "both"
+    live: bool = False
+    frame_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    most_frames: Annotated[int, Field(ge=1)] | None = None
     part: int = 0
 
 
@@ -229,6 +236,7 @@ class ObjectReply(_Value):
         iou: mean of SAM 2's estimates where it is seen, 0..1.
         texts, labels: as of a RegionReply; empty before tracking is over.
         events: so far.
+        masks: of a live ask, those frames on which the thing is seen: seconds, and the mask as of a RegionReply.
     """
 
     sightings: tuple[Sighting, ...]
@@ -236,6 +244,7 @@ class ObjectReply(_Value):
     texts: dict[str, TextReply] = {}
     labels: tuple[LabelReply, ...] = ()
     events: tuple[EventReply, ...] = ()
+    masks: tuple[tuple[float, dict[str, Any]], ...] = ()
 
 
 class ClipReply(_Value):

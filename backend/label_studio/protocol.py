@@ -72,7 +72,22 @@ class ResultItem(_Lenient):
 
 
 class Context(_Lenient):
+    """The prompts of an interactive request; what is besides comes from the Enterprise editor (`editor.py`)."""
+
     result: list[ResultItem] = []
+    event: str = ""
+    frame: int | None = None
+    time_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    window: int = 1
+    direction: str = "forward"
+    max_frames: int | None = None
+    max_duration_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    session_id: str = ""
+
+    @property
+    def from_editor(self) -> bool:
+        """Whether it is of the Enterprise editor's protocol."""
+        return bool(self.event) or self.frame is not None or self.time_ms is not None
 
 
 class Params(_Lenient):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend.job import ClipAsk, LabelSet, TextAsk
+from backend.label_studio.editor import OUTPUTS
 from backend.label_studio.protocol import ResultItem
 from backend.label_studio.variables import placed, value_of
 from backend.label_studio.video_clock import rate_of
@@ -45,6 +46,7 @@ class VideoRoles:
         whole: what receives words about the whole video.
         language: of captions, where no control says.
         known: the labels of every control of the video by its name.
+        outputs: the names of its controls by their kind, e.g. VideoRectangle: the Enterprise editor has more of them.
     """
 
     name: str
@@ -57,6 +59,7 @@ class VideoRoles:
     whole: tuple[Control, ...] = ()
     language: str = "en"
     known: Mapping[str, Labels] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, video: Tag, tags: Sequence[Tag]) -> VideoRoles:
@@ -77,6 +80,7 @@ class VideoRoles:
             whole=tuple(control for control in words if not control.per_region),
             language=next((tag.language for tag in mine), "en"),
             known={tag.name: Labels.of(tag) for tag in tags},
+            outputs={tag.kind: tag.name for tag in reversed(mine)},
         )
 
     @property
@@ -102,7 +106,8 @@ class VideoRoles:
     @property
     def useful(self) -> bool:
         """Whether any of it can take an answer."""
-        return self.rectangle is not None or bool(self.whole)
+        # of the other outputs only the Enterprise editor has any use on a video
+        return self.rectangle is not None or bool(self.whole) or any(kind in OUTPUTS for kind in self.outputs)
 
     def rate(self, data: Mapping[str, Any]) -> float:
         """Label Studio's frames per second in a task with this data."""

@@ -12,6 +12,7 @@ from backend.predict.batch import Batches
 from backend.predict.click import Clicks
 from backend.predict.config_notes import ConfigNotes
 from backend.predict.corrected import CorrectedTracks
+from backend.predict.editor import Editor
 from backend.predict.lost import LostSuggestions
 from backend.predict.means import Means
 from backend.predict.outcome import Outcome
@@ -53,6 +54,7 @@ class Service:
         self.configs = ConfigNotes(dispatcher.redis)
         self._clicks = Clicks(means, self.lost)
         self._batches = Batches(means)
+        self._editor = Editor(means)
 
     def setup(self, label_config: str, project: str = "") -> str:
         """Check a labelling config and note what is wrong with it; the model version.
@@ -79,6 +81,8 @@ class Service:
             return self._batches.predict(asked, roles, request_id)
         if len(asked.tasks) == 1:
             roles = roles.of(asked.tasks[0].data)
+        if context.from_editor and (roles.videos or context.event not in ("", "predict")):
+            return self._editor.predict(asked, context, roles, request_id)
         return self._clicks.predict(asked, context, roles, request_id)
 
     def _faulty(self, asked: PredictRequest, fault: ConfigError) -> Outcome:

@@ -165,6 +165,13 @@ class Planner:
         prompts = self._memory.prompted(task, [str(item["id"]) for item in result if item.get("id")])
         return [item for item in result if str(item.get("id")) not in prompts]
 
+    def address(self, task: LabelStudioTask, video: VideoRoles) -> str:
+        """Of a task's video. Raises BadRequest where the task has none."""
+        found = video.address(task.data)
+        if found is None:
+            raise BadRequest(f"the task has no data.{video.key}: the labelling config reads the video from there")
+        return _address(task, found)
+
     def _clip_plans(self, task: LabelStudioTask, video: VideoRoles, result: Sequence[dict[str, Any]]) -> list[ClipPlan]:
         """What is asked of a video: what was drawn in it, and what was corrected."""
         address = video.address(task.data)
@@ -182,7 +189,7 @@ class Planner:
         plans = [ClipPlan(video, _address(task, address), rate, ask)]
         moved = corrections(result, video, rate, ours)[:most] if video.rectangle is not None else []
         if moved:
-            onward = ClipAsk(objects=tuple(one.asked for one in moved), onward=True)
+            onward = ClipAsk(objects=tuple(one.asked for one in moved), direction="forward")
             drawn_now = {box.id for box in tracked}
             saved = [one for one in result if one.get("id") and one.get("to_name") == video.name]
             saved = [one for one in saved if str(one["id"]) not in drawn_now and isinstance(one.get("value"), dict)]

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,12 +21,13 @@ from backend.label_studio.protocol import RegionValue
 from backend.settings import Settings
 from backend.worker.replies import best_label, text_reply
 from backend.worker.video_checkpoint import Checkpoint, ObjectSoFar
+from backend.worker.video_files import VideoFiles
 from backend.worker.video_object import TrackedObject
 from model import Sampling, TokenLimits
 from model.values.task import Task, VideoTask, video_instruction
 
 if TYPE_CHECKING:
-    from model import PerceiveAnything, Reading, Track, Tracking, Video
+    from model import PerceiveAnything, Prompt, Reading, Track, Tracking, Video
 
 _WHOLE_FRAMES = 16
 _EVENT_SHARE, _TRACK_SHARE = 0.4, 0.9  # of the work: with events, without them
@@ -45,6 +46,7 @@ class VideoJob:
         ask: what is wanted.
         limits: of each text, in tokens.
         checkpoint: of the same work, to go on from; it is not used where the model or the video is another one now.
+        files: keeps the videos of live asks.
 
     Attributes:
         width, height: of the video, pixels; 0 before it is open.
@@ -60,7 +62,9 @@ class VideoJob:
         ask: ClipAsk,
         limits: TokenLimits,
         checkpoint: Checkpoint | None = None,
+        files: VideoFiles | None = None,
     ) -> None:
+        self._files = files
         self._settings = settings
         self._pam = pam
         self._pictures = pictures
@@ -126,7 +130,7 @@ class VideoJob:
     def close(self) -> None:
         """Forget the frames; the file goes from the disk."""
         self._steps.close()
-        if self._file is not None:
+        if self._file is not None and not self._kept:
             self._file.close()
 
     def _run(self) -> Generator[None, None, None]:
@@ -138,6 +142,7 @@ class VideoJob:
         self._take_up(video)
         yield
         share = _EVENT_SHARE if self._ask.events is not None else _TRACK_SHARE
+        video = self._near(video)
         if not all(self._described(found) for found in self._objects):
             tracks = yield from self._track(video, share)
             for number, track in tracks.items():
@@ -165,15 +170,40 @@ class VideoJob:
         return bool(found.texts) and len(found.labels) == len(self._ask.label_sets)
 
     def _opened(self) -> Video:
-        """Fetch the video to a file of its own, and open it with fewer frames."""
-        self._file = fetch(self._pictures, self._address, self._settings)
-        return opened(Path(self._file.name), self._settings).thinned(self._settings.video_frame_rate)
+        """Fetch the video to a file of its own, if it is not kept, and open it with fewer frames."""
+        if self._kept and self._files is not None:
+            self._file = self._files.get(self._address)
+        else:
+            self._file = fetch(self._pictures, self._address, self._settings)
+        rate = self._ask.frame_rate or self._settings.video_frame_rate
+        return opened(Path(self._file.name), self._settings).thinned(rate)
+
+    @property
+    def _kept(self) -> bool:
+        """Whether the file belongs to others too."""
+        return self._ask.live and self._files is not None
+
+    def _near(self, video: Video) -> Video:
+        """The frames of it that are tracked."""
+        from model import Chosen
+
+        most = self._ask.most_frames
+        if most is None:
+            return video
+        marks = [video.nearest(mark.time_s) for asked in self._ask.objects for mark in asked.marks]
+        first = max(0, max(marks) - most + 1) if self._ask.direction == "backward" else min(marks)
+        after = max(marks) + 1 if self._ask.direction == "backward" else min(video.frame_count, min(marks) + most)
+        if self._ask.direction == "both":
+            first = max(0, min(marks) - most + 1)
+        return Chosen(video, range(first, after))
 
     def _track(self, video: Video, share: float) -> Generator[None, None, dict[int, Track]]:
         """Follow all objects together, forward and then, if that is wanted, backward; their tracks by number."""
-        from model import FramePrompt, Progress, Prompt
+        from model import FramePrompt, Progress
+        from model.values.mask import to_rle
 
         prompts = []
+        last_s = float(video.timestamps_s[-1]) + 1 / self._settings.video_frame_rate
         for number, asked in enumerate(self._ask.objects):
             marks: dict[int, ClipMark] = {}
             for mark in asked.marks:
@@ -182,14 +212,14 @@ class VideoJob:
                         f"a box lies at {mark.time_s:.2f} s of a video of {self._duration_s:.2f} s: is the frameRate "
                         "of <Video> that of the file?"
                     )
-                marks[video.nearest(mark.time_s)] = mark
-            prompts += [FramePrompt(Prompt(box=self._pixels(mark)), frame, number) for frame, mark in marks.items()]
+                if self._ask.most_frames is None or float(video.timestamps_s[0]) - 1e-3 <= mark.time_s <= last_s:
+                    marks[video.nearest(mark.time_s)] = mark
+            prompts += [FramePrompt(self._prompt(mark), frame, number) for frame, mark in marks.items()]
         before = None
         if self._before is not None:
             masks = {number: kept.masks for number, kept in enumerate(self._before.objects)}
             before = Progress(self._before.steps, masks)
-        direction: Literal["forward", "both"] = "forward" if self._ask.onward else "both"
-        self._tracking = tracking = self._pam.track(video, prompts, direction=direction, progress=before)
+        self._tracking = tracking = self._pam.track(video, prompts, direction=self._ask.direction, progress=before)
         known = before.steps if before is not None else 0
         if known:
             log.info("a video is taken up again: %d of %d frames are tracked already", known, tracking.total)
@@ -199,6 +229,8 @@ class VideoJob:
                 found.sightings[tracked.time_s] = (tracked.time_s, self._percent(region.box))
                 if region.box is not None:
                     found.ious.append(region.iou)
+                    if self._ask.live:
+                        found.masks[tracked.time_s] = to_rle(region.mask)
             self._share = share * count / tracking.total
             yield
         log.info("a video is tracked: %d frames here, %d before", tracking.total - known, known)
@@ -289,6 +321,13 @@ class VideoJob:
         names = list(dict.fromkeys(name for candidate in labels.candidates for name in candidate.names))
         (row,) = self._pam.score(reading, names, how, labels.language).tolist()
         return best_label(labels.candidates, dict(zip(names, row, strict=True)))
+
+    def _prompt(self, mark: ClipMark) -> Prompt:
+        from model import Prompt
+
+        points = [(p.x / 100 * self.width, p.y / 100 * self.height, int(p.positive)) for p in mark.points]
+        box = self._pixels(mark) if mark.box is not None or mark.drawing is not None else None
+        return Prompt(points=points or None, box=box)
 
     def _pixels(self, mark: ClipMark) -> tuple[float, float, float, float]:
         box = mark.box

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class TrackedObject:
     labels: tuple[LabelReply, ...] = ()
     events: list[EventReply] = field(default_factory=list)
     told: int | None = None
+    masks: dict[float, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, kept: ObjectSoFar) -> TrackedObject:
@@ -31,6 +33,7 @@ class TrackedObject:
             labels=found.labels,
             events=list(found.events),
             told=kept.told,
+            masks=dict(found.masks),
         )
 
     def box_before(self, time_s: float) -> tuple[float, float, float, float] | None:
@@ -46,4 +49,5 @@ class TrackedObject:
             texts=self.texts,
             labels=self.labels,
             events=tuple(self.events),
+            masks=tuple((time_s, self.masks[time_s]) for time_s in sorted(self.masks)),
         )

@@ -13,6 +13,7 @@ from backend.fetching.pictures import PictureStore
 from backend.job import JobReply, JobRequest
 from backend.settings import Settings
 from backend.worker.video_checkpoint import Checkpoints
+from backend.worker.video_files import VideoFiles
 from backend.worker.video_job import VideoJob
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 IN_HAND = 3
 """Videos that a worker keeps the state of; the one that was longest not asked for is put away into its checkpoint."""
+
+_LIVE_SLICE_S = 0.5  # an annotator looks on: what is tracked is answered after so long
 
 _STEADY_S = 0.3  # so long a job goes on at least, however many wait: or nothing would ever be done
 
@@ -52,15 +55,16 @@ class VideoSessions:
         self._checkpoints = checkpoints
         self._worker = worker
         self._in_hand: OrderedDict[str, VideoJob] = OrderedDict()
+        self._files = VideoFiles(settings, pictures)
 
     def advance(self, request: JobRequest) -> JobReply:
         """Work on a video for a while; the reply says whether it is done."""
-        begin = time.monotonic()
+        begin, live = time.monotonic(), request.clip is not None and request.clip.live
         key = _key(request)
         job = self._in_hand.pop(key, None) or self._begin(key, request)
         going = True
         try:
-            while going and not self._put_down(time.monotonic() - begin):
+            while going and not self._put_down(time.monotonic() - begin, live):
                 going = job.run()
                 if going and time.monotonic() - job.kept_at > self._settings.video_checkpoint_s:
                     self._keep(key, job)
@@ -98,7 +102,14 @@ class VideoSessions:
             self._keep(other, job)
             job.close()
         return VideoJob(
-            self._settings, self._pam, self._pictures, request.picture, request.clip, request.limits, checkpoint
+            self._settings,
+            self._pam,
+            self._pictures,
+            request.picture,
+            request.clip,
+            request.limits,
+            checkpoint,
+            self._files,
         )
 
     def _keep(self, key: str, job: VideoJob) -> None:
@@ -107,8 +118,8 @@ class VideoSessions:
         if checkpoint is not None:
             self._checkpoints.keep(key, checkpoint)
 
-    def _put_down(self, seconds: float) -> bool:
-        if seconds > self._settings.video_slice_s:
+    def _put_down(self, seconds: float, live: bool) -> bool:
+        if seconds > (_LIVE_SLICE_S if live else self._settings.video_slice_s):
             return True
         return seconds > _STEADY_S and self._wanted()
 

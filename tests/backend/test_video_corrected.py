@@ -105,8 +105,8 @@ def test_the_answer_is_all_that_was_saved_with_the_new_track() -> None:
     planner = Planner(Settings(_env_file=None), Knows())
     drawn_now, again = planner.plans(task, read_roles(CONFIG))
     assert isinstance(drawn_now, ClipPlan) and isinstance(again, ClipPlan)
-    assert len(drawn_now.ask.objects) == 1 and not drawn_now.ask.onward
-    assert again.ask.onward and len(again.ask.objects) == 1 and not again.ask.texts
+    assert len(drawn_now.ask.objects) == 1 and drawn_now.ask.direction == "both"
+    assert again.ask.direction == "forward" and len(again.ask.objects) == 1 and not again.ask.texts
     clip = ClipReply(duration_s=2.0, objects=(ObjectReply(sightings=sightings(20, 60.0), iou=0.8),))
     reply = JobReply(width=9, height=9, groups=(), seconds={}, model_version="v", cached=False, clip=clip)
     shaped = planner.shape([(again, reply)])
