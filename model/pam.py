@@ -25,7 +25,7 @@ from model.loading.checkpoint import Checkpoint
 from model.perceiver import Vision
 from model.reading import REGIONS_ON_GPU, Reader, Reading
 from model.sam import crops
-from model.sam.compile import compile_encoder
+from model.sam.encoder import TOGETHER
 from model.sam.features import pooled
 from model.sam.proposals import Wanted, propose
 from model.sam.tiles import MAX_TILES, View, views
@@ -40,9 +40,6 @@ from model.values.task import Task, instruction
 from model.values.window import LARGE_SIDE
 from model.video.track import CLIP_FRAMES
 from model.video.verbs import Videos
-
-PICTURES_ON_GPU = 8
-"""Pictures that are encoded together on a GPU, at most; on a CPU one keeps it busy."""
 
 
 class PerceiveAnything:
@@ -122,8 +119,8 @@ class PerceiveAnything:
                 "smaller model"
             ) from None
         pam = cls(tower, vision, language, checkpoint.name, checkpoint.version)
-        if compile:
-            compile_encoder(tower)
+        if compile or place.type == "cuda":
+            tower.settle(pam.pictures_at_once, compile)
         if (place.type == "cuda" if resident is None else resident) and not in_eight_bits:
             pam.stay()
         return pam
@@ -167,8 +164,13 @@ class PerceiveAnything:
         ]
 
     def _encoded(self, pictures: Sequence[Image.Image]) -> list[Embedding]:
-        most = 1 if self.device.type == "cpu" else PICTURES_ON_GPU
-        return in_batches(pictures, self.tower.encode, fitting(self.device, self.tower.bytes_to_encode, most))
+        most = fitting(self.device, self.tower.bytes_to_encode, self.pictures_at_once)
+        return in_batches(pictures, self.tower.encode, most)
+
+    @property
+    def pictures_at_once(self) -> int:
+        """Pictures that are encoded together, at most."""
+        return 1 if self.device.type == "cpu" else TOGETHER
 
     def segment(
         self, embedding: Embedding | Sequence[Embedding], prompts: Sequence[Prompt], refine_masks: bool = False

@@ -190,11 +190,11 @@ def draw(grid: UnderWay, choose: Choice, ends: Sequence[int], limits: Sequence[i
         if step + 1 == most:
             break
         if (step + 1) % every == 0:
-            open_ = ~ended[alive]
-            if not bool(open_.any()):
+            going = (~ended[alive]).cpu()  # the one wait of a look
+            if not bool(going.any()):
                 length = step + 1
                 break
-            alive, chosen = _leave(grid, alive, open_, chosen)
+            alive, chosen = _leave(grid, alive, going, chosen)
         grid.step(chosen)
     return Drawn(ids[:, :length].cpu(), logprobs[:, :length].float().cpu())
 
@@ -204,18 +204,18 @@ def _leave(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Drop questions that are answered for all regions, and regions once half of them have all their answers.
 
-    (A region's keys and values must be copied to move, a question's are few.) `going` (regions, questions) says which
-    rows go on; returns the numbers of the rows left and their newest tokens.
+    (A region's keys and values must be copied to move, a question's are few.) `going` (regions, questions), on the
+    host, says which rows go on; returns the numbers of the rows left and their newest tokens.
     """
     columns, lines = going.any(0), going.any(1)
     fewer = int(lines.sum()) * 2 <= len(lines)
     if bool(columns.all()) and not fewer:
         return alive, chosen
     lines = lines if fewer else torch.ones_like(lines)
-    numbers = torch.arange(alive.numel(), device=alive.device).view_as(alive)
-    rows = numbers[lines][:, columns]
-    grid.keep(lines.nonzero()[:, 0] if fewer else None, rows.flatten())
-    return alive[lines][:, columns], chosen[rows.flatten()]
+    kept = torch.arange(alive.numel()).view(going.shape)[lines][:, columns]
+    rows = kept.flatten().to(alive.device)
+    grid.keep(lines.nonzero()[:, 0].to(alive.device) if fewer else None, rows)
+    return alive.flatten()[rows].view(kept.shape), chosen[rows]
 
 
 def _logprobs(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

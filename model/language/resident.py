@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 from transformers import Qwen2ForCausalLM
 
+from model.compute.stream import OwnStream
 from model.language.buffers import MOST, ROWS, STOPS, Greedy, Shape, State, bucket
 from model.language.grid import Choice, Drawn, Grid, draw
 from model.language.layer import layer_step, normed, weights_of
@@ -79,9 +79,7 @@ class Resident:
         self._graphs: dict[tuple[Shape, bool], torch.cuda.CUDAGraph] = {}
         self._lock = threading.Lock()
         self._cuda = self.device.type == "cuda"
-        self._stream = torch.cuda.Stream(self.device) if self._cuda else None
-        # one for all graphs: they run one after the other, and nothing that stays lies in it
-        self._pool = torch.cuda.graph_pool_handle() if self._cuda else None
+        self._own_stream = OwnStream(self.device)
         self._layer: Any = layer_step
         self.compiled = False
         if compiled:
@@ -90,7 +88,7 @@ class Resident:
     def _compile(self) -> None:
         """One function for all layers and buckets."""
         self._layer, self.compiled = torch.compile(layer_step, fullgraph=True), True
-        with self._here(), torch.no_grad():
+        with self._own_stream.here(), torch.no_grad():
             for shape in (Shape(1, 1, self._lengths[0], self._room), Shape(1, 2, self._lengths[0], self._room)):
                 self._tried(shape, False)
 
@@ -112,7 +110,7 @@ class Resident:
         if not self._cuda:
             log.info("no CUDA device: the token step runs without graphs")
             return
-        with self._here(), torch.no_grad():
+        with self._own_stream.here(), torch.no_grad():
             for texts in _TEXTS:
                 regions = 1
                 while regions <= self._regions and regions * texts <= ROWS:
@@ -154,24 +152,11 @@ class Resident:
             limits: tokens of each question's answer.
             greedy: the same as `choose`, to be done inside the step; None where chance decides.
         """
-        with self._lock, self._here(), torch.no_grad():
+        with self._lock, self._own_stream.here(), torch.no_grad():
             rows = Rows(self, grid, max(limits))
             if greedy is None:
                 return draw(rows, choose, ends, limits)
             return self._greedily(rows, greedy, ends, limits)
-
-    @contextmanager
-    def _here(self) -> Iterator[None]:
-        """On the own device and stream, after what was asked before, and before what is asked next."""
-        if self._stream is None:
-            yield
-            return
-        with torch.cuda.device(self.device):
-            outside = torch.cuda.current_stream(self.device)
-            self._stream.wait_stream(outside)
-            with torch.cuda.stream(self._stream):
-                yield
-            outside.wait_stream(self._stream)
 
     def _greedily(self, rows: Rows, greedy: Greedy, ends: Sequence[int], limits: Sequence[int]) -> Drawn:
         state, count, most = self._state, len(rows.alive), max(limits)
@@ -264,7 +249,7 @@ class Resident:
             self._state.put_back(before)
         graph = torch.cuda.CUDAGraph()
         # other threads may use the device meanwhile
-        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, self._own_stream.pool, self._own_stream.stream, capture_error_mode="thread_local"):
             self._compute(shape, greedy)
         self._graphs[shape, greedy] = graph
         return graph

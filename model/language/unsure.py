@@ -61,11 +61,12 @@ class PreferUnsure(LogitsProcessor):
 
     def __init__(self, unsure: Unsure) -> None:
         self.unsure = unsure
+        self._labels = torch.tensor(unsure.first_ids)
 
     def __call__(self, input_ids: Sequence[int] | torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Logits (B, V) → logits of the same shape and dtype."""
         chances = scores.float().softmax(dim=-1)
-        labels = torch.tensor(self.unsure.first_ids, device=scores.device)
+        labels = self._labels = self._labels.to(scores.device)  # copied there once
         best = chances[:, labels].max(dim=-1)
         guessing = (chances.amax(dim=-1) < self.unsure.threshold) & (best.values >= LEAST_PROBABILITY)
         only = torch.full_like(scores, -torch.inf).scatter(1, labels[best.indices][:, None], 0.0)

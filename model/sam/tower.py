@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,10 +21,11 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import nn
 from torch.nn import functional
 
-from model.compute.batches import in_batches
+from model.compute.batches import fitting, in_batches
 from model.compute.precision import full_float32
+from model.sam.encoder import Encoder
 from model.values.embedding import Embedding
-from model.values.image import to_input
+from model.values.image import to_square
 from model.values.prompt import Prompt
 from model.values.region import Region, RegionFeatures, Segment
 
@@ -82,8 +82,9 @@ class _TopPositions(nn.Module):
 class Tower:
     """SAM 2's encoder and mask decoder around one loaded `SAM2Base`.
 
-    The weights stay in float32; a lower `dtype` runs the image encoder (nearly all of the arithmetic) under autocast,
-    because the unmodified decoder cannot be cast, and coordinates in bfloat16 would move clicks by whole pixels.
+    A lower `dtype` is that of the image encoder (nearly all of the arithmetic, see `Encoder`) and of what it gives; the
+    decoder stays in float32, because the unmodified one cannot be cast, and coordinates in bfloat16 would move clicks
+    by whole pixels.
     """
 
     def __init__(self, sam: SAM2Base, dtype: torch.dtype = torch.float32) -> None:
@@ -95,6 +96,7 @@ class Tower:
             neck.position_encoding = _TopPositions(neck.position_encoding, self.sam)
         _come_along(self.sam, self.device)
         self.dtype = dtype
+        self.encoder = Encoder(sam, dtype)
         self._decoding = threading.Lock()
 
     @property
@@ -119,8 +121,8 @@ class Tower:
     @torch.no_grad()
     def encode(self, images: Sequence[Image.Image]) -> list[Embedding]:
         """Encode upright RGB pictures together."""
-        levels = self._levels(torch.stack([to_input(image, self.image_size) for image in images]).to(self.device))
-        rows = [[level[i : i + 1].float() for level in levels[-3:]] for i in range(len(images))]
+        levels = self.encoder(self._pixels(images))
+        rows = [[level[i : i + 1] for level in levels] for i in range(len(images))]
         if len(images) > 1:
             # copies, so that a kept embedding does not keep the whole batch's alive
             rows = [[level.clone() for level in row] for row in rows]
@@ -129,17 +131,19 @@ class Tower:
             for image, (finest, finer, top) in zip(images, rows, strict=True)
         ]
 
-    @torch.no_grad()
-    def try_encoder(self) -> None:
-        """Run the encoder on a picture of zeros."""
-        self._levels(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
+    def _pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """What the encoder reads of pictures: (B, S, S, 3) uint8 on the device."""
+        side, on_cuda = self.image_size, self.device.type == "cuda"
+        # from pinned memory the copy does not make the host wait
+        host = torch.empty(len(images), side, side, 3, dtype=torch.uint8, pin_memory=on_cuda)
+        for row, image in zip(host.numpy(), images, strict=True):
+            row[:] = to_square(image, side)
+        return host.to(self.device, non_blocking=on_cuda)
 
-    @full_float32
-    def _levels(self, pixels: torch.Tensor) -> Sequence[torch.Tensor]:
-        lower = self.dtype != torch.float32
-        with torch.autocast(self.device.type, self.dtype) if lower else nullcontext():
-            levels: Sequence[torch.Tensor] = self.sam.forward_image(pixels)["backbone_fpn"]
-        return levels
+    def settle(self, most: int, compiled: bool) -> None:
+        """Encode in batches of one and, if so many fit, of `most` pictures from now on; see `Encoder.settle`."""
+        fits = most > 1 and fitting(self.device, self.bytes_to_encode, most) == most
+        self.encoder.settle((1, most) if fits else (1,), compiled)
 
     @torch.no_grad()
     def decode(
@@ -158,7 +162,7 @@ class Tower:
             dense: (B, 1, 4n, 4n) float32 mask logits as dense prompt, or None.
         """
         features, *high_resolution = _levels(embedding)
-        features = features + self.sam.no_mem_embed.reshape(1, -1, 1, 1)
+        features = features.float() + self.sam.no_mem_embed.reshape(1, -1, 1, 1)
         return self.decode_features(features, high_resolution, coords, labels, dense)
 
     @torch.no_grad()
@@ -171,7 +175,7 @@ class Tower:
         labels: torch.Tensor,
         dense: torch.Tensor | None = None,
     ) -> Decoded:
-        """As `decode`, from the top level as the decoder is to see it: (1 or B, 256, n, n) float32.
+        """As `decode`, from the top level as the decoder is to see it: (1 or B, 256, n, n) float32, and the finer ones.
 
         In a video, memory is in it instead of SAM 2's `no_mem_embed`.
         """
@@ -189,7 +193,7 @@ class Tower:
                     sparse_prompt_embeddings=sparse,
                     dense_prompt_embeddings=dense_embedding,
                     repeat_image=False,
-                    high_res_features=[level.expand(batch, -1, -1, -1) for level in high_resolution],
+                    high_res_features=[level.float().expand(batch, -1, -1, -1) for level in high_resolution],
                 )
             finally:
                 hook.remove()
@@ -271,7 +275,7 @@ class Tower:
         decoded: Decoded,
         given: Sequence[np.ndarray | None] | None = None,
     ) -> list[Segment]:
-        """What a decoded batch sees, row by row, with one copy to the host for all masks.
+        """What a decoded batch sees, row by row; all of it comes to the host at once.
 
         Args:
             embedding: as of `decode`.
@@ -283,14 +287,14 @@ class Tower:
         masks = dict(enumerate(given or ()))
         asked = [row for row in rows if masks.get(row) is None]
         found = [full_size(decoded.mask_logits[row], pictures[row].height, pictures[row].width) > 0 for row in asked]
-        masks |= zip(asked, _on_host(found), strict=True)
-        numbers = torch.stack([decoded.ious[:, 0], decoded.object_scores], dim=1).tolist()
+        here, numbers = on_host(found, torch.stack([decoded.ious[:, 0], decoded.object_scores], dim=1))
+        masks |= zip(asked, here, strict=True)
         return [
             Segment(
                 mask=mask,
                 low_res=decoded.mask_logits[row].clone(),
-                iou=numbers[row][0],
-                object_score=numbers[row][1],
+                iou=float(numbers[row, 0]),
+                object_score=float(numbers[row, 1]),
                 features=decoded.features(row),
             )
             for row in rows
@@ -324,12 +328,19 @@ def full_size(mask_logits: torch.Tensor, height: int, width: int) -> torch.Tenso
     return scaled[0, 0]
 
 
-def _on_host(masks: Sequence[torch.Tensor]) -> list[np.ndarray]:
-    """Boolean masks (H, W) of any sizes as arrays; from another device as bits, all at once."""
-    if not masks or masks[0].device.type == "cpu":
-        return [mask.numpy() for mask in masks]
-    bits = torch.cat([packed(mask) for mask in masks]).cpu().numpy()
-    return unpacked(bits, [tuple(mask.shape) for mask in masks])
+def on_host(
+    masks: Sequence[torch.Tensor], numbers: torch.Tensor, together: bool | None = None
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Boolean masks (H, W) of any sizes, and numbers (B, N) float32, as arrays.
+
+    `together`: in a single copy, masks as bits; None does so from another device, where each copy waits for it.
+    """
+    if not (numbers.device.type != "cpu" if together is None else together):
+        return [mask.numpy() for mask in masks], numbers.numpy()
+    head = numbers.contiguous().view(torch.uint8).flatten()
+    data = torch.cat([head, *map(packed, masks)]).cpu().numpy()
+    first = data[: len(head)].view(np.float32).reshape(numbers.shape)
+    return unpacked(data[len(head) :], [tuple(mask.shape) for mask in masks]), first
 
 
 def packed(mask: torch.Tensor) -> torch.Tensor:

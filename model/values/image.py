@@ -7,6 +7,7 @@ import math
 import struct
 import warnings
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,14 +173,37 @@ def as_rgb(image: Image.Image | np.ndarray) -> Image.Image:
     return to_rgb(image)
 
 
-def to_input(image: Image.Image, size: int) -> torch.Tensor:
-    """SAM 2's input as PAM makes it: (3, size, size) float32, bicubic, aspect not kept, ImageNet mean and std.
+def to_square(image: Image.Image, size: int) -> np.ndarray:
+    """The pixels of SAM 2's input as PAM makes it: (size, size, 3) uint8, bicubic, aspect not kept.
 
     Pillow's antialiased bicubic on uint8 is part of the contract: torchvision's resize gives other features.
     """
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    """SAM 2's input of such pixels: (B, S, S, 3) uint8 to (B, 3, S, S) float32 by ImageNet's mean and deviation.
+
+    The same numbers to the last bit on every device.
+    """
+    import torch
+
+    most, mean, deviation = _scale(pixels.device)
+    channels = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return channels.div_(most).sub_(mean).div_(deviation)
+
+
+@cache
+def _scale(device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Tensors, not numbers: CUDA would multiply by a number's inverse instead of dividing."""
     # late: what only opens pictures need not load it
     import torch
 
-    pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)) / 255.0
-    tensor = torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32)
-    return (tensor - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_STD)[:, None, None]
+    return tuple(torch.tensor(row, device=device)[:, None, None] for row in ((255.0,), _MEAN, _STD))
+
+
+def to_input(image: Image.Image, size: int) -> torch.Tensor:
+    """SAM 2's input of one picture: (3, size, size) float32."""
+    import torch
+
+    return normalised(torch.from_numpy(to_square(image, size).copy())[None])[0]

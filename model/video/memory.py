@@ -80,7 +80,7 @@ class Remembering:
         closest, rest = select_closest_cond_frames(frame, dict.fromkeys(look[0]), MARKED_FRAMES)
         marked = {f: self._joined([bank.marked[f] for bank in banks]) for f in closest}
         recent = {f: self._joined([bank.recent.get(f) or bank.marked[f] for bank in banks]) for f in (*rest, *look[1])}
-        features = embedding.features.expand(len(banks), -1, -1, -1)
+        features = embedding.features.float().expand(len(banks), -1, -1, -1)
         with self._lower():
             return with_memories(self._sam, features, marked, recent, frame, self._frames, backward).float()
 
@@ -99,7 +99,7 @@ class Remembering:
         """
         logits = decoded.mask_logits if masks is None else masks
         scores = decoded.object_scores if masks is None else torch.ones_like(decoded.object_scores)
-        seen = embedding.features.expand(len(logits), -1, -1, -1)
+        seen = embedding.features.float().expand(len(logits), -1, -1, -1)
         with self._lower():
             features, _ = remembered(self._sam, seen, logits, scores, prompted)
         # PAM keeps the memories of prompted frames alone in bfloat16

@@ -11,6 +11,7 @@ from model import open_video
 from model.__main__ import main
 from model.values.mask import from_rle
 from tests.conftest import PICTURES
+from tests.device import DEVICE
 from tests.videos import picture, write
 
 PICTURE = str(PICTURES / "coffee.jpg")
@@ -27,7 +28,7 @@ def test_json_and_overlay(small_checkpoint: Path, tmp_path: Path, capsys: pytest
     code, stdout, stderr = run(
         capsys,
         *("perceive", PICTURE, "--box", "170", "10", "410", "310", "--negative", "290", "140"),
-        *("--task", "recognize", "--task", "detailed", "--model", str(small_checkpoint), "--device", "cpu"),
+        *("--task", "recognize", "--task", "detailed", "--model", str(small_checkpoint), "--device", DEVICE),
         *("--max-new-tokens", "4", "--json", "--out", str(out)),
     )
     assert (code, stderr) == (0, "")
@@ -46,7 +47,7 @@ def test_a_mask_file_and_lines(small_checkpoint: Path, tmp_path: Path, capsys: p
     code, stdout, _ = run(
         capsys,
         *("perceive", PICTURE, "--mask", str(tmp_path / "mask.png"), "--point", "20", "20", "--max-new-tokens", "3"),
-        *("--model", str(small_checkpoint), "--device", "cpu"),
+        *("--model", str(small_checkpoint), "--device", DEVICE),
     )
     assert code == 0
     assert "region 2: 20000 pixels, box 100, 100, 300, 200" in stdout
@@ -82,7 +83,7 @@ def test_a_video_is_tracked_described_and_drawn(
     code, stdout, stderr = run(
         capsys,
         *("perceive", clip(tmp_path), "--box", "14", "40", "54", "80", "--frame", "5"),
-        *("--task", "caption", "--task", "explain", "--model", str(small_checkpoint), "--device", "cpu"),
+        *("--task", "caption", "--task", "explain", "--model", str(small_checkpoint), "--device", DEVICE),
         *("--max-new-tokens", "3", "--json", "--out", str(out)),
     )
     assert (code, stderr) == (0, "")
@@ -109,7 +110,7 @@ def test_a_stream_is_told_line_by_line(
         "--model",
         str(small_checkpoint),
         "--device",
-        "cpu",
+        DEVICE,
         "--max-new-tokens",
         "3",
     )

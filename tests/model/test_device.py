@@ -23,7 +23,7 @@ from model.compute.device import pick_dtype
 from model.compute.precision import full_float32
 from model.language import prefix as sharing
 from model.language.prefix import Prefix, attend
-from model.sam.tower import Tower, packed, unpacked
+from model.sam.tower import Tower, on_host, packed
 from model.values.task import instruction
 from tests.device import DEVICE
 
@@ -263,6 +263,9 @@ def test_masks_travel_as_bits(shape: tuple[int, int]) -> None:
     masks = [torch.rand(shape) > 0.5, torch.rand(shape[::-1]) > 0.5]
     for mask in masks:
         assert (packed(mask).numpy() == np.packbits(mask.numpy())).all()
-    bits = torch.cat([packed(mask) for mask in masks]).numpy()
-    for found, mask in zip(unpacked(bits, [tuple(mask.shape) for mask in masks]), masks, strict=True):
-        assert found.dtype == bool and (found == mask.numpy()).all()
+    numbers = torch.randn(3, 2)
+    for found, told in (on_host(masks, numbers, together=True), on_host(masks, numbers)):
+        for one, mask in zip(found, masks, strict=True):
+            assert one.dtype == bool and (one == mask.numpy()).all()
+        assert told.dtype == np.float32 and (told == numbers.numpy()).all()
+    assert on_host([], numbers, together=True)[0] == []

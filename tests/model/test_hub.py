@@ -20,6 +20,7 @@ from model import PerceiveAnything, Prompt, Task
 from model.__main__ import main
 from model.loading import hub as ours
 from tests.checkpoints import shard
+from tests.device import DEVICE
 from tests.hub import COMMIT, NOWHERE, PAM, SAM2, Hub, nested, run_hub, write_cache
 
 TINY = ours.BUNDLED / "tiny"
@@ -121,7 +122,7 @@ def test_a_whole_cache_is_enough_without_a_network(
     fetched: Hub, monkeypatch: pytest.MonkeyPatch, coffee: Image.Image
 ) -> None:
     offline(monkeypatch)
-    tiny, cached = (PerceiveAnything.from_pretrained(name, device="cpu") for name in ("tiny", "pam-3b"))
+    tiny, cached = (PerceiveAnything.from_pretrained(name, device=DEVICE) for name in ("tiny", "pam-3b"))
     said = [pam.perceive(coffee, [Prompt(box=(170, 10, 410, 310))], [Task.BRIEF]).texts for pam in (tiny, cached)]
     assert said[0] == said[1]
     assert cached.version.startswith("PAM-3B@") and fetched.asked == []
@@ -140,7 +141,7 @@ def test_a_commit_can_be_pinned(
     pinned, other = f"PAM-3B@{COMMIT[PAM]}", f"PAM-3B@{'f' * 40}"
     code, out, _ = fetch(capsys, pinned)
     assert code == 0 and COMMIT[PAM] in out and downloads(fetched) == []
-    pam = PerceiveAnything.from_pretrained(pinned, device="cpu")
+    pam = PerceiveAnything.from_pretrained(pinned, device=DEVICE)
     assert pam.version.startswith(f"{pinned}-") and pam.version.split("-")[-1] == ours_fingerprint("PAM-3B")
     assert fetch(capsys, other)[2].endswith(f"{PAM} has no commit {'f' * 40}: check its digits, or leave out @…")
     offline(monkeypatch)
@@ -149,7 +150,7 @@ def test_a_commit_can_be_pinned(
 
 
 def ours_fingerprint(name: str) -> str:
-    return PerceiveAnything.from_pretrained(name, device="cpu").version.split("@")[1]
+    return PerceiveAnything.from_pretrained(name, device=DEVICE).version.split("@")[1]
 
 
 def test_a_broken_download_keeps_its_finished_files(

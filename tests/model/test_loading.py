@@ -15,6 +15,7 @@ from benchmarks.weights import VOCABULARY, write_tokenizer
 from model import CheckpointError, DeviceError, PerceiveAnything, Prompt, Sampling, Task
 from model.loading import hub
 from tests.checkpoints import shard
+from tests.device import DEVICE
 
 PROMPT = Prompt(box=(100, 50, 400, 300))
 
@@ -26,7 +27,7 @@ def folder(small_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def load(folder: Path, **options: object) -> PerceiveAnything:
-    return PerceiveAnything.from_pretrained(folder, device="cpu", **options)  # type: ignore[arg-type]
+    return PerceiveAnything.from_pretrained(folder, device=DEVICE, dtype="float32", **options)  # type: ignore[arg-type]
 
 
 def change_config(folder: Path, **changes: object) -> None:
@@ -259,7 +260,7 @@ def test_unknown_names_and_devices(folder: Path) -> None:
     with pytest.raises(DeviceError, match="give auto"):
         PerceiveAnything.from_pretrained(folder, device="tpu")
     with pytest.raises(DeviceError, match="dtype"):
-        PerceiveAnything.from_pretrained(folder, device="cpu", dtype="int4")
+        PerceiveAnything.from_pretrained(folder, device=DEVICE, dtype="int4")
 
 
 def test_the_tokenizer_of_released_shapes_is_qwens(folder: Path) -> None:

@@ -16,9 +16,11 @@ from model.compute.device import quantizes
 from model.compute.quantized import EightBitLinear, most_levels
 from model.errors import DeviceError
 from tests.conftest import PICTURES
+from tests.device import DEVICE
 
 pytestmark = pytest.mark.skipif(
-    "fbgemm" not in torch.backends.quantized.supported_engines, reason="eight bits are for x86 processors"
+    DEVICE != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines,
+    reason="eight bits are for x86 processors",
 )
 
 COLOURS = {"red": (220, 30, 30), "green": (40, 160, 60), "blue": (60, 80, 220), "yellow": (250, 220, 30)}
@@ -27,13 +29,13 @@ TASKS = (Task.RECOGNIZE, Task.BRIEF)
 
 @pytest.fixture(scope="module")
 def tiny() -> PerceiveAnything:
-    return PerceiveAnything.from_pretrained("tiny", device="cpu")
+    return PerceiveAnything.from_pretrained("tiny", device=DEVICE)
 
 
 @pytest.fixture(scope="module")
 def small_words() -> PerceiveAnything:
     """The same in eight bits."""
-    return PerceiveAnything.from_pretrained("tiny", device="cpu", quantize="int8")
+    return PerceiveAnything.from_pretrained("tiny", device=DEVICE, quantize="int8")
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -142,9 +144,9 @@ def test_where_it_is_not_for(small_checkpoint: object, monkeypatch: pytest.Monke
     with pytest.raises(DeviceError, match="for CPUs, not mps"):
         quantizes("int8", torch.device("mps"), torch.float32)
     with pytest.raises(DeviceError, match="goes with dtype float32, not bfloat16"):
-        PerceiveAnything.from_pretrained(small_checkpoint, device="cpu", dtype="bfloat16", quantize="int8")  # type: ignore[arg-type]
+        PerceiveAnything.from_pretrained(small_checkpoint, device=DEVICE, dtype="bfloat16", quantize="int8")  # type: ignore[arg-type]
     with pytest.raises(DeviceError, match="'int4': give none or int8"):
-        PerceiveAnything.from_pretrained(small_checkpoint, device="cpu", quantize="int4")  # type: ignore[arg-type]
+        PerceiveAnything.from_pretrained(small_checkpoint, device=DEVICE, quantize="int4")  # type: ignore[arg-type]
     assert not quantizes("none", torch.device("cuda"), torch.bfloat16)
     monkeypatch.setattr("model.compute.device.EIGHT_BITS", "is_not_there")
     with pytest.raises(DeviceError, match="needs an x86 processor"):

@@ -16,14 +16,16 @@ from model.__main__ import main
 from model.loading.checkpoint import Checkpoint
 from model.trial import BOX, faults
 from tests.conftest import PICTURES
+from tests.device import DEVICE
 
 
 def test_the_bundled_model_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "overlay.png"
-    code = main(["try", "tiny", "--device", "cpu", "--out", str(out)])
+    code = main(["try", "tiny", "--device", DEVICE, "--dtype", "float32", "--out", str(out)])
     lines = capsys.readouterr().out.splitlines()
     assert code == 0 and lines[-1].startswith("It answers")
-    assert "on cpu, float32: loaded in" in lines[0] and "GB of host memory" in lines[0]
+    name = torch.cuda.get_device_name(DEVICE) if DEVICE.startswith("cuda") else DEVICE
+    assert f"on {name}, float32: loaded in" in lines[0] and "GB of host memory" in lines[0]
     names = ["mask", "recognize", "brief", "detailed", "first click", "next one", "overlay"]
     assert [line.partition(":")[0] for line in lines[1:-1]] == names
     assert "(encode " in lines[5] and "(segment " in lines[6]
@@ -35,7 +37,7 @@ def test_words_without_an_end_are_no_answer(
 ) -> None:
     """As of weights that were never trained."""
     picture, box = str(PICTURES / "chelsea.jpg"), ("100", "40", "320", "280")
-    options = ("--picture", picture, "--box", *box, "--out", str(tmp_path / "o.png"), "--device", "cpu")
+    options = ("--picture", picture, "--box", *box, "--out", str(tmp_path / "o.png"), "--device", DEVICE)
     assert main(["try", str(small_checkpoint), *options]) == 1
     said = capsys.readouterr().out
     assert "fault: recognize: goes on without an end after 64 tokens" in said and "It answers" not in said
@@ -69,5 +71,5 @@ def test_a_device_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 594.00 MiB.\nMore words")
 
     monkeypatch.setattr(Checkpoint, "load_language", full)
-    with pytest.raises(DeviceError, match=r"tiny does not fit into the memory of cpu \(CUDA out of memory"):
-        PerceiveAnything.from_pretrained("tiny", device="cpu")
+    with pytest.raises(DeviceError, match=rf"tiny does not fit into the memory of {DEVICE} \(CUDA out of memory"):
+        PerceiveAnything.from_pretrained("tiny", device=DEVICE)

@@ -18,6 +18,7 @@ from model import CheckpointError, PerceiveAnything, Prompt, Sampling
 from model.loading.sam import empty_sam2
 from model.sam.trunk import EfficientNetLite, fold
 from tests.checkpoints import COMPACT
+from tests.device import DEVICE
 
 CONFIG = Path(__file__).parents[2] / "tiny" / "checkpoint" / "sam2.yaml"
 STAGES = [[3, 1, 1, 8, 1], [3, 2, 4, 12, 2], [5, 2, 4, 16, 1], [3, 2, 4, 20, 1], [5, 1, 4, 24, 1], [3, 2, 4, 28, 1]]
@@ -39,7 +40,7 @@ def folder(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def seeing(folder: Path) -> PerceiveAnything:
-    return PerceiveAnything.from_pretrained(folder, device="cpu")
+    return PerceiveAnything.from_pretrained(folder, device=DEVICE)
 
 
 def test_its_maps_have_falling_sides_and_the_widths_it_names() -> None:
