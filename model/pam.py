@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from model.values.image import as_rgb
 from model.values.prompt import Prompt
 from model.values.region import Found, Perception, Region, Segment, Texts
 from model.values.sampling import GREEDY, Sampling
-from model.values.task import Task, instruction
+from model.values.task import Task, VideoTask, instruction
 from model.values.window import LARGE_SIDE
 from model.video.track import CLIP_FRAMES
 from model.video.verbs import Videos
@@ -125,13 +125,13 @@ class PerceiveAnything:
             pam.stay()
         return pam
 
-    def stay(self, compiled: bool = True) -> None:
-        """Keep the language model's token step resident: see `model.language.resident`."""
+    def stay(self, compiled: bool = True, backend: str = "inductor") -> None:
+        """Keep the language model's token step resident: see `model.language.resident` and `decoder`."""
         before, side = len(self.language.prompt_ids("")[0]), self.tower.image_size // 16
         vectors = (self.vision.length(side), self.vision.clip_length(side, CLIP_FRAMES))
         lengths = [-(-(before + count) // 8) * 8 for count in vectors]
         most = fitting(self.device, 3 * self.language.kept_bytes(lengths[0]), REGIONS_ON_GPU)
-        self.language.stay(lengths, 1 << (most.bit_length() - 1), compiled)
+        self.language.stay(lengths, 1 << (most.bit_length() - 1), compiled, backend)
 
     @property
     def device(self) -> torch.device:
@@ -332,11 +332,39 @@ class PerceiveAnything:
         Raises:
             ValueError: an unknown language or an empty instruction.
         """
-        asked = {task: instruction(task, language) for task in map(_task, tasks)}
-        each = self.language.bytes_to_answer(list(asked.values()), max(map(sampling.most, asked), default=1))
+        asked, each = self._asked(tasks, language, sampling)
         return self.reader.of_each(
             regions, lambda prefix: self.language.texts(prefix, asked, language, sampling), each, SCORES_BYTES
         )
+
+    def describing(
+        self, reading: Reading, tasks: Sequence[Task | str], language: str = "en", sampling: Sampling = GREEDY
+    ) -> Generator[None, None, list[Texts]]:
+        """As `describe`, in turns with others: it yields where token steps have to be made (`advance`) for all of them.
+
+        Where no decoder stays (`joins`), or memory is short, it is all done at once.
+        """
+        asked, each = self._asked(tasks, language, sampling)
+        if not self.joins or fitting(self.device, each, len(reading), SCORES_BYTES) < len(reading):
+            return self.describe(reading, tasks, language, sampling)
+        return (yield from self.language.telling(reading.prefix, asked, language, sampling))
+
+    def advance(self) -> None:
+        """A few token steps for all that are under way."""
+        self.language.advance()
+
+    @property
+    def joins(self) -> bool:
+        """Whether texts of several calls of `describing` are drawn together, each for as long as it takes."""
+        return self.language.decoder is not None
+
+    def _asked(
+        self, tasks: Sequence[Task | str], language: str, sampling: Sampling
+    ) -> tuple[dict[Task | VideoTask | str, str], int]:
+        """The instruction of each task, and the memory that a region takes while it is asked them, in bytes."""
+        asked: dict[Task | VideoTask | str, str] = {task: instruction(task, language) for task in map(_task, tasks)}
+        most = max(map(sampling.most, asked), default=1)
+        return asked, self.language.bytes_to_answer(list(asked.values()), most)
 
     def score(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ContextDecorator
+from functools import cache
 
 import torch
 
@@ -40,3 +41,28 @@ def _allow_tf32(convolutions: bool, products: bool) -> None:
 
 
 full_float32 = _FullFloat32()
+
+
+def products(left: torch.Tensor, right: torch.Tensor, summed: bool) -> torch.Tensor:
+    """(N, H, m, k) · (N, H, k, n) in float32: what a lower dtype holds is multiplied exactly and summed in float32.
+
+    `summed`: the device does that with a lower dtype by itself; see `sums_in_float32`.
+    """
+    if left.dtype == torch.float32:
+        return left @ right
+    if summed:
+        out: torch.Tensor = torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out_dtype=torch.float32)
+        return out.view(left.shape[0], left.shape[1], left.shape[2], right.shape[3])
+    return left.float() @ right.float()
+
+
+@cache
+def sums_in_float32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the device gives products of a lower dtype in float32 without a copy of the factors in it."""
+    if device.type != "cuda":
+        return False
+    one = torch.ones(1, 8, 8, dtype=dtype, device=device)
+    try:
+        return bool(torch.bmm(one, one, out_dtype=torch.float32).dtype == torch.float32)
+    except (RuntimeError, NotImplementedError, TypeError):
+        return False

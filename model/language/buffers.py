@@ -56,43 +56,38 @@ class Greedy:
 
 
 class State:
-    """What rows are at, in buffers whose addresses stay."""
+    """What rows are at, in buffers whose addresses stay. Rows begin and end at any time: each counts for itself."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, hidden: int, words: int, own: int) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, hidden: int, words: int, room: int) -> None:
         def some(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
-        self.newest, self.places, self.owner, self.limits = some(ROWS), some(ROWS), some(ROWS), some(ROWS)
-        self.slot, self.said_count = some(1), some(1)
-        self.columns = torch.arange(own, device=device)
+        self.newest, self.places, self.limits = some(ROWS), some(ROWS), some(ROWS)
+        # a row's own columns are seen from the first to that of its newest token
+        self.first, self.slot, self.said_count = some(ROWS), some(ROWS), some(ROWS)
         self.hidden = some(ROWS, hidden, dtype=dtype)
-        self.ended = some(ROWS, dtype=torch.bool)
-        self.seen = some(own, dtype=torch.bool)
+        self.ended = torch.ones(ROWS, dtype=torch.bool, device=device)
         self.said = some(ROWS, words, dtype=torch.bool)
         self.stops = torch.full((STOPS,), -1, dtype=torch.int64, device=device)
-        # one row more, for what is left over of buckets
-        self.ids = some(ROWS + 1, MOST)
-        self.logprobs = some(ROWS + 1, MOST, dtype=torch.float32)
+        # of what is written: a line for each row that was asked for, one more for what is left over of buckets, and a
+        # column more for rows that have ended
+        self.owner = torch.full((ROWS,), ROWS, dtype=torch.int64, device=device)
+        self.ids = some(ROWS + 1, MOST + 1)
+        self.logprobs = some(ROWS + 1, MOST + 1, dtype=torch.float32)
         self.penalty, self.threshold, self.least = (torch.ones(1, device=device) for _ in range(3))
         self.labels = some(words, dtype=torch.bool)
+        self.order, self.columns = torch.arange(ROWS, device=device), torch.arange(room, device=device)
 
-    def seen_view(self, shape: Shape) -> torch.Tensor:
-        """(rows, room): which of a row's own columns it sees."""
-        return self.seen[: shape.rows * shape.room].view(shape.rows, shape.room)
+    @property
+    def _of_rows(self) -> tuple[torch.Tensor, ...]:
+        return (
+            *(self.newest, self.places, self.limits, self.first, self.slot, self.said_count),
+            *(self.hidden, self.ended, self.said, self.owner),
+        )
 
-    def begin(
-        self, count: int, alive: torch.Tensor, greedy: Greedy, ends: Sequence[int], limits: Sequence[int]
-    ) -> None:
-        """For a bucket of so many rows, of which those at the places `alive` are asked for."""
-        device = self.newest.device
-        self.owner.fill_(ROWS)
-        self.owner[alive] = torch.arange(len(alive), device=device)
-        self.ended[:count] = True
-        self.ended[alive] = False
-        self.limits[alive] = torch.tensor(list(limits), device=device).repeat(len(alive) // len(limits))
+    def begin(self, greedy: Greedy, ends: Sequence[int]) -> None:
+        """How tokens are chosen from now on."""
         self.stops.copy_(torch.tensor([*ends, *[-1] * (STOPS - len(ends))]))
-        self.said[:count] = False
-        self.said_count.zero_()
         self.penalty.fill_(greedy.penalty)
         self.threshold.fill_(greedy.threshold)
         self.least.fill_(greedy.least)
@@ -100,9 +95,44 @@ class State:
         if greedy.labels:
             self.labels[list(greedy.labels)] = True
 
-    def choose(self, model: Qwen2ForCausalLM, count: int) -> None:
-        """The next token of each row from its hidden vector: words for a guess, penalty, the largest, the end."""
-        logits = functional.linear(self.hidden[:count], model.lm_head.weight).float()
+    def enter(
+        self, rows: torch.Tensor, lines: torch.Tensor, limits: torch.Tensor, first: torch.Tensor, used: int
+    ) -> None:
+        """Rows that begin, at their places in the bucket: what they see of their own ends before column `used`.
+
+        Their `hidden` and `places` are the caller's to set.
+        """
+        self.owner[rows] = lines
+        self.limits[rows] = limits
+        self.first[rows] = first
+        self.slot[rows] = used
+        self.said_count[rows] = 0
+        self.said[rows] = False
+        self.ended[rows] = False
+
+    def clear(self, start: int, stop: int) -> None:
+        """Nothing is at these places of the bucket."""
+        self.owner[start:stop] = ROWS
+        self.ended[start:stop] = True
+        for one in (self.newest, self.places, self.first, self.slot, self.said_count):
+            one[start:stop] = 0
+        self.hidden[start:stop] = 0
+
+    def own_mask(self, shape: Shape) -> torch.Tensor:
+        """(rows, 1, 1, room) float32: 0 where a row sees its own columns, that of the newest token too, else -inf."""
+        columns, count = self.columns[: shape.room], shape.rows
+        seen = (columns >= self.first[:count, None]) & (columns <= self.slot[:count, None])
+        return torch.where(seen, 0.0, -torch.inf)[:, None, None]
+
+    def advance(self, shape: Shape) -> None:
+        """After a step: the next token comes behind. What has ended stays inside its room."""
+        count = shape.rows
+        self.places[:count].add_(1)
+        self.slot[:count].add_(1).clamp_(max=shape.room - 1)
+
+    def choose(self, model: Qwen2ForCausalLM, rows: torch.Tensor) -> None:
+        """The next token of rows from their hidden vectors: words for a guess, penalty, the largest, the end."""
+        logits = functional.linear(self.hidden[rows], model.lm_head.weight).float()
         total = logits.logsumexp(-1, keepdim=True)
         # as `PreferUnsure` and transformers' repetition penalty do it
         best = logits.masked_fill(~self.labels, -torch.inf).max(-1, keepdim=True)
@@ -112,21 +142,21 @@ class State:
         only = torch.full_like(logits, -torch.inf).scatter(1, best.indices, 0.0)
         scores = torch.where(guessing, only, logits)
         punished = torch.where(scores < 0, scores * self.penalty, scores / self.penalty)
-        chosen = torch.where(self.said[:count], punished, scores).argmax(-1)
-        self.said[:count].scatter_(1, chosen[:, None], True)
-        owner = self.owner[:count]
-        self.ids.index_put_((owner, self.said_count), chosen)
-        self.logprobs.index_put_((owner, self.said_count), (logits.gather(1, chosen[:, None]) - total)[:, 0])
-        over = (chosen[:, None] == self.stops).any(-1) | (self.said_count + 1 >= self.limits[:count])
-        self.ended[:count].logical_or_(over)
-        self.newest[:count] = chosen
-        self.said_count.add_(1)
+        chosen = torch.where(self.said[rows], punished, scores).argmax(-1)
+        # a line may be another's when its row has ended
+        owner, count = self.owner[rows].masked_fill(self.ended[rows], ROWS), self.said_count[rows]
+        self.said.index_put_((rows, chosen), torch.ones_like(chosen, dtype=torch.bool))
+        self.ids.index_put_((owner, count), chosen)
+        self.logprobs.index_put_((owner, count), (logits.gather(1, chosen[:, None]) - total)[:, 0])
+        over = (chosen[:, None] == self.stops).any(-1) | (count + 1 >= self.limits[rows])
+        self.ended.index_put_((rows,), self.ended[rows] | over)
+        self.newest.index_put_((rows,), chosen)
+        self.said_count.index_put_((rows,), (count + 1).clamp(max=MOST))
 
-    def move(self, old: Shape, new: Shape, rows: torch.Tensor, fresh: torch.Tensor) -> None:
-        """Some rows to the places of a smaller bucket; those that are not `fresh` are left over."""
+    def move(self, new: Shape, rows: torch.Tensor, fresh: torch.Tensor) -> None:
+        """Rows to the places of another bucket; at those that are not `fresh` there is nothing."""
         count = new.rows
-        self.seen_view(new).copy_(self.seen_view(old)[rows])
-        for one in (self.newest, self.places, self.owner, self.limits, self.ended, self.hidden, self.said):
+        for one in self._of_rows:
             one[:count] = one[rows]
         self.owner[:count].masked_fill_(~fresh, ROWS)
         self.ended[:count].logical_or_(~fresh)

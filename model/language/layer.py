@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import Qwen2ForCausalLM
 
+from model.compute.precision import products
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -66,14 +68,6 @@ def turned(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> tor
     return heads * cosine + torch.cat([-second, first], -1) * sine
 
 
-def products(left: torch.Tensor, right: torch.Tensor, summed: bool) -> torch.Tensor:
-    """(N, H, m, k) · (N, H, k, n) in float32; `summed` where the device sums a lower dtype in float32 by itself."""
-    if summed and left.dtype != torch.float32:
-        out = torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out_dtype=torch.float32)
-        return out.view(left.shape[0], left.shape[1], left.shape[2], right.shape[3])
-    return left.float() @ right.float()
-
-
 def layer_step(
     rows: torch.Tensor,
     qkv: torch.Tensor,
@@ -95,7 +89,7 @@ def layer_step(
     epsilon: float,
     summed: bool,
 ) -> torch.Tensor:
-    """Hidden vectors (B, hidden) after the layer; this token's keys and values go to `slot` of the rows' own.
+    """Hidden vectors (B, hidden) after the layer; each row's keys and values of this token go to its `slot`.
 
     Args:
         rows: (B, hidden).
@@ -105,7 +99,7 @@ def layer_step(
         own_mask: (B, 1, 1, room) float32, 0 where a row sees, else -inf.
         prefix_mask: (length,) float32, the same of the prefix.
         cosine, sine: (B, 1, head).
-        slot: (1,) int64.
+        slot: (B,) int64, columns of the rows' own.
         epsilon: of the norms.
         summed: see `products`.
     """
@@ -119,8 +113,9 @@ def layer_step(
         [heads * size, kv_heads * size, kv_heads * size], -1
     )
     query = turned(query.view(count, heads, size), cosine, sine).view(count, kv_heads, group, size)
-    keys.index_copy_(2, slot, turned(key.view(count, kv_heads, size), cosine, sine)[:, :, None])
-    values.index_copy_(2, slot, value.view(count, kv_heads, 1, size))
+    at = slot.view(count, 1, 1, 1).expand(count, kv_heads, 1, size)
+    keys.scatter_(2, at, turned(key.view(count, kv_heads, size), cosine, sine)[:, :, None])
+    values.scatter_(2, at, value.view(count, kv_heads, 1, size))
     scale = size**-0.5
     own = products(query, keys.transpose(2, 3), summed) * scale + own_mask
     # all rows of a region ask its prefix together

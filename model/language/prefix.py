@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -16,6 +15,8 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, Qwen2ForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from model.compute.precision import products, sums_in_float32
 
 NAME = "pallas"
 """Of the attention function in transformers' registry."""
@@ -237,23 +238,7 @@ def _attended(
 
 
 def _products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """(B, H, m, k) · (B, H, k, n) in float32: what a lower dtype holds is multiplied exactly and summed in float32."""
-    if left.dtype == torch.float32:
-        return left @ right
-    if left.is_cuda and sums_in_float32(left.device, left.dtype):
-        out: torch.Tensor = torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out_dtype=torch.float32)
-        return out.view(*left.shape[:3], -1)
-    return left.float() @ right.float()
-
-
-@cache
-def sums_in_float32(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the device gives products of a lower dtype in float32 without a copy of the factors in it."""
-    one = torch.ones(1, 8, 8, dtype=dtype, device=device)
-    try:
-        return bool(torch.bmm(one, one, out_dtype=torch.float32).dtype == torch.float32)
-    except (RuntimeError, NotImplementedError, TypeError):
-        return False
+    return products(left, right, left.dtype != torch.float32 and sums_in_float32(left.device, left.dtype))
 
 
 def read_on(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,9 @@ from transformers import (
 )
 
 from model.compute.precision import full_float32
+from model.compute.turns import run_through
 from model.language.buffers import Greedy
+from model.language.decoder import Decoder
 from model.language.grid import Choice, Drawn, Grid, draw, read_prefix
 from model.language.prefix import NAME, SCORES_BYTES, Prefix
 from model.language.resident import Resident
@@ -68,7 +70,7 @@ class Language:
         self.defaults = defaults
         self.max_vectors = max_vectors
         self.unsure = unsure
-        self.resident: Resident | None = None
+        self.decoder: Decoder | None = None
         """The token step that stays, for GPUs; None reads token by token with `transformers`' own model."""
 
     def prompt_ids(self, instruction: str) -> tuple[list[int], list[int]]:
@@ -125,8 +127,6 @@ class Language:
         """What follows the image block in a prompt."""
         return self.prompt_ids(instruction)[1][: max(self.max_vectors - prefix.length, 1)]
 
-    @torch.no_grad()
-    @full_float32
     def answer(
         self, prefix: Prefix, instructions: Sequence[str], sampling: Sampling, limits: Sequence[int] | None = None
     ) -> list[list[Answer]]:
@@ -134,31 +134,69 @@ class Language:
 
         `limits` are T numbers of tokens; None takes those of free instructions.
         """
+        return run_through(self.answering(prefix, instructions, sampling, limits), self.advance)
+
+    def answering(
+        self, prefix: Prefix, instructions: Sequence[str], sampling: Sampling, limits: Sequence[int] | None = None
+    ) -> Generator[None, None, list[list[Answer]]]:
+        """As `answer`, but it yields where token steps have to be made for these rows and all others: `advance`."""
         questions = [self.question_ids(prefix, text) for text in instructions]
         most = [sampling.most(text) for text in instructions] if limits is None else list(limits)
         if not prefix.regions or not questions:
             return [[] for _ in range(prefix.regions)]
-        with seeded(sampling, prefix.device):
-            drawn = self._drawn(prefix, questions, sampling, most)
+        drawn = yield from self._drawn(prefix, questions, sampling, most)
         each = iter([row for part in drawn for row in zip(part.ids.tolist(), part.logprobs.tolist(), strict=True)])
         rows = [[(n, *next(each)) for n in most] for _ in range(prefix.regions)]
         return [[self.finished(ids[:n], logprobs[:n]) for n, ids, logprobs in row] for row in rows]
 
+    def advance(self) -> None:
+        """A few token steps for all answers under way."""
+        if self.decoder is not None:
+            self.decoder.advance()
+
     def _drawn(
         self, prefix: Prefix, questions: Sequence[Sequence[int]], sampling: Sampling, limits: Sequence[int]
-    ) -> list[Drawn]:
+    ) -> Generator[None, None, list[Drawn]]:
         """The tokens of all rows, of some regions after the other."""
-        choose, ends, most = self._choice(sampling), self.end_ids(), max(limits)
-        resident, at_once = self.resident, 0
-        if resident is not None and resident.takes(ends, most):
+        ends, most = self.end_ids(), max(limits)
+        decoder, at_once = self.decoder, 0
+        if decoder is not None and decoder.resident.takes(ends, most):
             room = max(map(len, questions)) + most
-            at_once = resident.regions_at_once(prefix.regions, len(questions), prefix.length, room)
+            at_once = decoder.resident.regions_at_once(prefix.regions, len(questions), prefix.length, room)
         # chance goes through all rows in turn
-        if resident is None or not at_once or (sampling.temperature and at_once < prefix.regions):
-            return [draw(Grid(self.model, prefix, questions, most), choose, ends, limits)]
-        greedy = None if sampling.temperature else self._greedy(sampling)
-        parts = (prefix.part(i, min(i + at_once, prefix.regions)) for i in range(0, prefix.regions, at_once))
-        return [resident.draw(Grid(self.model, part, questions, 0), choose, ends, limits, greedy) for part in parts]
+        if decoder is None or not at_once or (sampling.temperature and at_once < prefix.regions):
+            return [self._alone(prefix, questions, sampling, limits, None)]
+        found = []
+        for start in range(0, prefix.regions, at_once):
+            part = prefix.part(start, min(start + at_once, prefix.regions))
+            if sampling.temperature:
+                found.append(self._alone(part, questions, sampling, limits, decoder))
+            else:
+                grid = self._grid(part, questions, 0)
+                found.append((yield from decoder.drawing(grid, ends, limits, self._greedy(sampling))))
+        return found
+
+    @torch.no_grad()
+    @full_float32
+    def _grid(self, prefix: Prefix, questions: Sequence[Sequence[int]], room: int) -> Grid:
+        return Grid(self.model, prefix, questions, room)
+
+    @torch.no_grad()
+    @full_float32
+    def _alone(
+        self,
+        prefix: Prefix,
+        questions: Sequence[Sequence[int]],
+        sampling: Sampling,
+        limits: Sequence[int],
+        decoder: Decoder | None,
+    ) -> Drawn:
+        """Rows that are drawn to their end before anything else is."""
+        choose, ends = self._choice(sampling), self.end_ids()
+        with seeded(sampling, prefix.device):
+            if decoder is None:
+                return draw(self._grid(prefix, questions, max(limits)), choose, ends, limits)
+            return decoder.by_chance(self._grid(prefix, questions, 0), choose, ends, limits)
 
     def _greedy(self, sampling: Sampling) -> Greedy:
         penalty = self._penalty(sampling)
@@ -169,21 +207,30 @@ class Language:
     def _penalty(self, sampling: Sampling) -> float:
         return float(sampling.repetition_penalty or self.defaults.repetition_penalty or 1.0)
 
-    def stay(self, lengths: Sequence[int], regions: int = 64, compiled: bool = True) -> None:
-        """Keep the token step resident from now on: see `Resident`; the usual buckets are captured at once."""
-        self.resident = Resident(self.model, lengths, regions, compiled=compiled)
-        self.resident.capture()
+    def stay(self, lengths: Sequence[int], regions: int = 64, compiled: bool = True, backend: str = "inductor") -> None:
+        """Keep the token step resident from now on: see `Resident`; the usual buckets are tried at once."""
+        resident = Resident(self.model, lengths, regions, compiled=compiled, backend=backend)
+        resident.warm()
+        self.decoder = Decoder(resident)
 
     def texts(
         self, prefix: Prefix, asked: Mapping[Task | VideoTask | str, str], language: str, sampling: Sampling
     ) -> list[Texts]:
         """The texts of R regions by task, in the order asked; `asked` has the instruction of each task."""
+        return run_through(self.telling(prefix, asked, language, sampling), self.advance)
+
+    def telling(
+        self, prefix: Prefix, asked: Mapping[Task | VideoTask | str, str], language: str, sampling: Sampling
+    ) -> Generator[None, None, list[Texts]]:
+        """As `texts`, but yielding as `answering` does."""
+        limits = [sampling.most(task) for task in asked]
+        answers = yield from self.answering(prefix, list(asked.values()), sampling, limits)
         return [
             {
                 task: Text(task, language, a.string, a.token_ids, a.mean_logprob, a.finished)
                 for task, a in zip(asked, row, strict=True)
             }
-            for row in self.answer(prefix, list(asked.values()), sampling, [sampling.most(task) for task in asked])
+            for row in answers
         ]
 
     def _choice(self, sampling: Sampling) -> Choice:

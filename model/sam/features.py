@@ -49,7 +49,7 @@ def vectors(embedding: Embedding, cells: torch.Tensor) -> torch.Tensor:
         side, count = level.shape[-1], len(cells)
         step = cells.shape[-1] // side
         weights = cells.float().reshape(count, side, step, side, step).sum(dim=(2, 4))
-        parts.append(unit(weights.flatten(1) @ level[0].flatten(1).T))
+        parts.append(unit(weights.flatten(1) @ level[0].flatten(1).float().T))
     return unit(torch.cat(parts, dim=1))
 
 

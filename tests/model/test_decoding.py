@@ -67,7 +67,7 @@ def test_each_question_has_its_own_limit(pam: PerceiveAnything, regions: list[Re
     try:
         found = pam.describe(regions, tasks, sampling=Sampling(max_new_tokens=limits))
     finally:
-        pam.language.resident = None
+        pam.language.decoder = None
     lengths = [len(text.token_ids) for text in found[0].values() if not text.finished]
     assert lengths == [2, 7, 11, 1, 5]
     for task, most in zip(tasks, lengths, strict=True):

