@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from model.compute.clock import Clock, Span
     from model.compute.device import share_cores
+    from model.compute.turns import run_through
     from model.errors import (
         CheckpointError,
         DeviceError,
@@ -52,6 +53,7 @@ _HOME = {
     "Trial": "trial",
     "try_model": "trial",
     "share_cores": "compute.device",
+    "run_through": "compute.turns",
     "Embedding": "values.embedding",
     "CheckpointError": "errors",
     "DeviceError": "errors",
@@ -130,6 +132,7 @@ __all__ = [
     "Window",
     "open_picture",
     "open_video",
+    "run_through",
     "share_cores",
     "try_model",
 ]

@@ -93,4 +93,13 @@ class QueueWorker(SimpleWorker):
         """Jobs that were begun, one after the other; busy until the last of them is over."""
         for job, execution in begun:
             self.perform_job(job, queue, execution)
+        self.rest()
+
+    def rest(self) -> None:
+        """Nothing is in hand any more."""
         self.set_state(WorkerStatus.IDLE)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was told to end."""
+        return bool(self._stop_requested)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backend import logs
@@ -61,6 +61,17 @@ def expect(payloads: Sequence[dict[str, Any]]) -> None:
         _resident.expect(payloads)
 
 
+def joins() -> bool:
+    """Whether this process's engine lets jobs begin while others are under way."""
+    return _resident is not None and _resident.joins
+
+
+def answering(payload: dict[str, Any], more: Callable[[], Sequence[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Jobs that `perform` answers without computing from now on; see `Engine.answering`."""
+    assert _resident is not None
+    return _resident.answering(payload, more)
+
+
 def resident_stats() -> dict[str, float]:
     """Of this process's engine; empty while it is loading."""
     return _resident.stats() if _resident is not None else {}
@@ -111,6 +122,46 @@ class Engine:
         """These will be given to `perform` one after the other: the first call computes all of them together."""
         self._expected = list(payloads) if len(payloads) > 1 else []
         self._ready = {}
+
+    @property
+    def joins(self) -> bool:
+        """Whether jobs about pictures may begin while others are under way."""
+        return self._inference.joins
+
+    def answering(
+        self, payload: dict[str, Any], more: Callable[[], Sequence[dict[str, Any]]]
+    ) -> Iterator[dict[str, Any]]:
+        """Jobs in the order in which they are done: each is to be given to `perform` then, which has its reply.
+
+        Args:
+            payload: of the first job.
+            more: asked again and again for payloads of jobs that begin now; none of them is about a video.
+        """
+        self._ready = {}
+        payloads: dict[int, dict[str, Any]] = {}
+        unread: list[dict[str, Any]] = []  # what is wrong with them is said when their turn comes
+
+        def known(several: Sequence[dict[str, Any]]) -> list[JobRequest]:
+            requests = []
+            for one in several:
+                try:
+                    request = _request(one)
+                except Exception:
+                    unread.append(one)
+                    continue
+                payloads[id(request)] = one
+                requests.append(request)
+            return requests
+
+        first = known([payload])
+        for request, result in self._inference.answering(first[0], lambda: known(more())) if first else ():
+            yield from unread
+            unread.clear()
+            done = payloads.pop(id(request))
+            if result is not None:
+                self._ready[_key(done)] = result
+            yield done
+        yield from unread
 
     def perform(self, payload: dict[str, Any]) -> dict[str, Any]:
         """The reply, or the error that the request caused; other faults are raised and rq records them."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,10 +14,12 @@ from backend.job import Group, JobReply, JobRequest, LabelReply, RegionReply, Te
 from backend.settings import Settings
 from backend.worker.embeddings import Embeddings, Seen
 from backend.worker.replies import best_label, text_reply
-from model import Sampling, TokenLimits
+from model import Sampling, TokenLimits, run_through
 
 if TYPE_CHECKING:
     from model import Clock, Embedding, PerceiveAnything, Prompt, Reading, Region, Segment, Span
+
+log = logging.getLogger(__name__)
 
 
 class _Ongoing:
@@ -62,7 +65,8 @@ class _Found:
 class Inference:
     """Answers several requests at once: pictures are encoded together, and so are regions decoded, read and described.
 
-    A request that cannot be answered does not hinder the others. Its seconds are its share of what they took together.
+    Requests that come later join where the model lets them (`answering`): a click need not wait for another's caption.
+    One that cannot be answered does not hinder the others. Its seconds are its share of what they took together.
     """
 
     def __init__(self, settings: Settings, pam: PerceiveAnything, embeddings: Embeddings) -> None:
@@ -70,8 +74,47 @@ class Inference:
         self._pam = pam
         self._embeddings = embeddings
 
+    @property
+    def joins(self) -> bool:
+        """Whether requests may begin while others are under way, see `answering`."""
+        return self._pam.joins
+
     def run(self, requests: Sequence[JobRequest]) -> list[JobReply | Exception]:
         """A reply for each request, or what is wrong with it; raises what is no single request's fault."""
+        return run_through(self._answer(requests), self._pam.advance)
+
+    def answering(
+        self, first: JobRequest, more: Callable[[], Sequence[JobRequest]]
+    ) -> Iterator[tuple[JobRequest, JobReply | Exception | None]]:
+        """Requests with their replies, each as soon as it has one; texts of all of them are drawn together.
+
+        Args:
+            first: to begin with.
+            more: asked between two rounds of token steps for requests that begin now.
+
+        Yields:
+            None in place of a reply: what these requests are computed with failed, each should be tried alone.
+        """
+        begun: Sequence[JobRequest] = [first]
+        under_way: list[tuple[Sequence[JobRequest], _Answering]] = []
+        try:
+            while begun or under_way:
+                if begun:
+                    under_way.append((begun, self._answer(begun)))
+                for asked, answering in list(under_way):
+                    replies = _next(answering, len(asked))
+                    if replies is not None:
+                        under_way.remove((asked, answering))
+                        yield from zip(asked, replies, strict=True)
+                if under_way:
+                    self._pam.advance()
+                begun = more()
+        finally:
+            for _, answering in under_way:
+                answering.close()
+
+    def _answer(self, requests: Sequence[JobRequest]) -> _Answering:
+        """As `run`; yields where token steps have to be made."""
         ongoing: list[_Ongoing | Exception] = [
             _Ongoing(request, seen) if isinstance(seen, Seen) else seen
             for request, seen in zip(
@@ -79,7 +122,7 @@ class Inference:
             )
         ]
         found = self._segment(ongoing)
-        self._describe(found)
+        yield from self._describe(found)
         return [one.reply(self._pam.version) if isinstance(one, _Ongoing) else one for one in ongoing]
 
     def _segment(self, ongoing: list[_Ongoing | Exception]) -> list[_Found]:
@@ -118,7 +161,7 @@ class Inference:
             prompt.check_inside(width, height)
         return prompts
 
-    def _describe(self, found: Sequence[_Found]) -> None:
+    def _describe(self, found: Sequence[_Found]) -> Generator[None, None, None]:
         """Regions that are asked the same go together, whatever picture they are of."""
         alike: dict[object, list[_Found]] = defaultdict(list)
         for one in found:
@@ -132,17 +175,19 @@ class Inference:
                 with _timed(self._pam.clock, ongoing, "prefill"):
                     reading = next(readings)
                 with _timed(self._pam.clock, ongoing, "generate"):
-                    replies += self._ask(reading, members[0])
+                    replies += yield from self._ask(reading, members[0])
                 del reading  # the next regions are read now
             for one, reply in zip(members, replies, strict=True):
                 one.asked.groups[one.number].append(reply)
 
-    def _ask(self, reading: Reading, like: _Found) -> list[RegionReply]:
-        texts = self._texts(reading, like.group.texts, like.asked.request.limits)
+    def _ask(self, reading: Reading, like: _Found) -> Generator[None, None, list[RegionReply]]:
+        texts = yield from self._texts(reading, like.group.texts, like.asked.request.limits)
         labels = self._labels(reading, like.group)
         return [_reply(region, t, chosen) for region, t, chosen in zip(reading.regions, texts, labels, strict=True)]
 
-    def _texts(self, reading: Reading, asked: Sequence[TextAsk], limits: TokenLimits) -> list[dict[str, TextReply]]:
+    def _texts(
+        self, reading: Reading, asked: Sequence[TextAsk], limits: TokenLimits
+    ) -> Generator[None, None, list[dict[str, TextReply]]]:
         """For each region its texts by `TextAsk.key`."""
         texts: list[dict[str, TextReply]] = [{} for _ in reading.regions]
         sampling = Sampling(max_new_tokens=limits)
@@ -150,7 +195,7 @@ class Inference:
         for ask in asked:
             by_language[ask.language].append(ask)
         for language, asks in by_language.items():
-            found = self._pam.describe(reading, [a.task for a in asks], language, sampling)
+            found = yield from self._pam.describing(reading, [a.task for a in asks], language, sampling)
             for mine, said in zip(texts, found, strict=True):
                 for ask in asks:
                     mine[ask.key] = text_reply(said[ask.task])
@@ -165,6 +210,22 @@ class Inference:
             for mine, row in zip(chosen, scores.tolist(), strict=True):
                 mine.append(best_label(labels.candidates, dict(zip(names, row, strict=True))))
         return [tuple(mine) for mine in chosen]
+
+
+_Answering = Generator[None, None, list[JobReply | Exception]]
+
+
+def _next(answering: _Answering, count: int) -> Sequence[JobReply | Exception | None] | None:
+    """The replies, if this was the last step to them; None for each if it fails."""
+    try:
+        next(answering)
+    except StopIteration as done:
+        replies: list[JobReply | Exception] = done.value
+        return replies
+    except Exception:
+        log.exception("%d jobs failed together", count)
+        return [None] * count
+    return None
 
 
 @contextmanager

@@ -28,7 +28,8 @@ from backend.system.imports import uncollected
 from backend.system.memory import Tidy
 from backend.worker.embedding_locks import EmbeddingLocks
 from backend.worker.embeddings import Embeddings
-from backend.worker.engine import Engine, expect, make_resident, resident_stats
+from backend.worker.engine import Engine, expect, joins, make_resident, resident_stats
+from backend.worker.sitting import Sitting
 from backend.worker.video_checkpoint import Checkpoints
 from backend.worker.video_sessions import VideoSessions
 
@@ -89,7 +90,10 @@ class ResidentWorker(QueueWorker):
         if len(begun) > 1:
             expect([one.args[0] for one, _ in begun])
         try:
-            self.perform_all(begun, queue)
+            if queue in self._clicked() and joins() and _joins(job):
+                begun = Sitting(self, self._clicked(), _joins).hold(job, begun[0][1], queue)
+            else:
+                self.perform_all(begun, queue)
             if queue.name in _TOGETHER:
                 self.job_s = _mean(self.job_s, (time.monotonic() - begin) / len(begun))
         finally:
@@ -118,6 +122,10 @@ class ResidentWorker(QueueWorker):
                 break
             companions.append((other, self.begin(other)))
         return companions
+
+    def _clicked(self) -> list[Queue]:
+        """The queues of clicks, those that this worker alone takes from first."""
+        return [queue for queue in self.queues if queue.name.partition(":")[0] == INTERACTIVE]
 
     def stats(self) -> dict[str, float]:
         """For its status."""
@@ -190,6 +198,11 @@ def _mean(before: float, newest: float) -> float:
 def _sociable(job: Job) -> bool:
     """Whether a job is ours and may be computed together with others."""
     return versions.version_of(job) == VERSION and not job.args[0].get("alone")
+
+
+def _joins(job: Job) -> bool:
+    """Whether a click may be computed beside others: videos take turns of their own."""
+    return _sociable(job) and job.args[0].get("clip") is None
 
 
 def run_worker(settings: Settings, name: str | None = None) -> int:

@@ -12,10 +12,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch.nn import functional
 
 from model.compute.precision import full_float32
 from model.language.buffers import ROWS, Greedy, Shape, bucket
+from model.language.by_chance import ByChance
 from model.language.grid import Choice, Drawn, Grid, draw
 from model.language.resident import Resident
 
@@ -136,7 +136,7 @@ class Decoder:
             while self._shape is not None:
                 self.advance()
             with self.resident.own.here(), torch.no_grad(), full_float32:
-                return draw(_ByChance(self.resident, grid, max(limits)), choose, ends, limits)
+                return draw(ByChance(self.resident, grid, max(limits)), choose, ends, limits)
 
     def drawing(
         self, grid: Grid, ends: Sequence[int], limits: Sequence[int], greedy: Greedy
@@ -288,40 +288,3 @@ class Decoder:
         for ticket in self._tickets():
             ticket.lost = True
         self._shape, self._places, self._free = None, [], list(range(ROWS))
-
-
-class _ByChance:
-    """A grid's rows in a bucket of their own; stands for the grid where tokens are drawn by chance (`grid.draw`)."""
-
-    def __init__(self, resident: Resident, grid: Grid, most: int) -> None:
-        regions, count, used = grid.prefix.regions, len(grid.hidden), grid.kept.used
-        texts, state, device = count // regions, resident.state, resident.device
-        shape = resident.shape(regions, texts, grid.prefix.length, used + most)
-        assert shape is not None
-        self._resident, self._shape = resident, shape
-        self.prefix = grid.prefix
-        numbers = torch.arange(count, device=device)
-        self._alive = numbers // texts * shape.texts + numbers % texts
-        state.clear(0, shape.rows)
-        resident.take(shape, grid, self._alive, torch.arange(regions, device=device))
-        state.first[self._alive] = (~grid.seen[:, :used]).sum(1)
-        state.slot[self._alive] = used
-
-    @property
-    def hidden(self) -> torch.Tensor:
-        """Behind the newest token of each row that is alive."""
-        return self._resident.state.hidden[self._alive]
-
-    def logits(self) -> torch.Tensor:
-        """(rows alive, V) float32."""
-        logits: torch.Tensor = functional.linear(self.hidden, self._resident.model.lm_head.weight).float()
-        return logits
-
-    def step(self, ids: torch.Tensor) -> None:
-        """Read the next token of each row that is alive."""
-        self._resident.state.newest[self._alive] = ids
-        self._resident.run(self._shape, False)
-
-    def keep(self, regions: torch.Tensor | None, rows: torch.Tensor) -> None:
-        """Only some rows go on; they stay where they are."""
-        self._alive = self._alive[rows]
