@@ -105,6 +105,8 @@ def test_embeddings_in_a_lower_dtype_take_half(
     for one, other in zip(pam.segment(whole, PROMPTS), low.segment([half, half], PROMPTS), strict=True):
         assert other.low_res.dtype == other.features.image.dtype == torch.float32
         assert (one.mask == other.mask).mean() > 0.97
+    vectors = low.features(low.segment(half, PROMPTS))
+    assert vectors.dtype == np.float32 and np.isfinite(vectors).all()
     back = type(half).from_bytes(half.to_bytes())
     assert torch.equal(back.features, half.features.cpu()) and back.nbytes == half.nbytes
 
