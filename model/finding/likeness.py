@@ -73,7 +73,7 @@ def similarity(embedding: Embedding, examples: Examples) -> torch.Tensor:
 
     Counter-examples are taken off: where they look more alike, the map is below 0.
     """
-    top, middle, finest = (level.float() for level in features.levels(embedding))
+    top, middle, finest = features.levels(embedding)
     side = middle.shape[-1]
     maps = [
         functional.interpolate(top, (side, side), mode="bilinear", align_corners=False),

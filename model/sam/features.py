@@ -17,8 +17,8 @@ from model.values.region import Region
 
 
 def levels(embedding: Embedding) -> list[torch.Tensor]:
-    """The features (1, C, s, s), the coarsest first: n, 2n and 4n cells a side."""
-    return [embedding.features, *reversed(embedding.high_resolution)]
+    """The features (1, C, s, s) in float32, the coarsest first: n, 2n and 4n cells a side."""
+    return [level.float() for level in (embedding.features, *reversed(embedding.high_resolution))]
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def vectors(embedding: Embedding, cells: torch.Tensor) -> torch.Tensor:
         side, count = level.shape[-1], len(cells)
         step = cells.shape[-1] // side
         weights = cells.float().reshape(count, side, step, side, step).sum(dim=(2, 4))
-        parts.append(unit(weights.flatten(1) @ level[0].flatten(1).float().T))
+        parts.append(unit(weights.flatten(1) @ level[0].flatten(1).T))
     return unit(torch.cat(parts, dim=1))
 
 
