@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     large_side: int = Field(
         2048, ge=0, description="small things in pictures with a longer side are looked at in crops, px; 0: never"
     )
-    max_tiles: int = Field(36, ge=1, le=1000, description="most tiles of a large picture; 1: seen as a whole only")
+    max_tiles: int = Field(16, ge=1, le=1000, description="most tiles of a large picture; 1: seen as a whole only")
     picture_cache_bytes: int = Field(
         300_000_000, ge=0, description="pixels of large pictures that a worker keeps for crops"
     )

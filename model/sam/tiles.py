@@ -15,7 +15,7 @@ from model.values.prompt import Prompt
 from model.values.region import Region
 from model.values.window import Window
 
-MAX_TILES = 36
+MAX_TILES = 16
 """Tiles of one picture, by default at most."""
 
 OVERLAP = 0.25

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from model.values.mask import from_rle, mask_iou
 from tests.export.conftest import (
     CLASSES,
+    CONFIG,
     HEIGHT,
     WIDTH,
     Export,
@@ -201,6 +203,33 @@ def test_label_studios_own_converter_sees_the_same_masks(tasks: list[Any], expor
     (drawn,) = [one for one in everything() if one["type"] == "brushlabels"]
     decoded = theirs.decode_rle(drawn["value"]["rle"]).reshape(HEIGHT, WIDTH, 4)[..., 3] > 0
     assert ((coco.annToMask(coco.loadAnns([1])[0]) > 0) == decoded).all()
+
+
+def test_label_studios_own_coco_has_the_same_shapes(tmp_path: Path, export: Export) -> None:
+    """Of what its converter exports at all: polygons and upright boxes, of configs without keypoints."""
+    from label_studio_sdk.converter.converter import Converter
+
+    config = re.sub(r"<KeyPointLabels.*?</KeyPointLabels>", "", CONFIG, flags=re.DOTALL)
+    picture(tmp_path / "a.png")
+    (square,) = [one for one in everything() if one["type"] == "polygonlabels"]
+    tasks = [a_task("a.png", [square, box(10, 20, 30, 40)], id=1)]
+    tasks[0]["annotations"][0]["completed_by"] = {"id": 1, "email": "somebody@example.test"}
+    export(tasks, "coco", config=config)
+    ours = COCO(str(tmp_path / "coco" / "annotations" / "instances_all.json"))
+    (tmp_path / "in.json").write_text(json.dumps(tasks))
+    converter = Converter(config, str(tmp_path), download_resources=False)
+    converter.convert_to_coco(str(tmp_path / "in.json"), str(tmp_path / "theirs"), is_dir=False)
+    theirs = COCO(str(tmp_path / "theirs" / "result.json"))
+
+    def shapes(coco: COCO) -> dict[str, dict[str, Any]]:
+        found = coco.loadAnns(coco.getAnnIds())
+        return {coco.cats[one["category_id"]]["name"]: one for one in found}
+
+    mine, its = shapes(ours), shapes(theirs)
+    assert set(mine) == set(its) == {"road", "car"}
+    assert mine["car"]["bbox"] == pytest.approx(its["car"]["bbox"]) and mine["car"]["bbox"] == [6, 8, 18, 16]
+    assert mine["road"]["bbox"] == pytest.approx(its["road"]["bbox"], abs=1)
+    assert mask_iou(ours.annToMask(mine["road"]) > 0, theirs.annToMask(its["road"]) > 0) > 0.85
 
 
 def test_a_box_is_a_polygon_and_stays_inside(tmp_path: Path, export: Export) -> None:

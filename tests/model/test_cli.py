@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from model import open_video
 from model.__main__ import main
@@ -136,3 +136,20 @@ def test_errors_about_videos_are_one_line(
 ) -> None:
     code, stdout, stderr = run(capsys, arguments[0], clip(tmp_path), *arguments[1:])
     assert code == 1 and stdout == "" and says in stderr and stderr.count("\n") == 1
+
+
+def test_a_small_thing_in_a_large_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = Image.new("RGB", (2600, 1900), (120, 150, 120))
+    ImageDraw.Draw(image).ellipse((1000, 700, 1040, 740), fill=(200, 40, 30))
+    image.save(tmp_path / "field.png")
+    areas = []
+    for more in ((), ("--large", "0")):
+        code, stdout, _ = run(
+            capsys,
+            *("perceive", str(tmp_path / "field.png"), "--point", "1020", "720", "--task", "recognize"),
+            *("--model", "tiny", "--device", "cpu", "--max-new-tokens", "1", "--json", *more),
+        )
+        assert code == 0
+        areas.append(json.loads(stdout)["regions"][0]["area"])
+    disc = np.pi * 20**2
+    assert 0.7 * disc < areas[0] < 1.4 * disc and abs(areas[0] - disc) < abs(areas[1] - disc)
