@@ -51,6 +51,15 @@ class ResultItem(_Lenient):
     item_index: Count = 0
     score: Score = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _positive(cls, item: Any) -> Any:
+        # the Enterprise editor says it in the value
+        if isinstance(item, dict) and isinstance(item.get("value"), dict) and "is_positive" not in item:
+            said = item["value"].get("positive")
+            return item | {"is_positive": said} if isinstance(said, bool) else item
+        return item
+
     @property
     def sized(self) -> bool:
         """Whether it says how large its picture is; what other tools make often does not."""
@@ -83,6 +92,11 @@ class Context(_Lenient):
     max_frames: int | None = None
     max_duration_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     session_id: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nulls_are_absent(cls, value: Any) -> Any:
+        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
     @property
     def from_editor(self) -> bool:

@@ -65,8 +65,7 @@ def point_of(item: ResultItem) -> PointPrompt:
     return PointPrompt(
         x=_inside(item.value.x, "x of the point"),
         y=_inside(item.value.y, "y of the point"),
-        # the Enterprise editor says it in the value
-        positive=item.is_positive is not False and (item.value.model_extra or {}).get("positive") is not False,
+        positive=item.is_positive is not False,
     )
 
 

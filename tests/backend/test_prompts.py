@@ -30,6 +30,14 @@ def test_clicks_make_one_region() -> None:
     assert prompt.box is None and prompt.labels == ("animal",)
 
 
+def test_the_enterprise_editor_says_not_this_in_the_value() -> None:
+    click = point(30, 40)
+    del click["is_positive"]
+    click["value"]["positive"] = False
+    (prompt,) = read(point(10, 20), click)
+    assert [p.positive for p in prompt.points] == [True, False]
+
+
 def test_a_box_with_points_is_one_region() -> None:
     (prompt,) = read(box(10, 10, 50, 50), point(30, 30, positive=False), point(90, 90, positive=False))
     assert prompt.box == (10, 10, 60, 60) and len(prompt.points) == 2 and prompt.labels == ("food",)
