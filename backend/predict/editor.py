@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class _Session(BaseModel):
-    """One tracking under way: its newest job, and how much of it was handed out."""
+    """One tracking under way: its newest job, and how much of it was handed out; `kind` is of the control it is for."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,6 +49,7 @@ class _Session(BaseModel):
     job: str
     rate: float
     total: int
+    kind: str
     given: tuple[int, ...] = ()
 
 
@@ -124,7 +125,7 @@ class Editor:
             return {"status": "busy", "error": str(error)}
         name = uuid.uuid4().hex
         total = 2 * most - 1 if direction == "both" else most
-        self._keep(name, _Session(request=request, job=job, rate=rate, total=total))
+        self._keep(name, _Session(request=request, job=job, rate=rate, total=total, kind=_output(video)[0]))
         of_task = _OF_TASK + _whose(asked)
         self._redis.sadd(of_task, name)
         self._redis.expire(of_task, _KEPT_S)
@@ -183,6 +184,8 @@ class Editor:
         for number, (time_s, rle) in sorted(found.items()):
             mask = _mask(rle)
             known = {"frame": number, "time_ms": round(1000 * time_s), "bbox": editor.box(mask)}
+            if session.kind in editor.OUTLINES:
+                known |= editor.shape(session.kind, mask, self._means.settings.polygon_tolerance)
             frames.append(known | editor.picture(mask))
         return frames
 

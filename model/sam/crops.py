@@ -66,7 +66,7 @@ def segment(
                 if given is None and window.cuts(region.mask, picture.width, picture.height):
                     cut[i] = window.placed(box)
                     continue
-                found[i] = replace(placed(region, window, picture), prompt=prompts[i])
+                found[i] = placed(region, window, picture, prompts[i])
                 if given is not None and not refine_masks:
                     # the window may have cut it
                     found[i] = replace(found[i], mask=given)

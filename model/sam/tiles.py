@@ -83,14 +83,15 @@ def encoded(
             yield picture, window, embedding_
 
 
-def placed(region: Region, window: Window, picture: Embedding) -> Region:
-    """A region of a window as one of the picture, with the window's prompt moved there."""
-    prompt, (left, top) = region.prompt, (window.left, window.top)
+def placed(region: Region, window: Window, picture: Embedding, prompt: Prompt | None = None) -> Region:
+    """A region of a window as one of the picture; `prompt` is the picture's, None: the window's own is moved there."""
     mask = window.pasted(region.mask, picture.width, picture.height)
-    points = [(x + left, y + top, label) for x, y, label in prompt.points or ()]
-    box = None if prompt.box is None else window.placed(prompt.box)
-    moved = Prompt(points=points, box=box, mask=None if prompt.mask is None else mask)
-    return replace(region, prompt=moved, embedding=picture, mask=mask, window=window)
+    if prompt is None:
+        own, (left, top) = region.prompt, (window.left, window.top)
+        points = [(x + left, y + top, label) for x, y, label in own.points or ()]
+        box = None if own.box is None else window.placed(own.box)
+        prompt = Prompt(points=points, box=box, mask=None if own.mask is None else mask)
+    return replace(region, prompt=prompt, embedding=picture, mask=mask, window=window)
 
 
 @dataclass(frozen=True, eq=False)

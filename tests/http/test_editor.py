@@ -145,8 +145,9 @@ def test_a_thing_is_tracked_and_its_frames_are_given_once(editor: Editor) -> Non
         assert frame["bbox"]["width"] > 0
     over = editor.value("track_progress", session_id=session)
     assert over["done"] and "no such session" in over["error"] and over["frames"] == []
-    back = editor.value("track", frame=11, direction="backward", max_duration_ms=200, result=[BOX])["session_id"]
-    assert all(6 <= frame["frame"] <= 10 for frame in editor.frames(back))
+    asked = {"direction": "backward", "max_duration_ms": 200, "control": "outline"}
+    back = editor.frames(editor.value("track", frame=11, result=[BOX], **asked)["session_id"])
+    assert all(6 <= frame["frame"] <= 10 and len(frame["points"]) > 2 for frame in back)
 
 
 def test_a_correction_tracks_again_from_its_frame_alone(editor: Editor) -> None:
