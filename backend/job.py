@@ -90,18 +90,45 @@ class LabelSet(_Value):
     language: str = "en"
 
 
+class Example(_Value):
+    """A region that stands for a kind; of the job's own picture, or of another one."""
+
+    prompt: RegionPrompt
+    picture: str | None = None
+
+
+class FindAsk(_Value):
+    """All things of a kind in the picture.
+
+    Attributes:
+        texts: names of the kind, in any of which it may be meant.
+        like: examples of it; there are texts or examples, or both.
+        unlike: what only looks like it.
+        known: regions that are there already, and not to be answered.
+        limit: regions at most.
+    """
+
+    texts: tuple[str, ...] = ()
+    like: tuple[Example, ...] = ()
+    unlike: tuple[Example, ...] = ()
+    known: tuple[RegionPrompt, ...] = ()
+    limit: Annotated[int, Field(ge=1)] = 64
+
+
 class Group(_Value):
     """Regions of one picture that are asked the same questions.
 
     Attributes:
         prompts: one region each.
         propose: the model finds the regions itself; then there are no prompts.
+        find: what the model looks for; then there are no prompts either.
         texts: wanted of each region.
         label_sets: of each, the model chooses one label for each region.
     """
 
     prompts: tuple[RegionPrompt, ...] = ()
     propose: bool = False
+    find: FindAsk | None = None
     texts: tuple[TextAsk, ...] = ()
     label_sets: tuple[LabelSet, ...] = ()
 
@@ -199,7 +226,7 @@ class RegionReply(_Value):
     Attributes:
         mask: RLE of the picture's size as `model.values.mask.to_rle` makes it.
         area: pixels.
-        iou: SAM 2's estimate, 0..1.
+        iou: SAM 2's estimate, 0..1; of what was looked for how sure it is that this is one.
         texts: by `TextAsk.key`.
         labels: one for each label set of the group, in their order.
     """

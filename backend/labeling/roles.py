@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from backend.errors import ConfigError
-from backend.job import Group, TextAsk
+from backend.job import FindAsk, Group, TextAsk
 from backend.label_studio.protocol import ResultItem
 from backend.label_studio.variables import has_variable, placed, value_of
 from backend.labeling.controls import REGISTRY, Control
@@ -30,6 +30,9 @@ class ImageRoles:
         words: what receives labels and texts of a region.
         whole: what receives words about the whole picture.
         notice: name of the control that takes messages to the annotator (a <TextArea> with pallas="notice"), or None.
+        find: name of the control whose text is looked for (a <TextArea> with pallas="find"), or None.
+        alike: labels of clicks that point at examples (pallas="alike"), by the control's name.
+        find_labels: with pallas-find="label values", the labels' names are looked for in such tasks.
         propose: with pallas="propose", regions are proposed for tasks in which nobody has marked anything.
         labels: of every control of the picture by its name, also those that only prompts come from.
         listed: the tag shows several pictures (`valueList`).
@@ -43,6 +46,9 @@ class ImageRoles:
     words: tuple[Control, ...]
     whole: tuple[Control, ...]
     notice: str | None = None
+    find: str | None = None
+    alike: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    find_labels: bool = False
     propose: bool = False
     labels: Mapping[str, Labels] = field(default_factory=dict)
     listed: bool = False
@@ -107,6 +113,24 @@ class ImageRoles:
     def ask(self, chosen: Sequence[Sequence[str]], propose: bool = False) -> Group:
         """The questions about regions; `chosen` are the labels that the annotator chose at each prompt."""
         return _group((*self.geometry, *self.words), chosen, propose)
+
+    def ask_find(self, find: FindAsk, chosen: Sequence[str] = ()) -> Group:
+        """The questions about what is looked for; `chosen` are the labels that it is to have."""
+        return self.ask([chosen]).model_copy(update={"find": find})
+
+    def kinds(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Of each label that a region may have its value and all its names."""
+        for control in (*self.geometry, *self.words):
+            labels = control.labels
+            if labels:
+                rows = zip(labels.candidates, labels.values, strict=True)
+                return [(value, one.names) for one, value in rows if one.label not in labels.free]
+        return []
+
+    def label_of(self, text: str) -> tuple[str, ...]:
+        """The value of the label that a text names, by whatever name; empty where it names none."""
+        wanted = text.strip().casefold()
+        return next(((value,) for value, names in self.kinds() if wanted in map(str.casefold, names)), ())
 
     def ask_whole(self) -> Group:
         """The questions about the whole picture."""
@@ -203,7 +227,7 @@ def _source(tag: Tag) -> str:
 
 
 def _image(picture: Tag, tags: Sequence[Tag]) -> ImageRoles:
-    mine = [tag for tag in tags if not tag.wishes & {"off", "notice"}]
+    mine = [tag for tag in tags if not tag.wishes & {"off", "notice", "find"}]
     controls = [kind.create(tag) for kind in REGISTRY for tag in mine if kind.matches(tag)]
     # pallas="mask" says which of several
     first = {tag.name for tag in mine if "mask" in tag.wishes}
@@ -217,6 +241,13 @@ def _image(picture: Tag, tags: Sequence[Tag]) -> ImageRoles:
         words=tuple(c for c in controls if not c.is_geometry and c.per_region),
         whole=tuple(c for c in controls if not c.is_geometry and not c.per_region),
         notice=next((tag.name for tag in tags if tag.kind == "TextArea" and "notice" in tag.wishes), None),
+        find=next((tag.name for tag in tags if tag.kind == "TextArea" and "find" in tag.wishes), None),
+        alike={
+            tag.name: labels
+            for tag in tags
+            if (labels := frozenset(child.label for child in tag.children if "alike" in child.wishes))
+        },
+        find_labels=any(tag.attributes.get("pallas-find", "").lower() == "label values" for tag in (picture, *mine)),
         propose="propose" in picture.wishes,
         labels={tag.name: Labels.of(tag) for tag in tags},
         listed=bool(picture.attributes.get("valuelist")),

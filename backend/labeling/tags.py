@@ -10,7 +10,9 @@ from backend.labeling.visibility import Condition
 from backend.system.spelling import did_you_mean
 from model.values.task import LANGUAGES, Task
 
-WISHES = frozenset({"auto", "mask", "propose", "notice", "off", *(task.value for task in Task), *LANGUAGES})
+_OURS = ("auto", "mask", "propose", "notice", "find", "alike", "off")
+
+WISHES = frozenset({*_OURS, *(task.value for task in Task), *LANGUAGES})
 """All words that our own attribute `pallas` may have."""
 
 

@@ -13,6 +13,7 @@ from backend.predict import notice
 from backend.predict.lost import LostSuggestions
 from backend.predict.means import Means
 from backend.predict.outcome import Outcome
+from backend.tasks.plan import PicturePlan
 from backend.tasks.results import Words
 
 log = logging.getLogger(__name__)
@@ -50,26 +51,32 @@ class Clicks:
     def _click(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
         (task,) = asked.tasks
         plan = self._means.planner.click(task, context, asked.project, roles)
-        if plan is None:
+        typed = plan.prompts if plan is not None and plan.typed else ()
+        if plan is None or not self._means.answers.claim(task.id, typed):
             return self._nothing()
         begin = time.perf_counter()
-        with self._means.seats.taken():
-            reply = self._means.dispatcher.run(self._means.request(plan, request_id))
+        try:
+            with self._means.seats.taken():
+                reply = self._means.dispatcher.run(self._means.request(plan, request_id))
+        except BackendError:
+            self._means.answers.disclaim(task.id, typed)
+            raise
         arrived = time.perf_counter()
         shaped = self._means.planner.shape([(plan, reply)])
         self._means.answers.keep(asked.project, task.id, shaped.remembered, plan.prompts)
         end = time.perf_counter()
         prediction = shaped.prediction
         prediction.result += self._means.board.answered(
-            asked.project, task.id, plan.image, self._said(asked, shaped.words)
+            asked.project, task.id, plan.image, self._said(asked, plan, shaped.words)
         )
         return Outcome([prediction], reply, reply.seconds | {"shape": end - arrived}, end - begin)
 
-    def _said(self, asked: PredictRequest, words: Sequence[Words]) -> str:
+    def _said(self, asked: PredictRequest, plan: PicturePlan, words: Sequence[Words]) -> str:
         """What the message field says beside a suggestion."""
         lost = self._lost.tell(asked.project) if self._means.settings.show_errors else ""
         suggestion = notice.suggestion(words) if self._means.settings.show_suggestions else ""
-        return " | ".join(part for part in (lost, suggestion) if part)
+        found = [search.told(len(words)) for search, _ in plan.searches]
+        return " | ".join(part for part in (lost, *found, suggestion) if part)
 
     def _marked(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
         """A video's region was relabelled, or one of its texts edited: nothing, since it would be inserted unseen.

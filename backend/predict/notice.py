@@ -33,9 +33,11 @@ def shown(error: BackendError, context: Sequence[ResultItem], roles: Roles) -> l
     if not error.annotator_can_help:
         return None
     prompt = next((item for item in reversed(context) if kind_of(item.type) and not is_leftover(item)), None)
-    if prompt is None or prompt.to_name not in roles.images:
+    # a text that was typed is no prompt of a region
+    item = prompt or (context[-1] if context else None)
+    if item is None or item.to_name not in roles.images:
         return None
-    image = roles.images[prompt.to_name]
+    image = roles.images[item.to_name]
     reason = f"Pallas: {error}"
     text: dict[str, Any] = {
         "id": new_id(),
@@ -45,11 +47,11 @@ def shown(error: BackendError, context: Sequence[ResultItem], roles: Roles) -> l
         "origin": "prediction",
     }
     if image.listed:
-        text["item_index"] = prompt.item_index
+        text["item_index"] = item.item_index
     if image.notice is not None:
         return [text | {"from_name": image.notice}]
     per_region = [control for control in image.words if isinstance(control, TextArea)]
-    if not per_region:
+    if not per_region or prompt is None:
         return None
     region = prompt.model_dump(exclude_unset=True, exclude={"is_positive"})
     return [region | {"id": text["id"], "origin": "prediction"}, text | {"from_name": per_region[0].name}]

@@ -176,6 +176,17 @@ class Answers:
             pipe.expire(_PROMPTS, self._keep_s)
             pipe.execute()
 
+    def claim(self, task: int | None, prompts: Sequence[str]) -> bool:
+        """Note prompts that are being answered; whether none of them was there."""
+        if task is None or not prompts:
+            return True
+        return self._redis.zadd(_PROMPTS, {f"{task}:{name}": time.time() for name in prompts}, nx=True) == len(prompts)
+
+    def disclaim(self, task: int | None, prompts: Sequence[str]) -> None:
+        """They were not answered after all."""
+        if task is not None and prompts:
+            self._redis.zrem(_PROMPTS, *(f"{task}:{name}" for name in prompts))
+
     def reviewed(self, region: str, verdict: str) -> bytes | None:
         """Note what was kept of a region, as long as that is remembered; what was noted before."""
         before = self._redis.set(_REVIEWED + region, verdict, ex=self._keep_s, get=True)

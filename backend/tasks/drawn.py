@@ -11,7 +11,7 @@ from backend.errors import PromptError
 from backend.job import PointPrompt, RegionPrompt
 from backend.label_studio.geometry import BOXES, MASKS, kind_of, may_cover, pixel_at
 from backend.label_studio.protocol import Annotation, LabelStudioTask, ResultItem, items_of
-from backend.label_studio.regions import regions_of, rle_of, words_of
+from backend.label_studio.regions import regions_of, rle_of, shape_of, words_of
 from backend.labeling.controls import shown
 from backend.labeling.roles import ImageRoles
 from backend.labeling.video_roles import VideoRoles
@@ -117,6 +117,70 @@ def correction(
         PromptError: there is no such region.
     """
     clicks = tuple(point for region in [prompted_region(image.chosen, negatives)] for point in region.prompt.points)
+    regions, undecided = _masked(clicks[-1], task, project, image, memory, most_pixels)
+    under = [(p, name) for name, p in regions.items() if p.mask is not None and _covers(p.mask, clicks[-1])]
+    if not under and undecided:
+        under = [(regions[undecided[0]], undecided[0])]
+    if not under:
+        raise PromptError('a "not this" click alone: click on a thing first, or on a region that is to be corrected')
+    prompt, name = min(under, key=_area)
+    saved = newest(task)
+    ours = memory.get([name]).get(name)
+    words = tuple(_changed(ours, items[1:])) if (items := _region(saved, image, name)) and ours is not None else ()
+    return WantedRegion(prompt.model_copy(update={"points": (*prompt.points, *clicks)}), words=words, id=name)
+
+
+def region_under(
+    click: PointPrompt, task: LabelStudioTask, project: str, image: ImageRoles, memory: Memory, most_pixels: int
+) -> RegionPrompt | None:
+    """The region that a click falls on, drawn or suggested; of several the smallest. None where there is none."""
+    regions, _ = _masked(click, task, project, image, memory, most_pixels)
+    found = [(p, name) for name, p in regions.items() if p.mask is not None and _covers(p.mask, click)]
+    return min(found, key=_area)[0] if found else None
+
+
+def all_known(
+    task: LabelStudioTask,
+    project: str,
+    image: ImageRoles,
+    memory: Memory,
+    most_pixels: int,
+    prompts: Sequence[str] = (),
+) -> list[RegionPrompt]:
+    """All regions of a picture: those of the draft or annotation, and what was answered to clicks since that was saved.
+
+    Args:
+        task, project, image, memory, most_pixels: as of `correction`.
+        prompts: ids of what is answered now; what was answered to them before does not count.
+    """
+    saved, saved_at = newest(task), _saved_at(_newest(task))
+    found: dict[str | None, RegionPrompt] = {}
+    for items in _affordable(regions_of(saved, image), most_pixels):
+        shape = items[0]
+        if kind_of(shape.type) in (*BOXES, *MASKS):
+            try:
+                found[shape.id] = RegionPrompt().model_copy(update=shape_of(shape, most_pixels))
+            except PromptError:
+                continue
+    for region in memory.of_task(project, task.id):
+        here = region.image == image.name and region.page in (image.page, None)
+        clicked = region.prompt is not None and (region.prompt.points or region.prompt.box is not None)
+        if here and clicked and region.mask is not None and region.at > saved_at and not {*region.prompts} & {*prompts}:
+            found.setdefault(region.id, RegionPrompt(mask=region.mask))
+    return list(found.values())
+
+
+def _area(found: tuple[RegionPrompt, str]) -> int:
+    from model.values.mask import rle_area
+
+    return rle_area(found[0].mask or {})
+
+
+def _masked(
+    click: PointPrompt, task: LabelStudioTask, project: str, image: ImageRoles, memory: Memory, most_pixels: int
+) -> tuple[dict[str, RegionPrompt], list[str]]:
+    """Masks that may lie under a click, by id: those of the draft or annotation, and our own answers that no draft
+    holds yet; and the ids of suggestions that nobody has decided on."""
     regions: dict[str, RegionPrompt] = {}
     saved, saved_at = newest(task), _saved_at(_newest(task))
     drawn = {str(item.get("id")) for item in saved}
@@ -136,24 +200,15 @@ def correction(
             undecided += [region.id] if prompts & drawn else []
     # the answer that we remember is as new as the draft or newer
     others = [items for items in regions_of(saved, image) if items[0].id is not None and items[0].id not in regions]
-    for items in _affordable((items for items in others if _may_cover(items[0], clicks[-1])), most_pixels):
+    for items in _affordable((items for items in others if _may_cover(items[0], click)), most_pixels):
         shape = items[0]
         assert shape.id is not None
         try:
-            regions[shape.id] = RegionPrompt(mask=rle_of(shape, most_pixels), labels=image.chosen(shape))
+            labels = next((labels for item in items if (labels := image.chosen(item))), ())
+            regions[shape.id] = RegionPrompt(mask=rle_of(shape, most_pixels), labels=labels)
         except PromptError:
             continue
-    from model.values.mask import rle_area
-
-    under = [(p, name) for name, p in regions.items() if p.mask is not None and _covers(p.mask, clicks[-1])]
-    if not under and undecided:
-        under = [(regions[undecided[0]], undecided[0])]
-    if not under:
-        raise PromptError('a "not this" click alone: click on a thing first, or on a region that is to be corrected')
-    prompt, name = min(under, key=lambda found: rle_area(found[0].mask or {}))
-    ours = memory.get([name]).get(name)
-    words = tuple(_changed(ours, items[1:])) if (items := _region(saved, image, name)) and ours is not None else ()
-    return WantedRegion(prompt.model_copy(update={"points": (*prompt.points, *clicks)}), words=words, id=name)
+    return regions, undecided
 
 
 def _labels(region: Remembered, image: ImageRoles) -> tuple[str, ...]:

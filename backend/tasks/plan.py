@@ -10,6 +10,7 @@ from typing import Any
 from backend.job import Group, JobReply, RegionPrompt
 from backend.labeling.roles import ImageRoles
 from backend.tasks.results import Shaper
+from backend.tasks.search import Search
 from backend.tasks.wanted import WantedRegion
 
 _WHOLE = RegionPrompt(box=(0, 0, 100, 100))
@@ -57,7 +58,8 @@ class Plan(ABC):
 class PicturePlan(Plan):
     """What is asked about one picture of a task; without groups it is only encoded.
 
-    `prompts` are the ids of the clicks and boxes that ask for it.
+    `prompts` are the ids of the clicks and boxes that ask for it; `searches` are what is looked for, each with the
+    questions about what is found.
     """
 
     image: ImageRoles
@@ -66,6 +68,12 @@ class PicturePlan(Plan):
     regions: Group | None = None
     whole: Group | None = None
     prompts: tuple[str, ...] = ()
+    searches: tuple[tuple[Search, Group], ...] = ()
+
+    @property
+    def typed(self) -> bool:
+        """Whether somebody typed what is looked for."""
+        return any(search.text for search, _ in self.searches)
 
     def address(self, data: Mapping[str, Any]) -> str:
         return self.image.picture(data) or ""
@@ -77,7 +85,8 @@ class PicturePlan(Plan):
         return replace(self, picture=picture)
 
     def groups(self) -> tuple[Group, ...]:
-        return tuple(group for group in (self.regions, self.whole) if group is not None)
+        found = (group for _, group in self.searches)
+        return tuple(group for group in (self.regions, self.whole, *found) if group is not None)
 
     def asked(self) -> dict[str, Any]:
         groups = []
@@ -86,6 +95,7 @@ class PicturePlan(Plan):
             groups.append(self.regions.model_copy(update={"prompts": prompts}))
         if self.whole is not None:
             groups.append(self.whole.model_copy(update={"prompts": (_WHOLE,)}))
+        groups += [group for _, group in self.searches]
         return {"groups": tuple(groups)}
 
     def shape(self, reply: JobReply, shaper: Shaper) -> None:
@@ -96,3 +106,6 @@ class PicturePlan(Plan):
             shaper.regions(reply, self.image, self.regions, wanted, regions)
         if self.whole is not None:
             shaper.whole(reply, self.image, self.whole, found.pop(0)[0])
+        for (search, group), regions in zip(self.searches, found, strict=True):
+            wanted = tuple(WantedRegion(RegionPrompt(labels=search.labels)) for _ in regions)
+            shaper.regions(reply, self.image, group, wanted, regions)

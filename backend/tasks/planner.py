@@ -25,6 +25,7 @@ from backend.tasks.answers import Memory, Remembered
 from backend.tasks.plan import PicturePlan, Plan
 from backend.tasks.prompts import check_names, wanted_regions
 from backend.tasks.results import Shaper, Words
+from backend.tasks.search import Search, Searches
 from backend.tasks.video_corrected import corrections
 from backend.tasks.video_drawn import boxes
 from backend.tasks.video_plan import ClipPlan
@@ -83,6 +84,7 @@ class Planner:
         self._max_video_objects = settings.max_video_objects
         self._options = ShapingOptions(settings.label_threshold, settings.polygon_tolerance, settings.video_tolerance)
         self._memory = memory
+        self._searches = Searches(memory, settings.max_picture_pixels, settings.max_prompts)
 
     def click(self, task: LabelStudioTask, context: Context, project: str, roles: Roles) -> PicturePlan | None:
         """What an interactive request asks about a picture; None where it asks nothing.
@@ -98,6 +100,9 @@ class Planner:
                 f"the picture {image.name!r} has no control for masks: add <BrushLabels toName={image.name!r}>"
             )
         here = [item for item in context.result if image.has(item)]
+        search = self._searches.of_click(here, image, task, project)
+        if search is not None:
+            return self._search_plan(search, image, _picture(task, image))
         # where boxes are the answer too, accepted ones of the same label come along
         ours = self._memory.get([item.id for item in here if item.id])
         here = [item for item in here if item.id not in ours]
@@ -115,6 +120,10 @@ class Planner:
         plan = _plan(image, _picture(task, image), wanted, whole=whole)
         return replace(plan, prompts=tuple(dict.fromkeys(prompts)))
 
+    def _search_plan(self, search: Search, image: ImageRoles, picture: str) -> PicturePlan:
+        group = image.ask_find(search.ask, search.labels)
+        return PicturePlan(image, picture, prompts=search.prompts, searches=((search, group),))
+
     def plans(self, task: LabelStudioTask, roles: Roles) -> list[Plan]:
         """What a task lacks, by its newest draft or annotation; a plan without groups has nothing to do.
 
@@ -130,6 +139,12 @@ class Planner:
             wanted = drawn.unfinished(result, image, self._max_picture_pixels) if image.geometry else []
             propose = image.propose and bool(image.geometry) and not regions_of(result, image)
             whole = bool(image.whole) and not drawn.has_whole(result, image)
+            if image.find_labels and image.geometry and not regions_of(result, image):
+                searches = self._searches.of_labels(image)
+                found = tuple((search, image.ask_find(search.ask, search.labels)) for search in searches)
+                plan = _plan(image, _address(task, picture), (), False, whole)
+                plans.append(replace(plan, searches=found))
+                continue
             most = self._max_prompts
             if len(wanted) > most:
                 log.info("task %s: %d regions lack something, more than %d: several jobs", task.id, len(wanted), most)
@@ -145,7 +160,7 @@ class Planner:
         result = self._decided(drawn.newest(task), task.id)
         pictures = [image for image in roles.images.values() if image.geometry]
         videos = [video.name for video in roles.videos.values() if video.rectangle is not None]
-        if any(image.propose for image in pictures) or not (pictures or videos):
+        if any(image.propose or image.find_labels for image in pictures) or not (pictures or videos):
             return False
         return not any(regions_of(result, image) for image in pictures) and not any(
             item.get("to_name") in videos for item in result

@@ -135,9 +135,11 @@ class Inference:
                     continue
                 try:
                     prompts = [self._prompts(one.seen.embedding, group) for group in one.request.groups]
+                    looked_for = self._look(one)
                 except Exception as error:
                     ongoing[place] = error
                     continue
+                found += looked_for
                 for number, group in enumerate(one.request.groups):
                     asked += [(one, number, prompt) for prompt in prompts[number]]
                     if group.propose:
@@ -146,6 +148,16 @@ class Inference:
                         found += [_Found(one, number, region) for region in regions]
             regions = self._pam.segment([one.seen.embedding for one, _, _ in asked], [prompt for *_, prompt in asked])
         return found + [_Found(one, number, region) for (one, number, _), region in zip(asked, regions, strict=True)]
+
+    def _look(self, one: _Ongoing) -> list[_Found]:
+        """What a request looks for."""
+        asks = {number: group.find for number, group in enumerate(one.request.groups) if group.find is not None}
+        if not asks:
+            return []
+        from backend.worker.finding import apart, find
+
+        kinds = apart([find(self._pam, self._embeddings, one.seen.embedding, ask) for ask in asks.values()])
+        return [_Found(one, number, region) for number, kind in zip(asks, kinds, strict=True) for region in kind]
 
     def _prompts(self, embedding: Embedding, group: Group) -> list[Prompt]:
         from backend.worker.cut import cut, to_pixels
@@ -246,7 +258,7 @@ def _reply(region: Segment, texts: dict[str, TextReply], labels: tuple[LabelRepl
     return RegionReply(
         mask=mask,
         area=rle_area(mask),
-        iou=min(max(region.iou, 0.0), 1.0),
+        iou=min(max(getattr(region, "score", region.iou), 0.0), 1.0),
         object_score=region.object_score,
         texts=texts,
         labels=labels,

@@ -113,14 +113,19 @@ def fit(pam: PerceiveAnything, painter: Painter, count: int, console: Console) -
     rows: dict[str, list[tuple[dict[str, Tensor], Tensor]]] = {"BY_EXAMPLE": [], "BY_WORD": []}
     for number, case in enumerate(_cases(pam, painter, count, console)):
         example, name = case.example(pam), label(case.several.kind)
+        there = {thing.truth.kind for thing in case.several.scene.things}
+        absent = [kind for kind in painter.names if kind not in there]
         # a counter-example in every second scene
         unlike = pam.segment(case.embedding, [Prompt(mask=case.other)]) if case.other is not None and number % 2 else []
         for key, names, like in (
             ("BY_EXAMPLE", (), [example]),
             ("BY_WORD", (name,), []),
+            ("BY_WORD", (label(absent[number % len(absent)]),), []),
         ):
             found = pam.search.measured(case.embedding, names, like, unlike if like else ())
             right = _right(case, found, 1 if like else 0)
+            if names and names != (name,):
+                right = torch.zeros_like(right)
             weights = getattr(calibration, key)
             rows[key].append(({name: found[1][name] for name in weights if name in found[1]}, right))
     return {key: logistic(parts) for key, parts in rows.items()}
