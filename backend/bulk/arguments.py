@@ -28,6 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WHERE",
         help="from-annotations, from-predictions, from-field NAME, propose; unset: annotations, and as the config says",
     )
+    how.add_argument(
+        "--find", action="append", default=[], metavar="TEXT[=LABEL]", help='look for it everywhere: dog, "red mug=mug"'
+    )
+    how.add_argument(
+        "--like-labeled",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="look for what is like the project's annotated regions with this label",
+    )
     how.add_argument("--texts", help="names of text controls or kinds (brief, detailed, explain), by commas, or none")
     run = parser.add_argument_group("running it")
     run.add_argument("--dry-run", action="store_true", help="read and plan only: how much there is to do")

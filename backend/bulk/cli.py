@@ -23,8 +23,10 @@ from backend.bulk.ledger import CANCELLED, FINISHED, PAUSED, RUNNING, Ledger, na
 from backend.bulk.progress import Show, status_of
 from backend.bulk.spec import FIELD, Spec
 from backend.errors import BadRequest, ConfigError
+from backend.job import Example
 from backend.settings import Settings
 from backend.system.memory import peak_bytes
+from backend.tasks.search import MOST_LETTERS
 
 _WORKER_PATIENCE_S = 600.0
 _NICE = 5
@@ -265,11 +267,14 @@ def _spec(settings: Settings, options: argparse.Namespace) -> Spec:
         label_config=config,
         regions=regions,
         regions_field=field,
+        find=tuple(_looked_for(text) for text in options.find),
         texts=tuple(part.strip() for part in options.texts.split(",")) if options.texts is not None else None,
         url_prefix=options.url_prefix,
         limit=options.limit,
     )
     spec = complete(settings, spec)
+    if options.like_labeled:
+        spec = spec.model_copy(update={"like": _examples(settings, spec, options.like_labeled)})
     wanted_roles(read_roles(spec.label_config, settings.language), spec)
     return spec
 
@@ -282,6 +287,27 @@ def _regions(words: list[str] | None) -> tuple[str | None, str]:
     if kind not in known or len(more) != (kind == FIELD):
         raise BadRequest("--regions takes from-annotations, from-predictions, from-field NAME, or propose")
     return kind, more[0] if more else ""
+
+
+def _examples(settings: Settings, spec: Spec, labels: list[str]) -> dict[str, tuple[Example, ...]]:
+    from backend.bulk.examples import examples
+    from backend.bulk.sources import ProjectSource
+    from backend.label_studio.api import LabelStudioApi
+    from backend.queueing.connection import connect
+
+    if spec.project is None:
+        raise BadRequest("--like-labeled takes annotated regions of a project: give --project")
+    whole = spec.model_copy(update={"view": None, "task_ids": ()})
+    source = ProjectSource(LabelStudioApi(settings), whole, connect(settings), "")
+    return examples(settings, source.items(-1), spec.label_config, labels)
+
+
+def _looked_for(option: str) -> tuple[str, str]:
+    """A text, and the label of what is found."""
+    text, _, label = option.partition("=")
+    if not text.strip() or len(text) > MOST_LETTERS:
+        raise BadRequest(f"--find {option[:40]!r}: give a word or a short phrase, and perhaps =LABEL")
+    return text.strip(), label.strip()
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

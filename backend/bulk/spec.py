@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from backend.job import Example
+
 ANNOTATIONS, PREDICTIONS, FIELD, PROPOSE = "from-annotations", "from-predictions", "from-field", "propose"
 
 
@@ -21,6 +23,9 @@ class Spec(BaseModel):
         label_config: the labelling config.
         regions: where the regions come from; None: as the annotations and the config say.
         regions_field: of a task's data, with from-field.
+        find: texts that are looked for in every picture, each with the label of what is found; "" leaves that to the
+            config and the model.
+        like: examples of labels, as they were reviewed, whose like is looked for.
         texts: names of text controls or kinds of texts that are wanted; None: all that the config has.
         url_prefix: what a folder's pictures are called in the output, before their path in the folder.
         limit: at most so many tasks.
@@ -38,6 +43,8 @@ class Spec(BaseModel):
     project_key: str = ""
     regions: str | None = None
     regions_field: str = ""
+    find: tuple[tuple[str, str], ...] = ()
+    like: dict[str, tuple[Example, ...]] = {}
     texts: tuple[str, ...] | None = None
     url_prefix: str | None = None
     limit: int | None = None

@@ -11,7 +11,7 @@ from backend.errors import ConfigError, PromptError
 from backend.label_studio.protocol import Annotation, LabelStudioTask
 from backend.labeling.controls import Control
 from backend.labeling.controls.textarea import TextArea
-from backend.labeling.roles import ImageRoles, Roles
+from backend.labeling.roles import ImageRoles, Kind, Roles
 from backend.labeling.video_roles import VideoRoles
 
 Spoken = TypeVar("Spoken", ImageRoles, VideoRoles)
@@ -21,7 +21,7 @@ def wanted_roles(roles: Roles, spec: Spec) -> Roles:
     """The roles with the texts and proposals that the job asks for.
 
     Raises:
-        ConfigError: the config has no such text.
+        ConfigError: the config has no such text, or no such label.
     """
     if spec.texts is not None:
         known = {name for some in _shown(roles) for control in _texts(some) for name in _names(control)}
@@ -30,6 +30,12 @@ def wanted_roles(roles: Roles, spec: Spec) -> Roles:
             raise ConfigError(
                 f"--texts {','.join(strange)}: the labelling config has no such text; it has "
                 f"{', '.join(sorted(known)) or 'none'}"
+            )
+    labels = {value for image in roles.images.values() for kind in image.kinds() for value in kind.labels}
+    for label in (*(label for _, label in spec.find), *spec.like):
+        if label and label not in labels:
+            raise ConfigError(
+                f"the labelling config has no label {label!r} for regions; it has {', '.join(sorted(labels)) or 'none'}"
             )
     return replace(
         roles,
@@ -69,7 +75,12 @@ def wanted_task(task: LabelStudioTask, predictions: list[dict[str, Any]], roles:
 
 def _image(image: ImageRoles, spec: Spec) -> ImageRoles:
     propose = image.propose if spec.regions is None else spec.regions == PROPOSE
-    return replace(_spoken(image, spec), propose=propose)
+    image = replace(_spoken(image, spec), propose=propose)
+    if not (spec.find or spec.like):
+        return image
+    named = (Kind((text,), (label,) if label else image.label_of(text)) for text, label in spec.find)
+    shown = (Kind(labels=(label,), like=examples) for label, examples in spec.like.items())
+    return replace(image, looked_for=(*named, *shown), everywhere=True)
 
 
 def _spoken(roles: Spoken, spec: Spec) -> Spoken:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from backend.errors import ConfigError
-from backend.job import FindAsk, Group, TextAsk
+from backend.job import Example, FindAsk, Group, TextAsk
 from backend.label_studio.protocol import ResultItem
 from backend.label_studio.variables import has_variable, placed, value_of
 from backend.labeling.controls import REGISTRY, Control
@@ -17,6 +17,15 @@ from backend.labeling.labels import Labels
 from backend.labeling.tags import Tag, read_tags
 from backend.labeling.template import MOST_PAGES, Element, filled, is_open, read_tree
 from backend.labeling.video_roles import VideoRoles
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is looked for: names, any of which may be meant, and examples; and the labels of what is found, by value."""
+
+    names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    like: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,8 @@ class ImageRoles:
         notice: name of the control that takes messages to the annotator (a <TextArea> with pallas="notice"), or None.
         find: name of the control whose text is looked for (a <TextArea> with pallas="find"), or None.
         alike: labels of clicks that point at examples (pallas="alike"), by the control's name.
-        find_labels: with pallas-find="label values", the labels' names are looked for in such tasks.
+        looked_for: in such tasks; with pallas-find="label values" the labels' names.
+        everywhere: what is looked for is so in pictures with regions, too.
         propose: with pallas="propose", regions are proposed for tasks in which nobody has marked anything.
         labels: of every control of the picture by its name, also those that only prompts come from.
         listed: the tag shows several pictures (`valueList`).
@@ -48,7 +58,8 @@ class ImageRoles:
     notice: str | None = None
     find: str | None = None
     alike: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    find_labels: bool = False
+    looked_for: tuple[Kind, ...] = ()
+    everywhere: bool = False
     propose: bool = False
     labels: Mapping[str, Labels] = field(default_factory=dict)
     listed: bool = False
@@ -118,19 +129,19 @@ class ImageRoles:
         """The questions about what is looked for; `chosen` are the labels that it is to have."""
         return self.ask([chosen]).model_copy(update={"find": find})
 
-    def kinds(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Of each label that a region may have its value and all its names."""
+    def kinds(self) -> tuple[Kind, ...]:
+        """The labels that a region may have, with all their names."""
         for control in (*self.geometry, *self.words):
             labels = control.labels
             if labels:
                 rows = zip(labels.candidates, labels.values, strict=True)
-                return [(value, one.names) for one, value in rows if one.label not in labels.free]
-        return []
+                return tuple(Kind(one.names, (value,)) for one, value in rows if one.label not in labels.free)
+        return ()
 
     def label_of(self, text: str) -> tuple[str, ...]:
         """The value of the label that a text names, by whatever name; empty where it names none."""
         wanted = text.strip().casefold()
-        return next(((value,) for value, names in self.kinds() if wanted in map(str.casefold, names)), ())
+        return next((kind.labels for kind in self.kinds() if wanted in map(str.casefold, kind.names)), ())
 
     def ask_whole(self) -> Group:
         """The questions about the whole picture."""
@@ -234,7 +245,7 @@ def _image(picture: Tag, tags: Sequence[Tag]) -> ImageRoles:
     geometry = sorted((c for c in controls if c.is_geometry), key=lambda c: c.name not in first)
     # a rectangle beside a brush is a prompt; alone, it is what the project is about
     masks = [control for control in geometry if not isinstance(control, Rectangle)]
-    return ImageRoles(
+    roles = ImageRoles(
         name=picture.name,
         value=_source(picture),
         geometry=tuple(masks or geometry),
@@ -247,9 +258,10 @@ def _image(picture: Tag, tags: Sequence[Tag]) -> ImageRoles:
             for tag in tags
             if (labels := frozenset(child.label for child in tag.children if "alike" in child.wishes))
         },
-        find_labels=any(tag.attributes.get("pallas-find", "").lower() == "label values" for tag in (picture, *mine)),
         propose="propose" in picture.wishes,
         labels={tag.name: Labels.of(tag) for tag in tags},
         listed=bool(picture.attributes.get("valuelist")),
         per_item=frozenset(tag.name for tag in tags if tag.is_set("peritem")),
     )
+    by_name = any(tag.attributes.get("pallas-find", "").lower() == "label values" for tag in (picture, *mine))
+    return replace(roles, looked_for=roles.kinds()) if by_name else roles

@@ -139,16 +139,15 @@ class Planner:
             wanted = drawn.unfinished(result, image, self._max_picture_pixels) if image.geometry else []
             propose = image.propose and bool(image.geometry) and not regions_of(result, image)
             whole = bool(image.whole) and not drawn.has_whole(result, image)
-            if image.find_labels and image.geometry and not regions_of(result, image):
-                searches = self._searches.of_labels(image)
-                found = tuple((search, image.ask_find(search.ask, search.labels)) for search in searches)
-                plan = _plan(image, _address(task, picture), (), False, whole)
-                plans.append(replace(plan, searches=found))
-                continue
             most = self._max_prompts
             if len(wanted) > most:
                 log.info("task %s: %d regions lack something, more than %d: several jobs", task.id, len(wanted), most)
-            plans.append(_plan(image, _address(task, picture), wanted[:most], propose, whole))
+            plan = _plan(image, _address(task, picture), wanted[:most], propose, whole)
+            if image.looked_for and image.geometry and (image.everywhere or not regions_of(result, image)):
+                searches = self._searches.of_kinds(image, task)
+                found = tuple((search, image.ask_find(search.ask, search.labels)) for search in searches)
+                plan = replace(plan, searches=found)
+            plans.append(plan)
             rest = range(most, len(wanted), most)
             plans += [_plan(image, _address(task, picture), wanted[first : first + most]) for first in rest]
         clips = [plan for video in roles.videos.values() for plan in self._clip_plans(task, video, result)]
@@ -160,7 +159,7 @@ class Planner:
         result = self._decided(drawn.newest(task), task.id)
         pictures = [image for image in roles.images.values() if image.geometry]
         videos = [video.name for video in roles.videos.values() if video.rectangle is not None]
-        if any(image.propose or image.find_labels for image in pictures) or not (pictures or videos):
+        if any(image.propose or image.looked_for for image in pictures) or not (pictures or videos):
             return False
         return not any(regions_of(result, image) for image in pictures) and not any(
             item.get("to_name") in videos for item in result

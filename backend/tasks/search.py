@@ -112,9 +112,13 @@ class Searches:
     ) -> tuple[RegionPrompt, ...]:
         return tuple(drawn.all_known(task, project, image, self._memory, self._most_pixels, prompts))
 
-    def of_labels(self, image: ImageRoles) -> list[Search]:
-        """One for each label of a picture's regions."""
-        return [Search(FindAsk(texts=names, limit=self._limit), (value,)) for value, names in image.kinds()]
+    def of_kinds(self, image: ImageRoles, task: LabelStudioTask) -> list[Search]:
+        """One for each kind that is looked for in a picture, beside what is drawn there."""
+        known = tuple(drawn.all_known(task, "", image, self._memory, self._most_pixels))
+        return [
+            Search(FindAsk(texts=kind.names, like=kind.like, known=known, limit=self._limit), kind.labels)
+            for kind in image.looked_for
+        ]
 
 
 def is_example(item: ResultItem, image: ImageRoles) -> bool:

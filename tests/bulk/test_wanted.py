@@ -8,16 +8,21 @@ from pathlib import Path
 import pytest
 import redis
 
+from backend.bulk.examples import MOST, examples
 from backend.bulk.ledger import FINISHED, PAUSED, RUNNING, Done, Ledger, Trouble, names
+from backend.bulk.sources import Item
 from backend.bulk.spec import Spec
 from backend.bulk.wanted import wanted_roles, wanted_task
-from backend.errors import ConfigError, PromptError
+from backend.errors import BadRequest, ConfigError, PromptError
+from backend.job import Example, Group, RegionPrompt
 from backend.label_studio.protocol import LabelStudioTask
-from backend.labeling.roles import read_roles
+from backend.labeling.roles import Roles, read_roles
 from backend.queueing.connection import connect
 from backend.run.embedded_redis import running
 from backend.settings import Settings
 from backend.tasks.drawn import newest
+from backend.tasks.planner import Planner
+from tests.backend.test_planner import Nothing
 from tests.http.stack import CONFIG, box
 
 TWO_TEXTS = CONFIG.replace(
@@ -145,3 +150,34 @@ def test_times_are_those_of_redis(client: redis.Redis, monkeypatch: pytest.Monke
 def test_the_spec_is_kept_as_it_is(tmp_path: Path, client: redis.Redis) -> None:
     own = spec(input=tmp_path / "a.json", output=tmp_path / "b.json", texts=("brief",), limit=7)
     assert Ledger.create(client, own).spec() == own
+
+
+def test_what_is_looked_for_in_every_picture() -> None:
+    """By text with a label or without, and by examples; beside what is drawn."""
+    mask = Example(prompt=RegionPrompt(box=(1, 1, 5, 5)), picture="/data/upload/1/b.jpg")
+    wanted = spec(find=(("dog", ""), ("red mug", "food"), ("spoon", "")), like={"person": (mask,)})
+    (image,) = wanted_roles(read_roles(CONFIG), wanted).images.values()
+    assert [(kind.names, kind.labels, kind.like) for kind in image.looked_for] == [
+        (("dog",), ("animal",), ()),
+        (("red mug",), ("food",), ()),
+        (("spoon",), (), ()),
+        ((), ("person",), (mask,)),
+    ]
+    planner = Planner(Settings(_env_file=None), Nothing())
+    (plan,) = planner.plans(task(), Roles({image.name: image}))
+    asks = [group.find for group in plan.groups() if isinstance(group, Group) and group.find is not None]
+    assert [ask.texts for ask in asks] == [("dog",), ("red mug",), ("spoon",), ()]
+    assert asks[3].like == (mask,) and all(len(ask.known) == 1 for ask in asks)
+    with pytest.raises(ConfigError, match="no label 'cup' for regions; it has animal"):
+        wanted_roles(read_roles(CONFIG), spec(find=(("mug", "cup"),)))
+
+
+def test_annotated_regions_are_examples() -> None:
+    settings, roles = Settings(_env_file=None), CONFIG
+    tasks = [task(image=f"{number}.jpg") for number in range(12)]
+    items = [Item(str(number), number, one) for number, one in enumerate(tasks)]
+    found = examples(settings, items, roles, ["food"])
+    assert len(found["food"]) == MOST
+    assert found["food"][0] == Example(prompt=RegionPrompt(box=(1, 1, 6, 6)), picture="0.jpg")
+    with pytest.raises(BadRequest, match="animal: no annotated region"):
+        examples(settings, items, roles, ["food", "animal"])

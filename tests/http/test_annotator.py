@@ -150,3 +150,22 @@ def test_retrieving_for_tasks_in_which_nothing_is_marked(shown: Stack, host: Pic
     # whoever marked some of them knows what he does
     tasks[0]["annotations"] = [{"id": 1, "result": [box(5, 5, 30, 40, id="marked")], "updated_at": ""}]
     assert shown.post("/predict", json=body).json()["results"][1] == []
+
+
+def test_a_typed_text_is_looked_for_once(shown: Stack, host: PictureHost) -> None:
+    """Label Studio sends it along with every other text of the whole picture."""
+    config = CONFIG.replace("</View>", '<TextArea name="find" toName="image" pallas="find"/></View>')
+
+    def typed(text: str, name: str, id: str) -> dict[str, Any]:
+        value = {"text": [text]}
+        return {"id": id, "from_name": name, "to_name": "image", "type": "textarea", "origin": "manual", "value": value}
+
+    picture, red = f"{host.url}/coffee.jpg", typed("red mug", "find", "find-1")
+    *regions, message = items(shown, picture, red, config=config)
+    assert message["from_name"] == "message"
+    said = message["value"]["text"][0]
+    assert ("nothing found: “red mug”" in said) == (not regions) and said
+    assert items(shown, picture, red, typed("fine", "message", "m-1"), config=config) == []
+    # what is wrong with a text can be read
+    (told,) = items(shown, picture, typed("x" * 2000, "find", "find-2"), config=config)
+    assert "at most 200" in told["value"]["text"][0] and told["from_name"] == "message"

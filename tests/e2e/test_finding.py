@@ -1,0 +1,82 @@
+"""All of a kind, in a real Label Studio: a word is typed, or one is shown, and suggestions for all come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from demo.truth import Mask, Scene
+from tests.e2e.configs import regions
+from tests.e2e.conftest import Desk
+from tests.e2e.labelling_page import Exchange
+from tests.e2e.several import OTHERS, PLACES, SIZE, several
+from tests.http.stack import Stack
+from tiny.clicks import iou
+
+KIND, OTHER = ("test-11-00018", "dolphin"), ("test-11-00012", "ladybird")
+MORE = """
+  <TextArea name="find" toName="image" pallas="find" maxSubmissions="1" placeholder="find: type a word, Shift+Enter"/>
+  <KeyPointLabels name="example" toName="image" smart="true" smartOnly="true"><Label value="alike" pallas="alike"/>
+  </KeyPointLabels>
+</View>"""
+
+
+@pytest.fixture
+def crowd(desk: Desk, stack: Stack, scenes: dict[str, Scene], tmp_path: Path) -> list[Mask]:
+    """An open task with three of a kind; their masks. The project's config can search."""
+    config = desk.config[: desk.config.rindex("</View>")] + MORE
+    project = desk.label_studio.make_project(config, "find them all")
+    desk.label_studio.connect(project, stack.url)
+    masks = several(scenes, KIND, OTHER, tmp_path / "several.png")
+    desk.project, desk.config = project, config
+    desk.page.open(project, desk.label_studio.upload(project, tmp_path / "several.png"))
+    desk.page.auto_annotation()
+    return masks
+
+
+def met(exchange: Exchange, truths: list[Mask]) -> list[bool]:
+    """Of each true mask, whether the answer has it."""
+    masks = [mask for region in regions(exchange.result).values() for mask in region.masks]
+    return [any(iou(mask, truth) > 0.5 for mask in masks) for truth in truths]
+
+
+def spot(place: tuple[int, int]) -> tuple[float, float]:
+    return 100 * place[0] / SIZE[0], 100 * place[1] / SIZE[1]
+
+
+def test_a_typed_word_finds_all_of_them(desk: Desk, crowd: list[Mask]) -> None:
+    found = desk.page.type_into("find: type a word", "dolphin")
+    assert sum(met(found, crowd)) >= 2
+    answered = regions(found.result)
+    count = sum(bool(region.masks) for region in answered.values())
+    desk.page.wait_for_suggestions(count)
+    desk.page.shot("find-by-word")
+    assert all(region.labels == ["dolphin"] and region.texts for region in answered.values() if region.masks)
+    desk.page.accept()
+    desk.page.wait_for_draft()
+    # what is there is not suggested again, and that nothing else is found is said
+    again = desk.page.type_into("find: type a word", "dolphin ", edit=True)
+    assert not any(region.masks for region in regions(again.result).values())
+
+
+def test_one_of_them_finds_the_others(desk: Desk, crowd: list[Mask]) -> None:
+    desk.page.choose("Rectangle")
+    x, y = spot(PLACES[0])
+    desk.page.drag(x - 14, y - 17, x + 14, y + 17)
+    desk.page.wait_for_suggestions()
+    desk.page.accept()
+    desk.page.wait_for_draft()
+    desk.page.choose_label("alike")
+    found = desk.page.click(x, y, "Control")
+    assert met(found, crowd) == [False, True, True]
+    suggested = sum(bool(region.masks) for region in regions(found.result).values())
+    desk.page.wait_for_suggestions(suggested)
+    desk.page.shot("find-alike")
+    # a wrong one, as if it were: what looks like it goes
+    other = desk.page.click(*spot(OTHERS[0]), "Alt")
+    assert [prompt.get("is_positive") for prompt in other.prompts[-2:]] == [True, False]
+    assert met(other, crowd) == [False, True, True]
+    desk.page.accept()
+    desk.page.shot("find-alike-accepted")
+    assert len(desk.page.regions()) >= 3
