@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -32,13 +31,13 @@ from rich.table import Table
 from backend.system.memory import peak_bytes
 from benchmarks.bounds import Machine, Work, operations
 from benchmarks.labels import labels
+from benchmarks.pictures import PICTURE, boxes
 from benchmarks.plain import blocks, embed, endless, generate, torchs_kernels
 from model import PerceiveAnything, Prompt, Sampling, Task
 from model.errors import ModelError
 from model.reading import REGIONS_ON_CPU, REGIONS_ON_GPU
 from model.values.task import instruction
 
-PICTURE = Path(__file__).parent.parent / "demo" / "pictures" / "coffee.jpg"
 TASKS = (Task.RECOGNIZE, Task.DETAILED, Task.EXPLAIN)
 
 
@@ -116,15 +115,8 @@ class Bench:
         return Sampling(max_new_tokens=self.tokens, repetition_penalty=1.0)
 
     def prompts(self, count: int) -> list[Prompt]:
-        """Boxes from a fixed seed, in the middle half to the whole of the picture."""
-        rng = np.random.default_rng(0)
-        width, height = self.picture.size
-        boxes = []
-        for _ in range(count):
-            w, h = rng.uniform(0.15, 0.5) * width, rng.uniform(0.15, 0.5) * height
-            x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-            boxes.append(Prompt(box=(int(x), int(y), int(x + w), int(y + h))))
-        return boxes
+        """Boxes from a fixed seed."""
+        return boxes(*self.picture.size, count)
 
     def ours(self, prompts: Sequence[Prompt], tasks: Sequence[Task], embedding: object = None) -> list[list[int]]:
         """Token ids, region by region and task by task."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -19,13 +18,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.pictures import PICTURE
 from benchmarks.plain import blocks, embed
 from model import PerceiveAnything, Prompt, Region, Task
 from model.values.task import instruction
 from tiny.art import kinds
 from tiny.looks import COLOURS
-
-PICTURE = Path(__file__).parent.parent / "demo" / "pictures" / "coffee.jpg"
 
 
 def labels(count: int) -> list[str]:

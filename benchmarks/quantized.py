@@ -18,7 +18,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.labels import PICTURE, labels
+from benchmarks.labels import labels
+from benchmarks.pictures import PICTURE
 from benchmarks.plain import endless
 from model import PerceiveAnything, Prompt, Sampling, Task
 from model.compute.quantized import EightBitLinear

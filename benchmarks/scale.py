@@ -26,7 +26,8 @@ from rich.table import Table
 
 from backend.worker.embedding_cache import Addresses, EmbeddingCache
 from benchmarks.charts import panels
-from benchmarks.labels import PICTURE, labels
+from benchmarks.labels import labels
+from benchmarks.pictures import PICTURE
 from benchmarks.serve import ROOT, annotate
 from demo.__main__ import pictures_on_http, stack
 from model import Embedding, PerceiveAnything, Prompt, Sampling, Task

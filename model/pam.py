@@ -148,7 +148,7 @@ class PerceiveAnything:
         Args:
             image: a PIL picture (its EXIF orientation is applied), or an upright array (H, W, 3) uint8 RGB.
             large: a picture whose longer side has more pixels is kept with its embedding, and what is small in it is
-                looked at closer by `segment` and `propose`; 0: never.
+                looked at closer by `segment` and `propose`; 0: never. It is not copied for that: leave it as it is.
 
         Raises:
             PictureError: it is neither.

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from model.values.mask import row_runs, to_rle
+
 _SIZES = np.array([3, 4, 8, 16])  # bits of a run's length
 _HEADER = (7 << 16) | (2 << 12) | (3 << 8) | (7 << 4) | 15  # word size 8 and _SIZES, each less one
 _LONGEST = 1 << 16
@@ -19,19 +21,24 @@ _LONGEST = 1 << 16
 
 def encode(mask: np.ndarray) -> list[int]:
     """A boolean mask (H, W) as the bytes of Label Studio's `rle`: four channels a pixel, 255 inside, row by row."""
-    flat = mask.ravel()
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    runs = 4 * np.diff(starts, append=flat.size)
+    return encode_runs(row_runs(to_rle(mask)))
+
+
+def encode_runs(lengths: np.ndarray) -> list[int]:
+    """The same of a mask's runs, row by row, as `model.values.mask.row_runs` gives them."""
+    inside = np.arange(len(lengths)) % 2 == 1
+    size = int(lengths.sum())
+    runs, inside = 4 * lengths[lengths > 0], inside[lengths > 0]
     kinds = np.searchsorted([8, 16, 256], runs)
     # the longest run that 16 bits can say is cut into pieces, of which the last one has the rest
     pieces = np.where(kinds == 3, (runs - 1) // _LONGEST + 1, 1)
     last = np.cumsum(pieces) - 1
     lengths = np.full(pieces.sum(), _LONGEST)
     lengths[last] = runs - (pieces - 1) * _LONGEST
-    kinds, values = np.repeat(kinds, pieces), np.repeat(flat[starts].astype(np.int64) * 255, pieces)
+    kinds, values = np.repeat(kinds, pieces), np.repeat(inside.astype(np.int64) * 255, pieces)
     sizes = _SIZES[kinds]
     codes = (1 << (sizes + 10)) | (kinds << (sizes + 8)) | ((lengths - 1) << 8) | values
-    codes = np.concatenate([[flat.size * 4, _HEADER], codes])
+    codes = np.concatenate([[size * 4, _HEADER], codes])
     widths = np.concatenate([[32, 21], sizes + 11])
     ends = np.cumsum(widths)
     total = int(ends[-1])

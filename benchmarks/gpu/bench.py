@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,9 +12,9 @@ from PIL import Image
 
 from benchmarks.bounds import Machine, operations
 from benchmarks.gpu.rows import Timer
+from benchmarks.pictures import PICTURE, boxes
 from model import Embedding, PerceiveAnything, Prompt, Region, Sampling, Task, Texts
 
-PICTURE = Path(__file__).parent.parent.parent / "demo" / "pictures" / "coffee.jpg"
 TASKS = (Task.RECOGNIZE, Task.BRIEF)
 TOKENS = 24
 """Of each text; random weights say nothing, so they hardly ever end by themselves."""
@@ -67,14 +66,7 @@ class Bench:
 
     def prompts(self, count: int) -> list[Prompt]:
         """Boxes from a fixed seed."""
-        rng = np.random.default_rng(0)
-        width, height = self.picture.size
-        boxes = []
-        for _ in range(count):
-            w, h = rng.uniform(0.15, 0.5) * width, rng.uniform(0.15, 0.5) * height
-            x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-            boxes.append(Prompt(box=(int(x), int(y), int(x + w), int(y + h))))
-        return boxes
+        return boxes(*self.picture.size, count)
 
     @cached_property
     def embedding(self) -> Embedding:

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from model.compute.batches import fitting, in_batches
 from model.compute.precision import full_float32
+from model.compute.resize import agrees, resized
 from model.sam.encoder import Encoder
 from model.values.embedding import Embedding
 from model.values.image import to_square
@@ -97,6 +98,8 @@ class Tower:
         _come_along(self.sam, self.device)
         self.dtype = dtype
         self.encoder = Encoder(sam, dtype)
+        # on a CPU Pillow itself is quicker
+        self.resizes = self.device.type == "cuda" and agrees()
         self._decoding = threading.Lock()
 
     @property
@@ -133,11 +136,17 @@ class Tower:
 
     def _pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """What the encoder reads of pictures: (B, S, S, 3) uint8 on the device."""
-        side, on_cuda = self.image_size, self.device.type == "cuda"
-        # from pinned memory the copy does not make the host wait
-        host = torch.empty(len(images), side, side, 3, dtype=torch.uint8, pin_memory=on_cuda)
-        for row, image in zip(host.numpy(), images, strict=True):
-            row[:] = to_square(image, side)
+        if self.resizes:
+            return torch.stack([resized(self._sent([np.asarray(image)])[0], self.image_size) for image in images])
+        return self._sent([to_square(image, self.image_size) for image in images])
+
+    def _sent(self, pixels: Sequence[np.ndarray]) -> torch.Tensor:
+        """(B, H, W, 3) on the device, of pictures (H, W, 3) of one size; from pinned memory, where the host need not
+        wait for the copy."""
+        on_cuda = self.device.type == "cuda"
+        host = torch.empty(len(pixels), *pixels[0].shape, dtype=torch.uint8, pin_memory=on_cuda)
+        for row, one in zip(host.numpy(), pixels, strict=True):
+            row[:] = one
         return host.to(self.device, non_blocking=on_cuda)
 
     def settle(self, most: int, compiled: bool) -> None:

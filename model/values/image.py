@@ -48,6 +48,7 @@ _MOST_PAGES = 100  # that are looked at for one that is not reduced
 _PERCENTILES = (0.5, 99.5)
 _SAMPLED = 1_000_000  # pixels, about, that they are taken from
 _ROWS = 1024
+_ORIENTATION = 0x0112  # EXIF's tag
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -123,7 +124,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     # of eight bits Pillow itself turns pictures round in which 0 is white
     inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_0
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(_ORIENTATION, 1) != 1:  # it would copy the others too
+        image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         pixels = _stretched(np.asarray(image))
         image = Image.fromarray(255 - pixels if inverted else pixels)
@@ -131,7 +133,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(ground, image).convert("RGB")
-    return image.convert("RGB")
+    # what has no file behind it is not copied
+    return image if image.mode == "RGB" and type(image) is Image.Image else image.convert("RGB")
 
 
 def _stretched(values: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ class Segment:
     @property
     def area(self) -> int:
         """Pixels in the mask."""
-        return int(self.mask.sum())
+        return int(np.count_nonzero(self.mask))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

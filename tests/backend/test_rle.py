@@ -5,6 +5,7 @@ import pytest
 from label_studio_sdk.converter import brush
 
 from backend.label_studio import rle
+from model.values.mask import row_runs, to_coco_rle, to_rle
 
 ROWS, COLUMNS = np.mgrid[:300, :500]
 MASKS = {
@@ -37,6 +38,15 @@ def test_random_masks_come_back(seed: int) -> None:
     assert (rle.decode(bytes(found), mask.size) == mask.ravel()).all()
     for pixel in {0, mask.size - 1, *rng.integers(0, mask.size, 20)}:
         assert rle.at(bytes(found), mask.size, int(pixel)) == mask.ravel()[pixel]
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_runs_are_read_without_the_pixels(name: str) -> None:
+    mask = MASKS[name]
+    for known in (to_rle(mask), to_coco_rle(mask)):
+        runs = row_runs(known)
+        assert (np.repeat(np.arange(len(runs)) % 2 == 1, runs) == mask.ravel()).all()
+    assert rle.encode_runs(row_runs(to_coco_rle(mask))) == rle.encode(mask)
 
 
 @pytest.mark.parametrize("seed", range(20))

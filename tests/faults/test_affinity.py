@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
@@ -12,6 +15,7 @@ import redis
 from backend.queueing.affinity import ENCODE_STAT, STEP_STAT, Affinity, worth_waiting
 from backend.queueing.connection import connect
 from backend.queueing.heartbeat import WorkerStatus
+from backend.run import serve as serving
 from backend.run.embedded_redis import running
 from backend.settings import Settings
 from backend.system import gpus
@@ -84,3 +88,23 @@ def test_a_gpu_for_each_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert Settings().workers == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert Settings().workers == 1 and Settings(workers=3).workers == 3
+
+
+def test_each_worker_process_sees_its_own_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`serve --workers auto` on a machine that shows two: each child loads the model on its own."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    settings = Settings(state_dir=tmp_path, workers="auto")
+    assert settings.workers == 2
+    seen: dict[int, dict[str, str]] = {}
+    for number in range(settings.workers):
+        process = serving.WorkerProcess(settings, number)
+
+        def started(command: list[str], env: dict[str, str], **_: Any) -> Any:
+            seen[number] = env  # noqa: B023
+            process._ending.set()  # noqa: B023
+            return SimpleNamespace(wait=lambda: 0, terminate=lambda: None, poll=lambda: 0)
+
+        monkeypatch.setattr(subprocess, "Popen", started)
+        process._keep()
+    assert [seen[number]["CUDA_VISIBLE_DEVICES"] for number in (0, 1)] == ["4", "6"]
+    assert {env["PALLAS_WORKERS"] for env in seen.values()} == {"2"}  # each takes its share of the cores

@@ -16,6 +16,7 @@ from sam2.modeling.position_encoding import PositionEmbeddingSine
 from torch._dynamo.utils import counters
 
 from model import PerceiveAnything, Prompt
+from model.compute.resize import agrees, resized
 from model.loading.sam import build_sam2
 from model.sam.encoder import Encoder
 from model.values.image import normalised, to_input, to_square
@@ -157,3 +158,23 @@ def test_sam2_makes_nothing_on_another_gpu(small_checkpoint: Path, monkeypatch: 
     build_sam2(small_checkpoint / "sam2.yaml", small_checkpoint / "sam2.safetensors", place)
     assert len(asked) > 4 and set(asked) == {place}
     assert not current
+
+
+@pytest.mark.parametrize("size", [(600, 400), (1080, 1920), (1920, 1080), (90, 700), (256, 300), (31, 7), (1, 1)])
+def test_pictures_are_resized_as_pillow_does_to_the_last_bit(size: tuple[int, int]) -> None:
+    assert agrees()
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    pixels[::2] = (pixels[::2] > 127) * np.uint8(255)  # edges, where sums overshoot
+    found = resized(torch.from_numpy(pixels).to(DEVICE), 256)
+    assert np.array_equal(found.cpu().numpy(), to_square(Image.fromarray(pixels), 256))
+
+
+def test_a_picture_that_is_resized_on_the_device_has_the_same_embedding(
+    pam: PerceiveAnything, coffee: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = [coffee, coffee.resize((350, 900))]
+    monkeypatch.setattr(pam.tower, "resizes", False)
+    theirs = pam.tower.encode(shown)
+    monkeypatch.setattr(pam.tower, "resizes", True)
+    for one, other in zip(pam.tower.encode(shown), theirs, strict=True):
+        assert torch.equal(one.features, other.features)

@@ -144,3 +144,13 @@ def test_input_tensor_is_normalised() -> None:
     tensor = to_input(Image.new("RGB", (30, 20), (124, 116, 104)), 64)  # ImageNet's mean colour
     assert tuple(tensor.shape) == (3, 64, 64)
     assert float(tensor.abs().max()) < 0.02
+
+
+def test_what_is_upright_rgb_already_is_not_copied() -> None:
+    """Of twelve megapixels each copy takes longer than encoding them."""
+    opened = open_picture(encoded(half_red_half_blue(), "JPEG"))
+    assert as_rgb(opened) is opened and type(opened) is Image.Image
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = open_picture(encoded(half_red_half_blue(), "JPEG", exif=exif))
+    assert turned.size == (4, 8) and as_rgb(turned) is turned

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from backend.label_studio import rle
 from backend.labeling.controls.base import Geometry, RegionContext
+from model.values.mask import row_runs
 
 
 @dataclass(frozen=True)
@@ -14,4 +15,4 @@ class Brush(Geometry):
     plain: ClassVar[str] = "Brush"
 
     def value(self, context: RegionContext) -> dict[str, Any] | None:
-        return {"format": "rle", "rle": rle.encode(context.mask)}
+        return {"format": "rle", "rle": rle.encode_runs(row_runs(context.region.mask))}
