@@ -102,6 +102,10 @@ class Settings(BaseSettings):
     large_side: int = Field(
         2048, ge=0, description="small things in pictures with a longer side are looked at in crops, px; 0: never"
     )
+    finder: str | None = Field(
+        None, description="hub id or folder of a Grounding DINO or OWLv2 that finds what is named, in place of PAM"
+    )
+    finder_threshold: float = Field(0.3, ge=0, le=1, description="score from which on its boxes count")
     max_tiles: int = Field(16, ge=1, le=1000, description="most tiles of a large picture; 1: seen as a whole only")
     picture_cache_bytes: int = Field(
         300_000_000, ge=0, description="pixels of large pictures that a worker keeps for crops"

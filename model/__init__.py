@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         VideoError,
         VideoTooLargeError,
     )
+    from model.finding.detector import Detector
     from model.pam import PerceiveAnything
     from model.reading import Reading
     from model.trial import Trial, try_model
@@ -65,6 +66,7 @@ _HOME = {
     "PerceiveAnything": "pam",
     "Reading": "reading",
     "Prompt": "values.prompt",
+    "Detector": "finding.detector",
     "Found": "values.region",
     "Perception": "values.region",
     "Region": "values.region",
@@ -97,6 +99,7 @@ __all__ = [
     "CheckpointError",
     "Chosen",
     "Clock",
+    "Detector",
     "DeviceError",
     "Embedding",
     "Event",

@@ -15,6 +15,8 @@ from backend.worker.embedding_cache import Addresses, EmbeddingCache
 from backend.worker.embedding_locks import EmbeddingLocks
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from model import Embedding, PerceiveAnything, Span
 
 _PATIENCE = 2.0
@@ -112,6 +114,12 @@ class Embeddings:
                     else Seen(result, False, fetch_s[i] + picture.open_s, encoding, opening_s)
                 )
         return [seen for seen in found if seen is not None]
+
+    def picture(self, address: str) -> Image.Image:
+        """The picture itself, upright RGB; raises what is wrong with it."""
+        from model import open_picture
+
+        return open_picture(self._pictures.fetch(address), self._most_pixels)
 
     def _remembered(self, address: str, missing: dict[str, _Missing], place: int) -> Embedding | None:
         """The embedding, or None with the picture's bytes among the missing ones."""

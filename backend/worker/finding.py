@@ -9,17 +9,47 @@ import numpy as np
 
 from backend.errors import PromptError
 from backend.job import Example, FindAsk, RegionPrompt
+from backend.settings import Settings
 from backend.worker.cut import to_pixels
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from backend.worker.embeddings import Embeddings
-    from model import Embedding, Found, PerceiveAnything, Region
+    from model import Detector, Embedding, Found, PerceiveAnything, Region
+
+
+class NamedFinder:
+    """A finder that the settings name, loaded when it is first asked; None of them finds with PAM alone."""
+
+    def __init__(self, settings: Settings, device: str) -> None:
+        self._name = settings.finder
+        self._threshold = settings.finder_threshold
+        self._device = device
+        self._loaded: Detector | None = None
+
+    def __bool__(self) -> bool:
+        return self._name is not None
+
+    def find(
+        self, pam: PerceiveAnything, image: Image.Image, embedding: Embedding, ask: FindAsk, known: list[np.ndarray]
+    ) -> list[Found]:
+        """What the finder finds by the texts, masked by PAM. Raises CheckpointError where it cannot be loaded."""
+        from model import Detector
+
+        if self._loaded is None:
+            assert self._name is not None
+            self._loaded = Detector.from_pretrained(self._name, self._device)
+        return self._loaded.find(pam, image, embedding, ask.texts, known, ask.limit, self._threshold)
+
 
 _SAME = 0.5  # IoU from which on two kinds claim one thing
 
 
-def find(pam: PerceiveAnything, embeddings: Embeddings, embedding: Embedding, ask: FindAsk) -> list[Found]:
-    """Regions with a score, the surest first.
+def find(
+    pam: PerceiveAnything, embeddings: Embeddings, picture: str, embedding: Embedding, ask: FindAsk, named: NamedFinder
+) -> list[Found]:
+    """Regions with a score, the surest first; what is named is found by the settings' finder, if there is one.
 
     Raises:
         PromptError, PictureError …: an example is not on its picture, or the picture cannot be had.
@@ -29,6 +59,8 @@ def find(pam: PerceiveAnything, embeddings: Embeddings, embedding: Embedding, as
     if ask.like and not like:
         raise PromptError("the model sees nothing at the example: click on a thing, or on a region of one")
     known = [_mask(prompt, embedding) for prompt in ask.known]
+    if named and not ask.like:
+        return named.find(pam, embeddings.picture(picture), embedding, ask, known)
     return pam.find(embedding, ask.texts, like, unlike, known, ask.limit)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from backend.job import Group, JobReply, JobRequest, LabelReply, RegionReply, TextAsk, TextReply
 from backend.settings import Settings
 from backend.worker.embeddings import Embeddings, Seen
+from backend.worker.finding import NamedFinder, apart, find
 from backend.worker.replies import best_label, text_reply
 from model import Sampling, TokenLimits, run_through
 
@@ -73,6 +74,7 @@ class Inference:
         self._settings = settings
         self._pam = pam
         self._embeddings = embeddings
+        self._finder = NamedFinder(settings, str(pam.device))
 
     @property
     def joins(self) -> bool:
@@ -154,9 +156,8 @@ class Inference:
         asks = {number: group.find for number, group in enumerate(one.request.groups) if group.find is not None}
         if not asks:
             return []
-        from backend.worker.finding import apart, find
-
-        kinds = apart([find(self._pam, self._embeddings, one.seen.embedding, ask) for ask in asks.values()])
+        here = (one.request.picture, one.seen.embedding)
+        kinds = apart([find(self._pam, self._embeddings, *here, ask, self._finder) for ask in asks.values()])
         return [_Found(one, number, region) for number, kind in zip(asks, kinds, strict=True) for region in kind]
 
     def _prompts(self, embedding: Embedding, group: Group) -> list[Prompt]:

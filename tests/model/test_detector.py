@@ -1,0 +1,96 @@
+"""A detector of `transformers` finds the boxes, PAM masks them: with random weights of that architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPTokenizer, Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
+
+from model import CheckpointError, Embedding, PerceiveAnything, Prompt, PromptError, Region
+from model.finding.detector import Detector, masked
+from model.values.mask import Box, mask_iou
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture(scope="module")
+def owl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("owl")
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 1, "num_attention_heads": 4}
+    model = Owlv2ForObjectDetection(
+        Owlv2Config(
+            text_config=small | {"vocab_size": 60, "max_position_embeddings": 16},
+            vision_config=small | {"image_size": 64, "patch_size": 16},
+            projection_dim=32,
+        )
+    )
+    # sides of about a quarter of the picture
+    model.box_head.dense2.bias.data[2:] = -1.0
+    model.box_head.dense2.weight.data[2:] = 0
+    model.box_bias[:, 2:] = 0
+    model.save_pretrained(folder)
+    words = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>", "!"]
+    tokenizer = CLIPTokenizer(
+        vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=16, pad_token="!"
+    )
+    pixels = Owlv2ImageProcessor(size={"height": 64, "width": 64})
+    Owlv2Processor(image_processor=pixels, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
+
+
+def test_its_boxes_are_masked(owl: Path, pam: PerceiveAnything, coffee: Image.Image) -> None:
+    detector = Detector.from_pretrained(owl)
+    boxes = detector.boxes(coffee, ["red mug", "dog"], 0.0)
+    assert boxes and [score for _, score in boxes] == sorted((score for _, score in boxes), reverse=True)
+    for (x1, y1, x2, y2), score in boxes:
+        assert 0 <= x1 < x2 <= coffee.width and 0 <= y1 < y2 <= coffee.height and 0 <= score <= 1
+    assert detector.boxes(coffee, ["red mug"], 1.0) == []
+    found = masked(pam, detector, coffee, pam.encode(coffee), "red mug", limit=3, threshold=0.0)
+    assert 1 <= len(found) <= 3 and all(one.area and 0 <= one.score <= 1 for one in found)
+    with pytest.raises(PromptError, match="give a word"):
+        masked(pam, detector, coffee, pam.encode(coffee), " ")
+
+
+class _Sure:
+    def boxes(self, image: Image.Image, names: Sequence[str], threshold: float) -> list[tuple[Box, float]]:
+        return [((170, 10, 410, 310), 0.9), ((171, 11, 410, 310), 0.8), ((5, 300, 90, 395), 0.4)]
+
+
+def test_what_is_known_or_found_already_is_left_out(
+    pam: PerceiveAnything, coffee: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding, segment = pam.encode(coffee), pam.segment
+
+    def boxes(embedding: Embedding, prompts: Sequence[Prompt]) -> list[Region]:
+        """What a good model would see: nearly the boxes."""
+        regions = []
+        for region in segment(embedding, prompts):
+            x1, y1, x2, y2 = map(int, region.prompt.box or ())
+            mask = np.zeros_like(region.mask)
+            mask[y1 : y2 - 2, x1 : x2 - 2] = True
+            regions.append(replace(region, mask=mask))
+        return regions
+
+    monkeypatch.setattr(pam, "segment", boxes)
+    found = masked(pam, _Sure(), coffee, embedding, "cup")
+    assert [one.score for one in found] == [0.9, 0.4]
+    rest = masked(pam, _Sure(), coffee, embedding, "cup", known=[found[0].mask])
+    assert 0.9 not in [one.score for one in rest] and not any(mask_iou(one.mask, found[0].mask) > 0.5 for one in rest)
+
+
+def test_what_is_no_detector_is_named(small_checkpoint: Path, tmp_path: Path) -> None:
+    for wrong in (small_checkpoint, tmp_path):
+        with pytest.raises(CheckpointError, match="Grounding DINO or an OWLv2"):
+            Detector.from_pretrained(wrong)
+
+
+def test_masks_are_as_large_as_the_picture(pam: PerceiveAnything, coffee: Image.Image) -> None:
+    (first, *_) = masked(pam, _Sure(), coffee, pam.encode(coffee), ["cup", "mug"], limit=1)
+    assert first.mask.shape == (coffee.height, coffee.width) and first.mask.dtype == np.bool_
