@@ -25,7 +25,7 @@ from backend.labeling.video_roles import VideoRoles
 from backend.predict.means import Means
 from backend.predict.outcome import Outcome
 from backend.predict.sending import request_of
-from backend.queueing.queues import BATCH
+from backend.queueing.queues import INTERACTIVE
 from backend.tasks.video_plan import ClipPlan
 from backend.tasks.wanted import new_id, point_of
 
@@ -120,7 +120,7 @@ class Editor:
         ask = ClipAsk(objects=(thing,), direction=direction, live=True, most_frames=most)
         request = self._request(task, video, ask, request_id)
         try:
-            job = self._means.dispatcher.submit_once(request, BATCH)
+            job = self._means.dispatcher.submit_once(request, INTERACTIVE)
         except (QueueFull, NoWorker) as error:
             return {"status": "busy", "error": str(error)}
         name = uuid.uuid4().hex
@@ -171,7 +171,7 @@ class Editor:
         assert session.request.clip is not None
         clip = session.request.clip.model_copy(update={"part": session.request.clip.part + 1})
         request = session.request.model_copy(update={"clip": clip, "sent_at": time.time()})
-        job = dispatcher.submit_once(request, BATCH, reply.clip.worker)
+        job = dispatcher.submit_once(request, INTERACTIVE, reply.clip.worker)
         return reply.clip, session.model_copy(update={"request": request, "job": job})
 
     def _unseen(self, reply: ClipReply, session: _Session) -> list[dict[str, Any]]:
@@ -212,7 +212,7 @@ class Editor:
         until = time.monotonic() + self._means.settings.wait_s
         with self._means.seats.taken():
             while True:
-                job = self._means.dispatcher.submit_once(request, BATCH, worker)
+                job = self._means.dispatcher.submit_once(request, INTERACTIVE, worker)
                 result = self._means.dispatcher.results([job], max(0.0, until - time.monotonic())).get(job)
                 if result is None:
                     raise QueueFull("no worker came to this frame in time: try again in a moment")
