@@ -1,11 +1,12 @@
 """Small things in large pictures: how well their edges are found, by their size, with and without crops.
 
-    python -m benchmarks.large [--checkpoint tiny] [--scenes 2] [--width 6000] [--out FILE]
+    python -m benchmarks.large [--checkpoint tiny] [--scenes 2] [--width 6000] [--proposals 1,16] [--out FILE]
 
 Each scene is made from its number: a ground of noise at all scales, and on it things of known outline, some of them
 the drawings of `demo/scenes` (which the bundled checkpoint never saw), some smooth blobs. Each is asked for by its box
 and by a click on its innermost point. Boundary IoU (arXiv 2103.16562) compares what lies within d pixels of both
-outlines; d is 2 % of the diagonal of the thing's box, at least 2 pixels.
+outlines; d is 2 % of the diagonal of the thing's box, at least 2 pixels. `--proposals` counts instead which things are
+proposed without a prompt (IoU above 0.5), with so many tiles at most.
 """
 
 from __future__ import annotations
@@ -144,15 +145,44 @@ def judged(pam: PerceiveAnything, embedding: Embedding, things: list[Thing], by:
         yield thing.size, boundary_iou(*near(thing, region.mask))
 
 
+def proposed(
+    pam: PerceiveAnything, embedding: Embedding, things: list[Thing], tiles: int
+) -> Iterator[tuple[int, bool]]:
+    """The size of each thing, and whether it is among the proposals."""
+    found = [region.mask for region in pam.propose(embedding, max_tiles=tiles)]
+    for thing in things:
+        yield thing.size, any(mask_iou(*near(thing, mask)) > 0.5 for mask in found if mask.any())
+
+
+def count_proposals(pam: PerceiveAnything, given: argparse.Namespace, console: Console) -> None:
+    """A row for each number of tiles."""
+    console.print("| tiles at most | " + " | ".join(f"{size} px" for size in SIZES) + " | CPU s a scene |")
+    for tiles in map(int, given.proposals.split(",")):
+        hits: dict[int, list[bool]] = defaultdict(list)
+        begin = time.process_time()
+        for number in range(given.scenes):
+            image, things = scene(number, given.width, given.width * 3 // 4, given.each)
+            for size, hit in proposed(pam, pam.encode(image), things, tiles):
+                hits[size].append(hit)
+        seconds = (time.process_time() - begin) / given.scenes
+        cells = [f"{sum(hits[size])} of {len(hits[size])}" for size in SIZES]
+        console.print(f"| {tiles} | " + " | ".join(cells) + f" | {seconds:.0f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.large", description=__doc__)
     parser.add_argument("--checkpoint", default="tiny")
     parser.add_argument("--scenes", type=int, default=2)
     parser.add_argument("--each", type=int, default=8, help="things of each size in a scene")
     parser.add_argument("--width", type=int, default=6000)
+    parser.add_argument("--proposals", help="numbers of tiles, separated by commas: count proposals instead")
     parser.add_argument("--out", type=Path, help="also write the first scene, as a PNG")
     given = parser.parse_args()
     pam = PerceiveAnything.from_pretrained(given.checkpoint)
+    console = Console(highlight=False, width=200)
+    if given.proposals:
+        count_proposals(pam, given, console)
+        return
     found: dict[tuple[str, bool, int], list[float]] = defaultdict(list)
     seconds: dict[bool, list[float]] = defaultdict(list)
     for number in range(given.scenes):
@@ -166,7 +196,6 @@ def main() -> None:
                 for size, value in judged(pam, embedding, things, by):
                     found[by, crops, size].append(value)
                 seconds[crops].append((time.perf_counter() - begin) / len(things))
-    console = Console(highlight=False)
     console.print(f"{pam.version}, {given.width}×{given.width * 3 // 4} pixels, mean boundary IoU")
     console.print(
         "| longer side, px | things | box, whole | box, crop | click, whole | click, crop |\n|---|---|---|---|---|---|"

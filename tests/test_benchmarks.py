@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import large
 from benchmarks.bounds import Machine, Work, operations
 from benchmarks.gpu.parts import Part
 from benchmarks.gpu.rows import Row, Timer, markdown, read_row
@@ -178,3 +179,28 @@ def test_exports() -> None:
     command = [sys.executable, "-m", "benchmarks.export", "--regions", "400", "--each", "20"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and "400 regions as coco" in done.stdout, done.stderr
+
+
+def test_large_pictures(
+    small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(large, "SIZES", (24, 96))
+    command = ["large", "--checkpoint", str(small_checkpoint), "--width", "2100", "--scenes", "1", "--each", "1"]
+    monkeypatch.setattr(sys, "argv", command)
+    large.main()
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
+    assert [int(row[1]) for row in rows] == [24, 96]
+    assert all(0 <= float(cell) <= 1 for row in rows for cell in row[3:7])
+    monkeypatch.setattr(sys, "argv", [*command, "--proposals", "1"])
+    large.main()
+    assert "of 1 |" in capsys.readouterr().out
+
+
+def test_a_boundary_is_compared_near_both_outlines() -> None:
+    square = np.zeros((200, 200), bool)
+    square[50:150, 50:150] = True
+    hollow, moved = square.copy(), np.roll(square, 2, axis=1)
+    hollow[90:110, 90:110] = False  # far from the outline: the ring of the hole alone is too much
+    assert large.boundary_iou(square, square) == 1.0
+    assert 0.5 < large.boundary_iou(hollow, square) < 1 and 0.2 < large.boundary_iou(moved, square) < 0.7
+    assert large.boundary_iou(np.zeros_like(square), square) == 0.0
