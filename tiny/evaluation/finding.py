@@ -138,7 +138,9 @@ def logistic(rows: Sequence[tuple[dict[str, Tensor], Tensor]], ridge: float = 1e
     inputs = torch.cat([torch.stack([part[name].double() for name in names], 1) for part, _ in rows])
     right = torch.cat([part for _, part in rows])
     inputs, target = inputs[right >= 0], right[right >= 0].double()
-    middle, spread = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
+    if not len(inputs):
+        return dict.fromkeys(["", *names], 0.0)
+    middle, spread = inputs.mean(0), inputs.std(0, correction=0).clamp(min=1e-6)
     weights = torch.zeros(len(names) + 1, dtype=torch.double, requires_grad=True)
     search = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
