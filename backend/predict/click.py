@@ -58,7 +58,7 @@ class Clicks:
         try:
             with self._means.seats.taken():
                 reply = self._means.dispatcher.run(self._means.request(plan, request_id))
-        except BackendError:
+        except BaseException:
             self._means.answers.disclaim(task.id, typed)
             raise
         arrived = time.perf_counter()

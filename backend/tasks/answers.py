@@ -180,7 +180,9 @@ class Answers:
         """Note prompts that are being answered; whether none of them was there."""
         if task is None or not prompts:
             return True
-        return self._redis.zadd(_PROMPTS, {f"{task}:{name}": time.time() for name in prompts}, nx=True) == len(prompts)
+        new = self._redis.zadd(_PROMPTS, {f"{task}:{name}": time.time() for name in prompts}, nx=True)
+        self._redis.expire(_PROMPTS, self._keep_s)
+        return new == len(prompts)
 
     def disclaim(self, task: int | None, prompts: Sequence[str]) -> None:
         """They were not answered after all."""

@@ -58,6 +58,25 @@ def test_a_json_file_with_boxes_in_a_field(bulk: Bulk, stack: Stack, tmp_path: P
     assert prediction["result"][0]["value"]["brushlabels"] == ["food"] and 0 <= prediction["score"] <= 1
 
 
+def test_a_text_is_looked_for_in_a_folder(bulk: Bulk, tmp_path: Path) -> None:
+    """Random weights find what they find: it has the label that was asked for, and a score."""
+    folder = tmp_path / "pics"
+    folder.mkdir()
+    (folder / "coffee.jpg").write_bytes((PICTURES / "coffee.jpg").read_bytes())
+    asked = ("--input", folder, "--output", tmp_path / "out.json", "--config", config(tmp_path), "--texts", "none")
+    done = bulk(*asked, "--find", "red mug=food", "--dry-run")
+    assert "1 tasks: 1 to do" in done.stdout
+    bulk(*asked, "--find", "red mug=food")
+    (found,) = json.loads((tmp_path / "out.json").read_text())
+    for prediction in found["predictions"]:
+        masks = [item for item in prediction["result"] if item["type"] == "brushlabels"]
+        assert masks and all(item["value"]["brushlabels"] == ["food"] for item in masks)
+        assert 0 <= prediction["score"] <= 1
+    for wrong, says in (("mug=cup", "no label 'cup'"), ("=food", "give a word")):
+        done = bulk(*asked, "--find", wrong, code=1)
+        assert says in done.stderr
+
+
 def test_a_folder_of_pictures(bulk: Bulk, tmp_path: Path) -> None:
     folder = tmp_path / "pics"
     (folder / "sub").mkdir(parents=True)
