@@ -174,9 +174,11 @@ def _steer(ledger: Ledger, state: str, console: Console) -> None:
 
 def _export(ledger: Ledger, output: Path | None, console: Console) -> None:
     """The failed list as JSON, to the output or to the console."""
+    version = ledger.spec().model_version
     rows: list[dict[str, Any]] = [
-        {"task": trouble.key, "reason": trouble.type, "message": trouble.message, "tries": trouble.tries}
-        for trouble in ledger.all_failed()
+        {"task": one.key, "file": one.file, "reason": one.type, "message": one.message, "tries": one.tries}
+        | {"model_version": version}
+        for one in ledger.all_failed()
     ]
     rows.sort(key=lambda row: int(row["task"]))
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import redis
@@ -33,18 +33,22 @@ _BINS = 10
 
 @dataclass(frozen=True)
 class Trouble:
-    """A task that failed: how, and how often; deaths counts the workers that ended with it in hand."""
+    """A task that failed: how, and how often; deaths counts the workers that ended with it in hand.
+
+    `file` is what its picture or video is called.
+    """
 
     key: str
     type: str
     message: str
     tries: int = 1
     deaths: int = 0
+    file: str = ""
 
     def to_json(self) -> str:
-        return json.dumps(
-            {"type": self.type, "message": self.message, "tries": self.tries, "deaths": self.deaths}, ensure_ascii=False
-        )
+        entries = asdict(self)
+        del entries["key"]
+        return json.dumps(entries, ensure_ascii=False)
 
     @classmethod
     def of(cls, key: bytes, text: bytes) -> Trouble:
@@ -221,9 +225,7 @@ class Ledger:
         count = 0
         for trouble in self.all_failed():
             pipe = self._redis.pipeline()
-            pipe.hset(
-                f"{self._key}:later", trouble.key, Trouble(trouble.key, trouble.type, trouble.message, 0).to_json()
-            )
+            pipe.hset(f"{self._key}:later", trouble.key, replace(trouble, tries=0, deaths=0).to_json())
             pipe.zadd(f"{self._key}:due", {trouble.key: self.now()})
             pipe.hdel(f"{self._key}:failed", trouble.key)
             pipe.hincrby(self._key, "retried", 1)

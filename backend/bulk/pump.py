@@ -10,7 +10,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from typing import Any
 
@@ -18,6 +18,7 @@ import redis
 
 from backend.bulk.ledger import CANCELLED, FINISHED, NOTHING_MARKED, PAUSED, RUNNING, Done, Ledger, Trouble
 from backend.bulk.local import LocalPictures
+from backend.bulk.naming import file_of_item
 from backend.bulk.rate import Rate
 from backend.bulk.sinks import Sink
 from backend.bulk.sources import Item, Source
@@ -164,8 +165,9 @@ class Pump:
                 self._troubles[item.key] = missing.pop(item.key)
                 if not self._admit(item):
                     return
-            for key in missing:
-                self._ledger.failed(Trouble(key, "TaskGone", "the input has no such task any more"))
+            for trouble in missing.values():
+                gone = replace(trouble, type="TaskGone", message="the input has no such task any more")
+                self._ledger.failed(gone)
             self._turn()
 
     def _admit(self, item: Item) -> bool:
@@ -315,7 +317,7 @@ class Pump:
         before = self._troubles.get(key)
         tries = (before.tries if before else 0) + 1
         deaths = (before.deaths if before else 0) + isinstance(error, WorkerDied)
-        trouble = Trouble(key, error.type, str(error), tries, deaths)
+        trouble = Trouble(key, error.type, str(error), tries, deaths, file_of_item(item, self._roles))
         if error.status >= 500 and tries < self._settings.bulk_tries and deaths < DEATHS:
             self._ledger.later(trouble, min(_FIRST_PAUSE_S * 2 ** (tries - 1), _LONGEST_PAUSE_S))
         else:

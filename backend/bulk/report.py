@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from jinja2 import Environment
 
 from backend.bulk.drawing import Words, draw_picture, draw_video, is_video
 from backend.bulk.ledger import Ledger
+from backend.bulk.naming import file_of, name_of
 from backend.bulk.summary import Summary
 from backend.errors import BackendError
 from backend.fetching.pictures import PictureStore
@@ -95,13 +95,14 @@ def _cards(settings: Settings, client: redis.Redis, ledger: Ledger, folder: Path
     local = LocalPictures(settings, client, folder) if folder is not None else None
     roots = settings.local_roots if local is None else local.roots
     store = PictureStore(settings.model_copy(update={"local_roots": roots}), client)
+    in_project = ledger.spec().project is not None
     for key, score in ledger.least_certain():
         packed = ledger.shown(key)
         if packed is None:
             continue
         shown = json.loads(zlib.decompress(packed))
         address = shown["picture"]
-        name = _name(key, address, ledger.spec().project is not None)
+        name = name_of(key, file_of(address), in_project)
         try:
             if local is not None:
                 address = local.address(address) or address
@@ -109,14 +110,6 @@ def _cards(settings: Settings, client: redis.Redis, ledger: Ledger, folder: Path
             yield Card(name, score, image, "", words)
         except (BackendError, ModelError, OSError) as error:
             yield Card(name, score, "", str(error), ())
-
-
-def _name(key: str, address: str, in_project: bool) -> str:
-    """What people call a task: its file, and in a project its number too."""
-    parts = urlsplit(address if not address.startswith("data:") else "")
-    # as Label Studio calls local files: /data/local-files/?d=folder/name
-    file = Path(parse_qs(parts.query).get("d", [unquote(parts.path)])[0]).name
-    return f"task {key}: {file}" if in_project and file else file or f"task {key}"
 
 
 def _drawn(settings: Settings, store: PictureStore, address: str, result: list[dict[str, Any]]) -> tuple[str, Words]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import redis
 
 from backend.bulk.ledger import FINISHED, PAUSED, RUNNING, Ledger
+from backend.bulk.naming import file_of_item, name_of
 from backend.bulk.pump import Pump
 from backend.bulk.sinks import FileSink, LabelStudioSink, Sink
 from backend.bulk.sources import PICTURES, VIDEOS, FolderSource, Item, JsonSource, ProjectSource, Source
@@ -172,7 +173,8 @@ def plan_only(settings: Settings, spec: Spec, items: Iterable[Item]) -> Counts:
         except BackendError as error:
             counts.broken += 1
             if len(counts.examples) < _EXAMPLES:
-                counts.examples.append(f"task {item.key}: {error}")
+                name = name_of(item.key, file_of_item(item, roles), spec.project is not None)
+                counts.examples.append(f"{name}: {error}")
             continue
         counts.to_do += bool(plans)
         counts.nothing += not plans

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.bulk.ledger import NOTHING_MARKED, Ledger
+from backend.bulk.naming import name_of
 from backend.bulk.progress import Status, duration, status_of
 from backend.bulk.tally import STAGES
 
@@ -25,7 +26,7 @@ class Summary:
         labels: regions by label, the most frequent first.
         scores: tasks by the tenth that their score (the least certain region) is in: 0 is 0 to 0.1.
         seconds: of all done tasks by stage.
-        reasons: failed tasks by type of error, with one message as an example.
+        reasons: failed tasks by type of error, with one of them and its message as an example.
     """
 
     where: str
@@ -46,7 +47,8 @@ def summarize(ledger: Ledger) -> Summary:
     example: dict[str, str] = {}
     for trouble in ledger.all_failed():
         counts[trouble.type] += 1
-        example.setdefault(trouble.type, trouble.message)
+        name = name_of(trouble.key, trouble.file, spec.project is not None)
+        example.setdefault(trouble.type, f"{name}: {trouble.message}")
     spent = {n.removeprefix("seconds "): float(s) for n, s in fields.items() if n.startswith("seconds ")}
     return Summary(
         where=spec.where,

@@ -41,12 +41,13 @@ class ErrorLog:
 
 
 def brief(dispatcher: Dispatcher) -> dict[str, Any]:
-    """What Label Studio's health check reads. Raises redis.RedisError."""
-    states = [worker.state for worker in dispatcher.workers()]
+    """What Label Studio's health check reads, which waits for a second. Raises redis.RedisError."""
+    version, workers = dispatcher.look()
+    states = [worker.state for worker in workers]
     return {
         "status": "UP",
         "model_class": "Pallas",
-        "model_version": dispatcher.model_version(),
+        "model_version": version,
         "workers": {state: states.count(state) for state in ("loading", "ready")},
     }
 

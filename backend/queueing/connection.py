@@ -29,6 +29,9 @@ is noticed soon after.
 PATIENCE_S = 2.0
 """How long an ordinary command may take."""
 
+SOON_S = 0.7
+"""The same for a look on which somebody waits with a limit of a second, as Label Studio does at its health check."""
+
 ANSWER_S = 10
 """How long the answer to a command that blocks may be late."""
 
@@ -48,7 +51,7 @@ class State(Enum):
     AWAY = "it cannot be reached"
 
 
-def connect(settings: Settings, blocking: bool = False, outage_s: float = 0.0) -> redis.Redis:
+def connect(settings: Settings, blocking: bool = False, outage_s: float = 0.0, soon: bool = False) -> redis.Redis:
     """A client of the configured Redis; it connects when first used, and waits for no answer for ever.
 
     Args:
@@ -56,10 +59,12 @@ def connect(settings: Settings, blocking: bool = False, outage_s: float = 0.0) -
         blocking: for commands that block on purpose, for BLOCK_S at most.
         outage_s: how long to try again where Redis does not answer; by default not at all, since who is asked must be
             able to answer "the queue is down" at once.
+        soon: for a look that is worth no more than SOON_S.
     """
+    patience_s = SOON_S if soon else PATIENCE_S
     options: dict[str, Any] = {
-        "socket_timeout": BLOCK_S + ANSWER_S if blocking else PATIENCE_S,
-        "socket_connect_timeout": PATIENCE_S,
+        "socket_timeout": BLOCK_S + ANSWER_S if blocking else patience_s,
+        "socket_connect_timeout": patience_s,
         "retry": Retry(ExponentialBackoff(cap=_RETRY_EVERY_S, base=0.1), round(outage_s / _RETRY_EVERY_S)),
         # a connection that was idle while the other end went away without a word
         "health_check_interval": 30,

@@ -59,6 +59,7 @@ class Dispatcher:
         self._settings = settings
         self.redis = connect(settings)
         self._waiting = connect(settings, blocking=True)
+        self._looking = connect(settings, soon=True)
         self._affinity = Affinity(self.redis)
 
     def run(self, request: JobRequest) -> JobReply:
@@ -169,6 +170,11 @@ class Dispatcher:
     def workers(self) -> list[heartbeat.WorkerStatus]:
         """The workers that are alive."""
         return heartbeat.everybody(self.redis)
+
+    def look(self) -> tuple[str, list[heartbeat.WorkerStatus]]:
+        """The model's version and the workers, or that Redis is away, within a second. Raises redis.RedisError."""
+        workers = heartbeat.everybody(self._looking)
+        return heartbeat.published_version(self._looking) or self._settings.model, workers
 
     def model_version(self) -> str:
         """Of the model that the workers have loaded; before any ever did, the bare name of the settings."""

@@ -85,7 +85,8 @@ def test_a_folder_of_pictures(bulk: Bulk, tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("no picture")
     (folder / "broken.png").write_bytes(b"no picture either")
     (tmp_path / "config.xml").write_text(WHOLE)
-    bulk("--input", folder, "--output", tmp_path / "out.json", "--config", tmp_path / "config.xml", code=1)
+    done = bulk("--input", folder, "--output", tmp_path / "out.json", "--config", tmp_path / "config.xml", code=1)
+    assert "broken.png: " in done.stdout
     found = json.loads((tmp_path / "out.json").read_text())
     names = [task["data"]["image"].removeprefix("/data/local-files/?d=pics/") for task in found]
     assert names == ["a.png", "b.png", "broken.png", "sub/%C3%BC%20c.png"]

@@ -66,6 +66,7 @@ def test_a_project_is_labelled_once(bulk: Bulk, stack: Stack, project: StandIn, 
         assert prediction["score"] == min(regions) and len(regions) == 2
     page = report.read_text()
     assert page.count("<figure>") == 6 and page.count("data:image/jpeg") == 6 and "PictureNotFound" in page
+    assert "task 8: missing.jpg: " in page and "task 8: missing.jpg: " in done
 
     # again: nothing is computed, nothing is stored
     again = bulk("--project", 1, code=1).stdout
@@ -75,6 +76,7 @@ def test_a_project_is_labelled_once(bulk: Bulk, stack: Stack, project: StandIn, 
     # the failed one, with its reason; it works once the picture is there
     (row,) = json.loads(bulk("failed", job).stdout)
     assert row["task"] == "8" and row["reason"] == "PictureNotFound" and row["tries"] == 1
+    assert row["file"] == "missing.jpg" and row["model_version"] == version
     (pictures / "missing.jpg").write_bytes((PICTURES / "coffee.jpg").read_bytes())
     assert "1 failed tasks are tried again" in bulk("retry-failed", job).stdout
     assert project.counts(version)[8] == 1 and json.loads(bulk("failed", job).stdout) == []

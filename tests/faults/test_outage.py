@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 
+from backend.front.app import create_app
 from backend.queueing import alarm, connection
 from backend.queueing.connection import State, connect, state_of
 from backend.queueing.dispatcher import Dispatcher
@@ -75,6 +76,23 @@ def test_who_waits_on_a_half_open_connection_is_told(tmp_path: Path, quick: None
         assert state_of(settings) is State.SILENT
         silent.clear()
         assert dispatcher.results(["nothing"], 0.3) == {}
+
+
+def test_a_health_check_waits_for_no_silent_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Label Studio does for a second, and everybody else's patience is longer."""
+    for name in ("BLOCK_S", "PATIENCE_S", "ANSWER_S"):
+        monkeypatch.setattr(connection, name, 3600)
+    with running(Settings(state_dir=tmp_path)), half_open(tmp_path / "redis.sock") as (port, silent):
+        settings = Settings(redis_url=f"redis://127.0.0.1:{port}/0")
+        front = create_app(settings, Dispatcher(settings)).test_client()
+        assert front.get("/health").status_code == 200
+        silent.set()
+        for _ in range(2):
+            answer = front.get("/health")
+            assert answer.status_code == 503 and answer.get_json()["error"]["type"] == "QueueDown"
+        assert front.get("/").get_json()["status"] == "DOWN"
+        silent.clear()
+        assert front.get("/health").status_code == 200
 
 
 def test_connections_are_kept_alive(tmp_path: Path) -> None:
