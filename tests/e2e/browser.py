@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright and logged in to Label Studio."""
+"""Debian's Chromium, driven by Playwright and signed up for Label Studio."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ def find() -> str | None:
 
 @dataclass(frozen=True)
 class LoggedIn:
-    """A running browser and the cookies of the annotator."""
+    """A running browser, the cookies of the annotator, and the annotator's legacy token."""
 
     browser: Browser
     state: Any
+    token: str
 
     @contextmanager
     def page(self) -> Iterator[Page]:
@@ -46,19 +47,22 @@ def run_browser(label_studio_url: str) -> Iterator[LoggedIn]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find(), args=FLAGS)
         try:
-            yield LoggedIn(browser, _log_in(browser, label_studio_url))
+            yield _sign_up(browser, label_studio_url)
         finally:
             browser.close()
 
 
-def _log_in(browser: Browser, url: str) -> Any:
+def _sign_up(browser: Browser, url: str) -> LoggedIn:
+    """As README says: at the address itself, which shows the page to log in to who has no account."""
     context = browser.new_context()
     page = context.new_page()
-    page.goto(f"{url}/user/login", timeout=60_000)
+    page.goto(url, timeout=60_000)
+    page.get_by_role("link", name="Sign up").click()
     page.fill("input[name=email]", USER)
     page.fill("input[name=password]", PASSWORD)
-    page.click("button[type=submit]")
-    page.wait_for_url(lambda address: "/user/login" not in address, timeout=60_000)
+    page.get_by_role("button", name="Create Account").click()
+    page.wait_for_url(lambda address: "/user/" not in address, timeout=60_000)
+    token = context.request.get(f"{url}/api/current-user/token").json()["token"]
     state = context.storage_state()
     context.close()
-    return state
+    return LoggedIn(browser, state, token)

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from demo.truth import Scene, kinds, read_scenes
 from tests.e2e import browser as chromium
 from tests.e2e.configs import with_labels
-from tests.e2e.label_studio import PROGRAM, TOKEN, LabelStudio, run_label_studio
+from tests.e2e.label_studio import PROGRAM, LabelStudio, run_label_studio
 from tests.e2e.labelling_page import LabellingPage
 from tests.http.stack import SHIPPED, Stack, run_stack
 
@@ -36,16 +36,27 @@ def artifacts() -> Path:
 
 
 @pytest.fixture(scope="package")
-def label_studio(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
+def server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
     with run_label_studio(tmp_path_factory.mktemp("label-studio"), artifacts / "label-studio.log") as running:
         yield running
+
+
+@pytest.fixture(scope="package")
+def browser(server: LabelStudio) -> Iterator[chromium.LoggedIn]:
+    with chromium.run_browser(server.url) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def label_studio(server: LabelStudio, browser: chromium.LoggedIn) -> LabelStudio:
+    return replace(server, token=browser.token)
 
 
 @pytest.fixture(scope="package")
 def stack(label_studio: LabelStudio, artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Pallas with the bundled checkpoint, as README's `make serve` runs it."""
     folder = tmp_path_factory.mktemp("stack")
-    own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN}
+    own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": label_studio.token}
     own |= {"PALLAS_SHOW_ERRORS": "true", "PALLAS_SHOW_SUGGESTIONS": "true"}
     try:
         with run_stack(folder, "tiny", **own) as running:
@@ -53,12 +64,6 @@ def stack(label_studio: LabelStudio, artifacts: Path, tmp_path_factory: pytest.T
             yield running
     finally:
         shutil.copy(folder / "stack.log", artifacts / "pallas.log")
-
-
-@pytest.fixture(scope="package")
-def browser(label_studio: LabelStudio) -> Iterator[chromium.LoggedIn]:
-    with chromium.run_browser(label_studio.url) as running:
-        yield running
 
 
 @pytest.fixture(scope="package")

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from backend.bulk.ledger import PAUSED, Ledger
+from backend.queueing.connection import connect
 from demo.truth import Scene
 from tests.bulk.test_late import start_front
 from tests.e2e.configs import drawn_box, regions, with_labels
-from tests.e2e.label_studio import TOKEN, LabelStudio
-from tests.http.stack import SHIPPED, Stack
+from tests.e2e.label_studio import LabelStudio
+from tests.http.stack import SHIPPED, Stack, run_host
 from tests.waiting import wait_until
 
 SCENE, KIND = "test-11-00012", "ladybird"
@@ -28,7 +30,7 @@ SCENE, KIND = "test-11-00012", "ladybird"
 def bulk(stack: Stack, label_studio: LabelStudio) -> Callable[..., subprocess.Popen[str]]:
     """Starts `python -m backend bulk …`."""
     own = {"PALLAS_STATE_DIR": str(stack.settings.state_dir), "PALLAS_HEARTBEAT_S": "0.5", "COLUMNS": "200"}
-    own |= {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN}
+    own |= {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": label_studio.token}
 
     def begin(*arguments: Any) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "backend", "bulk", *map(str, arguments)]
@@ -45,18 +47,20 @@ def told(process: subprocess.Popen[str], code: int = 0) -> str:
     return out
 
 
-def fill(label_studio: LabelStudio, title: str, scene: Scene, count: int) -> tuple[int, list[int]]:
-    """A project with so many tasks of one picture, each with a box around its thing."""
+def fill(
+    label_studio: LabelStudio, title: str, scene: Scene, count: int, picture: str | None = None
+) -> tuple[int, int, list[int]]:
+    """A project with a bare task, and so many of one picture with a box around its thing: the scene's, or another's."""
     config = with_labels(SHIPPED, [KIND, "object"])
     project = label_studio.make_project(config, title)
-    first = label_studio.upload(project, scene.picture)
-    data = next(task["data"] for task in label_studio.tasks(project) if task["id"] == first)
-    tasks = [first, *(label_studio.add_task(project, data) for _ in range(count - 1))]
-    with Image.open(scene.picture) as picture:
-        drawn = drawn_box(config, scene.thing(KIND).box(), picture.size, KIND)
-    for task in tasks:
-        label_studio.annotate(task, drawn)
-    return project, tasks
+    bare = label_studio.upload(project, scene.picture)
+    (uploaded,) = label_studio.tasks(project)
+    with Image.open(scene.picture) as file:
+        drawn = drawn_box(config, scene.thing(KIND).box(), file.size, KIND)
+    data = {"image": picture} if picture else uploaded["data"]
+    tasks = [{"data": data, "annotations": [{"result": drawn}]}] * count
+    label_studio.call("POST", f"/api/projects/{project}/import", json=tasks)
+    return project, bare, sorted(task["id"] for task in label_studio.tasks(project) if task["id"] != bare)
 
 
 def counts(label_studio: LabelStudio, project: int) -> dict[int, int]:
@@ -69,19 +73,24 @@ def test_a_project_in_bulk_with_a_pause(
     scenes: dict[str, Scene],
     bulk: Callable[..., subprocess.Popen[str]],
 ) -> None:
-    project, tasks = fill(label_studio, "bulk", scenes[SCENE], 24)
-    bare = label_studio.upload(project, scenes[SCENE].picture)
-    assert "24 to do" in told(bulk("--project", project, "--dry-run"))
-    process = bulk("--project", project)
-    assert process.stdout is not None
-    job = process.stdout.readline().split()[1].rstrip(":")
-    wait_until(lambda: sum(counts(label_studio, project).values()) >= 2)
-    assert "paused" in told(bulk("pause", job))
-    assert f"bulk resume {job}" in told(process, 130)
-    paused = sum(counts(label_studio, project).values())
-    time.sleep(1)
-    assert sum(counts(label_studio, project).values()) == paused < 24
-    assert "24 tasks predicted with 24 regions, 1 left alone" in told(bulk("resume", job))
+    picture = scenes[SCENE].picture
+    with run_host(picture.parent) as host:
+        project, bare, tasks = fill(label_studio, "bulk", scenes[SCENE], 24, f"{host.url}/held/{picture.name}")
+        assert "24 to do" in told(bulk("--project", project, "--dry-run"))
+        process = bulk("--project", project)
+        assert process.stdout is not None
+        job = process.stdout.readline().split()[1].rstrip(":")
+        # the pause falls into the midst of the job, on any machine
+        wait_until(lambda: host.seen)
+        pausing = bulk("pause", job)
+        wait_until(lambda: Ledger(connect(stack.settings), job).state() == PAUSED)
+        host.gate.set()
+        assert "paused" in told(pausing)
+        assert f"bulk resume {job}" in told(process, 130)
+        paused = sum(counts(label_studio, project).values())
+        time.sleep(1)
+        assert 0 < sum(counts(label_studio, project).values()) == paused < 24
+        assert "24 tasks predicted with 24 regions, 1 left alone" in told(bulk("resume", job))
     assert counts(label_studio, project) == dict.fromkeys(tasks, 1) | {bare: 0}
     (prediction,) = label_studio.predictions(tasks[0])
     (region,) = regions(prediction["result"]).values()
@@ -96,17 +105,18 @@ def test_a_project_in_bulk_with_a_pause(
 def test_retrieved_predictions_that_come_late(
     label_studio: LabelStudio, stack: Stack, scenes: dict[str, Scene]
 ) -> None:
-    project, tasks = fill(label_studio, "late", scenes[SCENE], 24)
-    own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN, "PALLAS_BATCH_WAIT_S": "0.6"}
+    project, bare, tasks = fill(label_studio, "late", scenes[SCENE], 24)
+    own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": label_studio.token}
+    own |= {"PALLAS_BATCH_WAIT_S": "0.6"}
     front = start_front(stack, own)
     try:
         assert front.stdout is not None
         label_studio.connect(project, front.stdout.readline().split("is ready: ")[1].strip())
         label_studio.retrieve_predictions(project, tasks)
         # answered in time with some; the others come by themselves
-        wait_until(lambda: set(counts(label_studio, project).values()) == {1}, 120)
+        wait_until(lambda: sum(counts(label_studio, project).values()) == len(tasks))
         time.sleep(2)
-        assert counts(label_studio, project) == dict.fromkeys(tasks, 1)
+        assert counts(label_studio, project) == dict.fromkeys(tasks, 1) | {bare: 0}
     finally:
         front.terminate()
         front.wait(20)

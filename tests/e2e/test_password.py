@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.conftest import PICTURES
-from tests.e2e.label_studio import TOKEN, LabelStudio
+from tests.e2e.label_studio import LabelStudio
 from tests.http.stack import CONFIG, Stack, point, run_stack
 
 PASSWORD = "Only-for-tests-2"
@@ -23,7 +23,7 @@ AUTH = {"auth_method": "BASIC_AUTH", "basic_auth_user": "pallas", "basic_auth_pa
 def own(label_studio: LabelStudio) -> dict[str, str]:
     return {
         "LABEL_STUDIO_URL": label_studio.url,
-        "LABEL_STUDIO_API_KEY": TOKEN,
+        "LABEL_STUDIO_API_KEY": label_studio.token,
         "PALLAS_PASSWORD": PASSWORD,
         "PALLAS_MAX_NEW_TOKENS": "4",
     }
@@ -46,7 +46,7 @@ def test_connecting_clicking_and_webhooks_with_a_password(
 ) -> None:
     project = label_studio.make_project(CONFIG, "with a password")
     body = {"url": locked.url, "project": project, "is_interactive": True, "title": "Pallas"}
-    headers = {"Authorization": f"Token {TOKEN}"}
+    headers = {"Authorization": f"Token {label_studio.token}"}
     refused = requests.post(f"{label_studio.url}/api/ml", json=body, headers=headers, timeout=60)
     assert refused.status_code == 400 and "authentication parameters" in refused.text
     backend = label_studio.call("POST", "/api/ml", json=body | AUTH)
