@@ -50,6 +50,7 @@ def project(shared: StandIn) -> StandIn:
 def stack(shared: StandIn, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One stack for all bulk jobs."""
     own = {"LABEL_STUDIO_URL": shared.url, "LABEL_STUDIO_API_KEY": TOKEN, "PALLAS_MAX_NEW_TOKENS": "6"}
+    own |= {"PALLAS_FETCH_TIMEOUT_S": "60", "PALLAS_JOB_TIMEOUT_S": "70"}  # longer than tests hold a picture back
     with run_stack(tmp_path_factory.mktemp("stack"), small_checkpoint, **own) as running:
         yield running
 

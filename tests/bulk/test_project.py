@@ -4,27 +4,72 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from backend.bulk.ledger import PAUSED, Ledger
+from backend.queueing.connection import connect
 from benchmarks.stand_in import StandIn
 from tests.bulk.conftest import Bulk, environment
 from tests.conftest import PICTURES
 from tests.http.stack import Stack, box, point
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 PICTURE = "/data/upload/1/coffee.jpg"
 
 
-def fill(project: StandIn, count: int, regions: int = 1) -> None:
+BLOCK = 20
+"""Tasks that follow each other with one picture: more than a worker has in hand and in its queue."""
+
+
+def fill(project: StandIn, count: int, regions: int = 1, picture: str = PICTURE) -> None:
     for number in range(count):
         boxes = [box(i * 3, number % 50, 30, 40, id=f"{number}-{i}") for i in range(regions)]
-        project.add({"image": PICTURE}, *boxes)
+        project.add({"image": picture}, *boxes)
+
+
+@dataclass
+class Gate:
+    """Tasks behind it can be done once it is open; somebody is in the midst of the first when it is reached."""
+
+    opened: threading.Event = field(default_factory=threading.Event)
+    reached: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self) -> None:
+        self.reached.set()
+        self.opened.wait(HANG_S)
+
+
+@contextmanager
+def gates(project: StandIn, count: int) -> Iterator[list[Gate]]:
+    """A block of tasks, and so many more, each behind a gate: what is to happen in their midst does, on any machine."""
+    fill(project, BLOCK)
+    found: dict[str, Gate] = {}
+    assert project.pictures is not None
+    for _ in range(count):
+        name = f"{uuid.uuid4().hex}.jpg"  # none that a worker knows
+        shutil.copy(PICTURES / "rocket.jpg", project.pictures / name)
+        fill(project, BLOCK, picture=f"/data/upload/1/{name}")
+        found[name] = Gate()
+    project.on_picture = lambda name: found[name].wait() if name in found else None
+    try:
+        yield list(found.values())
+    finally:
+        for gate in found.values():
+            gate.opened.set()
+        project.on_picture = lambda _: None
 
 
 def begin(stack: Stack, project: StandIn, *arguments: str) -> tuple[subprocess.Popen[str], str]:
@@ -84,74 +129,92 @@ def test_a_project_is_labelled_once(bulk: Bulk, stack: Stack, project: StandIn, 
 
 
 def test_a_job_that_is_killed_goes_on_where_it_was(bulk: Bulk, stack: Stack, project: StandIn) -> None:
-    fill(project, 40)
-    process, job = begin(stack, project)
-    wait_until(lambda: len(project.predictions) >= 8)
-    process.send_signal(signal.SIGKILL)
-    process.wait(10)
-    before = len(project.predictions)
-    assert before < 40
-    wait_until(lambda: "interrupted" in bulk("status", job).stdout, 30)
-    # what was stored is not stored again, also where the books do not know of it yet
-    project.trouble = "stored"
-    process, _ = begin_again(stack, project, job)
-    wait_until(lambda: len(project.predictions) > before + 2)
-    project.trouble = ""
-    assert process.wait(120) == 0
-    assert project.counts() == dict.fromkeys(range(1, 41), 1)
+    with gates(project, 1) as (gate,):
+        process, job = begin(stack, project)
+        wait_until(lambda: project.predictions)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        before = len(project.predictions)
+        assert before < 2 * BLOCK
+        wait_until(lambda: "interrupted" in bulk("status", job).stdout)
+        # what was stored is not stored again, also where the books do not know of it yet
+        project.trouble = "stored"
+        gate.opened.set()
+        process, _ = begin_again(stack, project, job)
+        wait_until(lambda: len(project.predictions) > before + 2)
+        project.trouble = ""
+        assert process.wait(600) == 0
+    assert project.counts() == dict.fromkeys(range(1, 2 * BLOCK + 1), 1)
     status = bulk("status", job).stdout
-    assert "finished" in status and "40 of 40 done" in status and "0 failed" in status
+    assert "finished" in status and f"{2 * BLOCK} of {2 * BLOCK} done" in status and "0 failed" in status
 
 
 def begin_again(stack: Stack, project: StandIn, job: str) -> tuple[subprocess.Popen[str], str]:
-    command = [sys.executable, "-m", "backend", "bulk", "resume", job]
+    return steer(stack, project, "resume", job), job
+
+
+def steer(stack: Stack, project: StandIn, verb: str, job: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "backend", "bulk", verb, job]
     own = environment(stack, project)
-    return subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, text=True), job
+    return subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, text=True)
 
 
 def test_pause_resume_detach_cancel(bulk: Bulk, stack: Stack, project: StandIn) -> None:
-    fill(project, 400)  # enough that the commands come in time on a busy machine
-    told = bulk("--project", 1, "--detach").stdout
-    job = told.split()[1].rstrip(":")
-    assert "in the background" in told
-    wait_until(lambda: len(project.predictions) >= 3)
-    assert "paused" in bulk("pause", job).stdout
-    before = len(project.predictions)
-    time.sleep(1.5)
-    assert len(project.predictions) == before < 400
-    assert "paused" in bulk("status", job).stdout
-    process, _ = begin_again(stack, project, job)
-    wait_until(lambda: len(project.predictions) > before)
-    refused = bulk("resume", job, code=1)
-    assert "worked on already" in refused.stderr
-    assert "cancelled" in bulk("cancel", job).stdout
-    process.wait(30)
-    assert len(project.predictions) < 400 and set(project.counts().values()) == {1}
+    with gates(project, 2) as (first, _):
+        told = bulk("--project", 1, "--detach").stdout
+        job = told.split()[1].rstrip(":")
+        assert "in the background" in told
+        assert first.reached.wait(HANG_S)
+        pausing = steer(stack, project, "pause", job)
+        wait_until(lambda: Ledger(connect(stack.settings), job).state() == PAUSED)
+        first.opened.set()
+        assert pausing.wait(HANG_S) == 0
+        before = len(project.predictions)
+        time.sleep(1)
+        assert 0 < len(project.predictions) == before < 2 * BLOCK
+        assert "paused" in bulk("status", job).stdout
+        process, _ = begin_again(stack, project, job)
+        wait_until(lambda: len(project.predictions) > before)
+        refused = bulk("resume", job, code=1)
+        assert "worked on already" in refused.stderr
+        assert "cancelled" in bulk("cancel", job).stdout
+        process.wait(HANG_S)
+        assert len(project.predictions) <= 2 * BLOCK and set(project.counts().values()) == {1}
     assert re.search(rf"{job}.*cancelled", bulk("status").stdout)
     assert "cancelled" in bulk("resume", job).stdout
 
 
 def test_ctrl_c_puts_the_job_down(bulk: Bulk, stack: Stack, project: StandIn) -> None:
-    fill(project, 40)
-    process, job = begin(stack, project)
-    wait_until(lambda: len(project.predictions) >= 3)
-    process.send_signal(signal.SIGINT)
-    assert process.stdout is not None
-    told = process.stdout.read()
-    assert process.wait(30) == 130 and f"bulk resume {job}" in told and "Traceback" not in told
-    assert bulk("resume", job).returncode == 0
-    assert project.counts() == dict.fromkeys(range(1, 41), 1)
+    with gates(project, 2) as (first, second):
+        process, job = begin(stack, project)
+        assert first.reached.wait(HANG_S)
+        process.send_signal(signal.SIGINT)
+        first.opened.set()
+        assert process.stdout is not None
+        told = process.stdout.read()
+        assert process.wait(HANG_S) == 130 and f"bulk resume {job}" in told and "Traceback" not in told
+        second.opened.set()
+        assert bulk("resume", job).returncode == 0
+    assert project.counts() == dict.fromkeys(range(1, 3 * BLOCK + 1), 1)
 
 
 def test_clicks_go_before_a_bulk_job(bulk: Bulk, stack: Stack, project: StandIn) -> None:
-    fill(project, 40)
-    process, job = begin(stack, project)
-    wait_until(lambda: len(project.predictions) >= 2)
-    for _ in range(3):
-        answer = stack.predict(f"{project.url}{PICTURE}", [point(50, 50)])
-        assert answer.status_code == 200
-        assert len(project.predictions) < 40
-    assert process.wait(120) == 0
+    client = connect(stack.settings)
+
+    def waiting() -> int:
+        return sum(int(client.llen(key)) for key in client.scan_iter("rq:queue:interactive*"))
+
+    with gates(project, 2) as (first, second), ThreadPoolExecutor(3) as pool:
+        process, job = begin(stack, project)
+        assert first.reached.wait(HANG_S)
+        clicks = [pool.submit(stack.predict, f"{project.url}{PICTURE}", [point(x, 50)]) for x in (40, 50, 60)]
+        wait_until(lambda: waiting() == 3)
+        first.opened.set()
+        # they are answered before the tasks that were there first
+        assert [click.result(HANG_S).status_code for click in clicks] == [200] * 3
+        assert process.poll() is None and len(project.predictions) <= 2 * BLOCK
+        second.opened.set()
+        assert process.wait(600) == 0
     assert "3 clicks served meanwhile" in bulk("status", job).stdout
 
 

@@ -32,7 +32,7 @@ from tests.videos import picture, write
 from tests.waiting import wait_until
 
 CLIP = "/data/upload/1/long.mp4"
-FRAMES = 60
+FRAMES = 30
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,22 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
 
 
 @pytest.fixture(scope="module")
-def stack(label_studio: StandIn, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As long as this file is there, videos stand still in their midst."""
+    return tmp_path_factory.mktemp("hold") / "hold"
+
+
+@pytest.fixture(scope="module")
+def stack(
+    label_studio: StandIn, hold: Path, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN, "PALLAS_MAX_NEW_TOKENS": "4"}
-    own |= {"PALLAS_VIDEO_FRAME_RATE": "25", "PALLAS_VIDEO_SLICE_S": "1", "PALLAS_BATCH_WAIT_S": "3"}
+    own |= {"PALLAS_VIDEO_FRAME_RATE": "25", "PALLAS_VIDEO_SLICE_S": "0.5", "PALLAS_BATCH_WAIT_S": "1.5"}
     folder = tmp_path_factory.mktemp("stack")
-    with run_stack(folder, small_checkpoint, "--workers", "0", **own) as running, slow_worker(running, 0.1):
+    with (
+        run_stack(folder, small_checkpoint, "--workers", "0", **own) as running,
+        slow_worker(running, hold=hold, after=FRAMES // 2),
+    ):
         yield running
 
 
@@ -67,7 +78,10 @@ def ask(stack: Stack, label_studio: StandIn, context: list[dict[str, Any]] | Non
     return answer.json()
 
 
-def test_the_whole_takes_the_place_of_what_was_answered_in_time(stack: Stack, label_studio: StandIn) -> None:
+def test_the_whole_takes_the_place_of_what_was_answered_in_time(
+    stack: Stack, label_studio: StandIn, hold: Path
+) -> None:
+    hold.touch()
     task = label_studio.add({"video": CLIP}, drawn(SQUARE))
     # the more often, the slower the machine: each time it goes on where it was
     answer = wait_until(lambda: (found := ask(stack, label_studio))["results"][0] and found, 600)
@@ -75,6 +89,7 @@ def test_the_whole_takes_the_place_of_what_was_answered_in_time(stack: Stack, la
     version = stack.wait_for_worker().model_version
     assert answer["late"] == [task] and partly["model_version"].startswith(f"{version} (so far,")
     label_studio.store(partly | {"task": task})
+    hold.unlink()
     wait_until(lambda: label_studio.counts(version)[task] == 1)
     wait_until(lambda: len(label_studio.predictions[task]) == 1)
     (whole,) = label_studio.predictions[task]
@@ -91,13 +106,14 @@ def test_a_relabelled_box_comes_later_as_a_prediction(stack: Stack, label_studio
     # the same box again, once it is known as ours, asks for nothing
     ours = label_studio.predictions[task][0]["result"][0] | {"origin": "manual"}
     assert ask(stack, label_studio, [ours])["results"][0]["result"] == []
-    time.sleep(2)
+    time.sleep(1)
     assert label_studio.counts()[task] == 1
 
 
 def test_a_bulk_job_has_one_job_a_clip_and_lets_clicks_pass(
-    stack: Stack, label_studio: StandIn, tmp_path: Path
+    stack: Stack, label_studio: StandIn, hold: Path, tmp_path: Path
 ) -> None:
+    hold.touch()
     # boxes of their own, or the answers of the tests before would do
     for x in (10.0, 14.0):
         label_studio.add({"video": CLIP}, drawn({11: (x, 33.0, 25.0, 33.5)}))
@@ -112,6 +128,7 @@ def test_a_bulk_job_has_one_job_a_clip_and_lets_clicks_pass(
         assert click.status_code == 200 and click.json()["results"][0]["result"]
         # the click did not wait for the clips
         assert process.poll() is None and not label_studio.counts()
+        hold.unlink()
         out, _ = process.communicate(timeout=600)
     finally:
         process.kill()
@@ -137,10 +154,12 @@ def test_a_clip_goes_on_after_its_worker_was_killed(
     """In the middle of a clip: what was tracked before is not tracked again, and the answer is whole."""
     label_studio.add({"video": CLIP}, drawn({11: (11.0, 33.0, 25.0, 33.5)}))
     own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN, "PALLAS_MAX_NEW_TOKENS": "4"}
-    own |= {"PALLAS_VIDEO_FRAME_RATE": "25", "PALLAS_VIDEO_SLICE_S": "1", "PALLAS_VIDEO_CHECKPOINT_S": "0.3"}
+    own |= {"PALLAS_VIDEO_FRAME_RATE": "25", "PALLAS_VIDEO_SLICE_S": "0.5", "PALLAS_VIDEO_CHECKPOINT_S": "0.3"}
+    hold = tmp_path / "hold"
+    hold.touch()
     with run_stack(tmp_path, small_checkpoint, "--workers", "0", **own) as stack:
         client = connect(stack.settings)
-        with slow_worker(stack, 0.1) as worker:
+        with slow_worker(stack, hold=hold, after=FRAMES * 2 // 3) as worker:
             version = stack.wait_for_worker().model_version
             process, _ = begin(stack, label_studio)
             wait_until(lambda: steps(client) > 15)
@@ -149,7 +168,7 @@ def test_a_clip_goes_on_after_its_worker_was_killed(
             known = steps(client)
             assert 15 < known < FRAMES
         try:
-            with slow_worker(stack, 0):
+            with slow_worker(stack):
                 out, _ = process.communicate(timeout=600)
         finally:
             process.kill()

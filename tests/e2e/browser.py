@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.e2e.label_studio import PASSWORD, USER
 
@@ -18,6 +20,11 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 
+PAGE_MS = 60_000
+
+SHOW = "([where, text]) => document.querySelectorAll(where).forEach(one => { one.value = text; })"
+"""What the pictures show is what the docs say, not where this test's servers happen to be."""
+
 
 def find() -> str | None:
     """The browser's program, or None where there is none."""
@@ -26,7 +33,7 @@ def find() -> str | None:
 
 @dataclass(frozen=True)
 class LoggedIn:
-    """A running browser, the cookies of the annotator, and the annotator's legacy token."""
+    """A running browser, the cookies of the annotator, and the annotator's personal token."""
 
     browser: Browser
     state: Any
@@ -43,26 +50,41 @@ class LoggedIn:
 
 
 @contextmanager
-def run_browser(label_studio_url: str) -> Iterator[LoggedIn]:
+def run_browser(label_studio_url: str, shots: Path) -> Iterator[LoggedIn]:
+    """Does what README's first step says: sign up, make a token; the docs' picture of it goes to `shots`."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find(), args=FLAGS)
         try:
-            yield _sign_up(browser, label_studio_url)
+            yield _sign_up(browser, label_studio_url, shots)
         finally:
             browser.close()
 
 
-def _sign_up(browser: Browser, url: str) -> LoggedIn:
-    """As README says: at the address itself, which shows the page to log in to who has no account."""
-    context = browser.new_context()
+def _sign_up(browser: Browser, url: str, shots: Path) -> LoggedIn:
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
     page = context.new_page()
-    page.goto(url, timeout=60_000)
+    page.goto(url, timeout=PAGE_MS)
     page.get_by_role("link", name="Sign up").click()
     page.fill("input[name=email]", USER)
     page.fill("input[name=password]", PASSWORD)
     page.get_by_role("button", name="Create Account").click()
-    page.wait_for_url(lambda address: "/user/" not in address, timeout=60_000)
-    token = context.request.get(f"{url}/api/current-user/token").json()["token"]
+    page.wait_for_url(lambda address: "/user/" not in address, timeout=PAGE_MS)
+    token = _make_token(page, shots)
     state = context.storage_state()
     context.close()
     return LoggedIn(browser, state, token)
+
+
+def _make_token(page: Page, shots: Path) -> str:
+    """Account & Settings (the initials, top right) → Personal Access Token → Create New Token → Copy."""
+    page.locator("[class*=userpic]").last.click()
+    page.get_by_text("Account & Settings", exact=True).click()
+    page.get_by_text("Personal Access Token", exact=True).click()
+    page.get_by_role("button", name="Create New Token").click()
+    field = page.locator("input").last
+    expect(field).to_have_value(re.compile("^eyJ"), timeout=PAGE_MS)
+    token = field.input_value()
+    page.evaluate(SHOW, ["input", f"{token[:30]}…"])
+    shots.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=shots / "token.png")
+    return token

@@ -42,8 +42,8 @@ def server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="package")
-def browser(server: LabelStudio) -> Iterator[chromium.LoggedIn]:
-    with chromium.run_browser(server.url) as running:
+def browser(server: LabelStudio, artifacts: Path) -> Iterator[chromium.LoggedIn]:
+    with chromium.run_browser(server.url, artifacts / "docs" / "connect") as running:
         yield running
 
 

@@ -16,16 +16,14 @@ from playwright.sync_api import Page, expect
 
 from demo.truth import Scene
 from tests.e2e import browser as chromium
+from tests.e2e.browser import PAGE_MS
 from tests.e2e.configs import regions
 from tests.e2e.label_studio import LabelStudio
-from tests.e2e.labelling_page import PAGE_MS, LabellingPage
+from tests.e2e.labelling_page import LabellingPage
 from tests.http.stack import SHIPPED, Stack, run_stack
 from tiny.clicks import iou
 
 DOLPHIN, LADYBIRD = "test-11-00018", "test-11-00012"
-
-# what the pictures show is what the docs say, not where this test's servers happen to be
-SHOW = "([where, text]) => document.querySelectorAll(where).forEach(one => { one.value = text; })"
 
 
 @dataclass
@@ -40,18 +38,6 @@ class Newcomer:
         path = self.pictures / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path)
-
-    def make_token(self) -> str:
-        """Account & Settings → Personal Access Token → Create New Token → Copy."""
-        self.page.goto(f"{self.label_studio.url}/user/account")
-        self.page.get_by_text("Personal Access Token", exact=True).click()
-        self.page.get_by_role("button", name="Create New Token").click()
-        field = self.page.locator("input").last
-        expect(field).to_have_value(re.compile("^eyJ"), timeout=PAGE_MS)
-        token = field.input_value()
-        self.page.evaluate(SHOW, ["input", f"{token[:30]}…"])
-        self.shot("connect/token")
-        return token
 
     def make_project(self, files: list[Path]) -> int:
         """Create, some pictures under Data Import, Save."""
@@ -106,7 +92,8 @@ def newcomer(label_studio: LabelStudio, browser: chromium.LoggedIn, artifacts: P
 
 
 def test_the_five_steps(newcomer: Newcomer, scenes: dict[str, Scene], artifacts: Path, tmp_path: Path) -> None:
-    own = {"LABEL_STUDIO_URL": newcomer.label_studio.url, "LABEL_STUDIO_API_KEY": newcomer.make_token()}
+    """The first, an account and its token, is done where all of these tests begin: `browser.py`."""
+    own = {"LABEL_STUDIO_URL": newcomer.label_studio.url, "LABEL_STUDIO_API_KEY": newcomer.label_studio.token}
     own |= {"PALLAS_SHOW_ERRORS": "true", "PALLAS_SHOW_SUGGESTIONS": "true"}
     with run_stack(tmp_path, "tiny", **own) as pallas:
         pallas.wait_for_worker(120)

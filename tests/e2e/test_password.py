@@ -46,8 +46,7 @@ def test_connecting_clicking_and_webhooks_with_a_password(
 ) -> None:
     project = label_studio.make_project(CONFIG, "with a password")
     body = {"url": locked.url, "project": project, "is_interactive": True, "title": "Pallas"}
-    headers = {"Authorization": f"Token {label_studio.token}"}
-    refused = requests.post(f"{label_studio.url}/api/ml", json=body, headers=headers, timeout=60)
+    refused = requests.post(f"{label_studio.url}/api/ml", json=body, headers=label_studio.headers(), timeout=60)
     assert refused.status_code == 400 and "authentication parameters" in refused.text
     backend = label_studio.call("POST", "/api/ml", json=body | AUTH)
     assert backend["state"] == "CO"

@@ -90,11 +90,17 @@ def run_stack(folder: Path, model: Path | str | None, *arguments: str, **environ
 
 
 _SLOW = """
-import sys, time
+import os, sys, time
 from backend.worker.video_job import VideoJob
-step, seconds = VideoJob.run, float(sys.argv.pop(1))
+step = VideoJob.run
+seconds, hold, after = float(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
+done = {}
 def slowly(job):
     time.sleep(seconds)
+    if done.get(job, 0) >= after and os.path.exists(hold):
+        time.sleep(0.05)
+        return True
+    done[job] = done.get(job, 0) + 1
     return step(job)
 VideoJob.run = slowly
 from backend.__main__ import main
@@ -103,9 +109,15 @@ sys.exit(main())
 
 
 @contextmanager
-def slow_worker(stack: Stack, step_s: float) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker for a stack without any, ready; each frame of a video takes it so many seconds, or more."""
-    command = [sys.executable, "-c", _SLOW, str(step_s), "worker", "--model", stack.settings.model]
+def slow_worker(
+    stack: Stack, step_s: float = 0, hold: Path | None = None, after: int = 0
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker for a stack without any, ready; each frame of a video takes it so many seconds, or more.
+
+    With a file `hold` a video stands still after so many frames, as long as the file is there; clicks are answered.
+    """
+    own = [str(step_s), str(hold or ""), str(after)]
+    command = [sys.executable, "-c", _SLOW, *own, "worker", "--model", stack.settings.model]
     with stack.log.open("a") as log:
         process = subprocess.Popen(command, env=os.environ | dict(stack.environment), stderr=log)
     try:

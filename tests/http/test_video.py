@@ -160,8 +160,13 @@ def test_faults_are_said(stack: Stack, videos: PictureHost, name: str, region: d
 def test_a_long_video_is_answered_in_time_with_what_there_is(
     small_checkpoint: Path, tmp_path: Path, videos: PictureHost
 ) -> None:
-    own = {"PALLAS_BATCH_WAIT_S": "3", "PALLAS_VIDEO_SLICE_S": "1", "PALLAS_VIDEO_FRAME_RATE": "25"}
-    with run_stack(tmp_path, small_checkpoint, "--workers", "0", **own) as stack, slow_worker(stack, 0.05):
+    own = {"PALLAS_BATCH_WAIT_S": "1.5", "PALLAS_VIDEO_SLICE_S": "0.5", "PALLAS_VIDEO_FRAME_RATE": "25"}
+    hold = tmp_path / "hold"
+    hold.touch()
+    with (
+        run_stack(tmp_path, small_checkpoint, "--workers", "0", **own) as stack,
+        slow_worker(stack, hold=hold, after=30),
+    ):
         asked = [task(6, f"{videos.url}/long.mp4", drawn({1: (2.5, 33, 25, 33.5)}))]
         # the more often, the slower the machine: each time it goes on where it was
         found = wait_until(lambda: ask(stack, asked, CONFIG)[0], 600)
