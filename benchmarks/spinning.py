@@ -37,7 +37,7 @@ def click() -> None:
 
     pam = PerceiveAnything.from_pretrained("tiny", device="cpu")
     image = Image.open(PICTURE).convert("RGB")
-    prompts = [Prompt(points=[(image.width / 2, image.height / 2)])]
+    prompts = [Prompt(points=[(image.width / 2, image.height / 2, 1)])]
     pam.perceive(image, prompts, [Task.BRIEF])
     print("ready", flush=True)
     for _ in sys.stdin:

@@ -32,6 +32,8 @@ _MOST_AHEAD = 4
 
 _DO_MARK = 'add pallas="propose" to <Image>, or draw boxes first'
 
+_BARE = f"nothing is marked in this task, so there are no predictions: click a thing; or {_DO_MARK}"
+
 log = logging.getLogger(__name__)
 
 
@@ -91,11 +93,14 @@ class Batches:
     def _unmarked(self, asked: PredictRequest, roles: Roles) -> list[Prediction | None]:
         """Where somebody retrieves predictions for tasks and none of them is marked: that this is so, and what to do.
 
-        Not for a single task, which may just have been opened.
+        A single task may just have been opened: it is told when it is asked about again.
         """
-        if len(asked.tasks) < 2 or not all(self._means.planner.lacks_marks(task, roles) for task in asked.tasks):
+        if not all(self._means.planner.lacks_marks(task, roles) for task in asked.tasks):
             return []
-        reason = f"nothing is marked in {len(asked.tasks)} of {len(asked.tasks)} tasks: {_DO_MARK}"
+        many = len(asked.tasks) > 1
+        reason = f"nothing is marked in {len(asked.tasks)} of {len(asked.tasks)} tasks: {_DO_MARK}" if many else _BARE
+        if not (many or self._means.board.asked_again(asked.project, asked.tasks[0].id)):
+            return []
         log.info("%s", reason)
         if not self._means.settings.show_errors:
             return []

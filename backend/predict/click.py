@@ -35,6 +35,7 @@ class Clicks:
             return self._nothing()
         if len(asked.tasks) != 1:
             raise BadRequest(f"tasks: an interactive request is about one task, this one has {len(asked.tasks)}")
+        self._means.board.worked_on(asked.project, asked.tasks[0].id)
         if context.result[-1].to_name in roles.videos:
             return self._marked(asked, context, roles, request_id)
         try:

@@ -22,6 +22,7 @@ from backend.tasks.wanted import new_id
 
 _MOST = 300  # characters of a reason
 _STANDS_S = 86_400
+_AGAIN_MS = (2_000, 180_000)
 
 
 def shown(error: BackendError, context: Sequence[ResultItem], roles: Roles) -> list[dict[str, Any]] | None:
@@ -102,10 +103,31 @@ def _cut(text: str) -> str:
 
 
 class Board:
-    """Knows where a notice still stands, so that the next good answer takes it away: it would be saved otherwise."""
+    """Knows where a notice still stands, so that the next good answer takes it away: it would be saved otherwise.
+
+    Knows as well where one is due, though Label Studio does not say so.
+    """
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+
+    def asked_again(self, project: str, task: int | None) -> bool:
+        """Whether a task in which nothing is marked was asked about a while ago, and nobody clicked in it since.
+
+        Predictions that are retrieved for one task, and one that is opened, are the same request. Who retrieves some
+        opens the task next, to see them; who opens one clicks next. Once for each pair.
+        """
+        key = _bare_key(project, task)
+        soonest, latest = _AGAIN_MS
+        if self._redis.set(key, 1, px=latest, nx=True):
+            return False
+        left_ms: Any = self._redis.pttl(key)
+        # Label Studio may ask twice at once
+        return latest - left_ms >= soonest and bool(self._redis.delete(key))
+
+    def worked_on(self, project: str, task: int | None) -> None:
+        """Somebody clicked in a task."""
+        self._redis.delete(_bare_key(project, task))
 
     def pinned(self, project: str, task: int | None) -> None:
         """A notice was shown in a task."""
@@ -135,3 +157,7 @@ def _item(image: ImageRoles, text: str) -> dict[str, Any]:
 
 def _key(project: str, task: int | None) -> str:
     return f"pallas:notice:{project}:{task}"
+
+
+def _bare_key(project: str, task: int | None) -> str:
+    return f"pallas:bare:{project}:{task}"

@@ -13,14 +13,13 @@ from typing import Any
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.e2e.label_studio import PASSWORD, USER
+from tests.e2e.labelling_page import PAGE_MS
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-
-PAGE_MS = 60_000
 
 SHOW = "([where, text]) => document.querySelectorAll(where).forEach(one => { one.value = text; })"
 """What the pictures show is what the docs say, not where this test's servers happen to be."""

@@ -16,10 +16,9 @@ from playwright.sync_api import Page, expect
 
 from demo.truth import Scene
 from tests.e2e import browser as chromium
-from tests.e2e.browser import PAGE_MS
 from tests.e2e.configs import regions
 from tests.e2e.label_studio import LabelStudio
-from tests.e2e.labelling_page import LabellingPage
+from tests.e2e.labelling_page import PAGE_MS, LabellingPage
 from tests.http.stack import SHIPPED, Stack, run_stack
 from tiny.clicks import iou
 

@@ -13,8 +13,8 @@ from playwright.sync_api import Page, expect
 from demo.clip import FRAMES, RATE, Clip, box_at, make_clip
 from demo.truth import Scene
 from tests.e2e import browser as chromium
-from tests.e2e.browser import PAGE_MS
 from tests.e2e.label_studio import LabelStudio
+from tests.e2e.labelling_page import PAGE_MS
 from tests.http.stack import Stack
 from tests.waiting import wait_until
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from backend.queueing.connection import connect
 from tests.http.stack import CONFIG, SHIPPED, PictureHost, Stack, box, point, run_stack
 from tests.http.test_protocol import mask_of
 
@@ -169,3 +170,30 @@ def test_a_typed_text_is_looked_for_once(shown: Stack, host: PictureHost) -> Non
     # what is wrong with a text can be read
     (told,) = items(shown, picture, typed("x" * 2000, "find", "find-2"), config=config)
     assert "at most 200" in told["value"]["text"][0] and told["from_name"] == "message"
+
+
+def test_predictions_of_one_task_without_marks_say_so_when_it_is_opened(shown: Stack, host: PictureHost) -> None:
+    """To retrieve some for one task and to open one are the same request: only what follows tells them apart."""
+    picture, client = f"{host.url}/coffee.jpg", connect(shown.settings)
+    key = "pallas:bare:1.1700000000:1"
+
+    def asked() -> Any:
+        return shown.predict(picture, None, SHIPPED).json()["results"]
+
+    def a_while_passes() -> None:
+        assert client.pexpire(key, 60_000)
+
+    client.delete(key)
+    assert asked() == [[]]
+    assert client.set(key, 1, px=10**9)  # at once
+    assert asked() == [[]]
+    a_while_passes()
+    ((found,),) = [asked()]
+    (message,) = found["result"]
+    assert "nothing is marked in this task" in message["value"]["text"][0] and message["from_name"] == "message"
+    assert found["model_version"].endswith("(nothing marked)")
+    # who opened it and clicks needs no such word, and the first click puts its own in its place
+    assert asked() == [[]]
+    a_while_passes()
+    assert items(shown, picture, click(50, 50, "b1"), config=SHIPPED)
+    assert asked() == [[]]
