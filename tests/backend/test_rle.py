@@ -53,7 +53,7 @@ def test_runs_are_read_without_the_pixels(name: str) -> None:
 def test_what_label_studio_itself_encodes_is_read_as_the_sdk_reads_it(seed: int) -> None:
     """Its editor and its converter differ: both also write values one by one, and other channels and sizes."""
     rng = np.random.default_rng(seed)
-    height, width = rng.integers(1, 60, 2)
+    height, width = rng.integers(1, 12 if seed % 2 else 60, 2)  # its encoder takes seconds for many
     pixels = rng.integers(0, 256, (height, width, 4)).astype(np.uint8)
     if seed % 2:
         pixels = np.repeat(np.repeat(pixels, 7, 0), 9, 1)

@@ -28,14 +28,14 @@ from benchmarks import faults
 from benchmarks.stand_in import StandIn
 from model import TokenLimits
 from tests.bulk.conftest import environment
-from tests.bulk.test_project import begin, fill
+from tests.bulk.test_project import BLOCK, begin, fill, gates
 from tests.http.stack import CONFIG, Stack, box, point, run_stack
 from tests.http.test_bad_input import refused
 from tests.http.test_faults import free_port
 from tests.http.test_video import CONFIG as VIDEO_CONFIG
 from tests.http.test_video import SQUARE, drawn
 from tests.videos import picture, write
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 PICTURE = "/data/upload/1/coffee.jpg"
 
@@ -149,15 +149,16 @@ def test_redis_is_killed_in_the_middle(stack: Stack, project: StandIn) -> None:
 
 @pytest.mark.parametrize("trouble", ["502", "429", "silence"])
 def test_label_studio_is_away_in_the_middle(stack: Stack, project: StandIn, trouble: str) -> None:
-    fill(project, 16)
-    process, _ = begin(stack, project)
-    wait_until(lambda: len(project.predictions) >= 3)
-    project.trouble = trouble
-    time.sleep(4)
-    during = len(project.predictions)
-    project.trouble = ""
-    assert process.wait(120) == 0
-    assert during < 16 and project.counts() == dict.fromkeys(range(1, 17), 1)
+    with gates(project, 1) as (gate,):
+        process, _ = begin(stack, project)
+        assert gate.reached.wait(HANG_S)
+        project.trouble = trouble
+        gate.opened.set()
+        time.sleep(4)
+        during = len(project.predictions)
+        project.trouble = ""
+        assert process.wait(600) == 0
+    assert during < 2 * BLOCK and project.counts() == dict.fromkeys(range(1, 2 * BLOCK + 1), 1)
 
 
 def test_a_disk_that_is_full(small_checkpoint: Path, tmp_path: Path, project: StandIn) -> None:
