@@ -110,7 +110,7 @@ def test_a_killed_job_writes_every_task_once(bulk: Bulk, stack: Stack, project: 
     process.wait(10)
     with lines.open("ab") as file:
         file.write(b'[7, {"result": [')  # as a kill in the middle of a write leaves it
-    wait_until(lambda: "interrupted" in bulk("status", job).stdout, 30)
+    wait_until(lambda: "interrupted" in bulk("status", job).stdout)
     bulk("resume", job)
     found = json.loads(output.read_text())
     assert [task["data"]["n"] for task in found] == list(range(30))

@@ -104,7 +104,7 @@ def test_a_front_that_is_killed_leaves_its_deliveries_to_the_next(
         front.send_signal(signal.SIGKILL)
         front.wait(10)
         client.wait(20)
-        wait_until(lambda: len(label_studio.counts()) == 4, 90)
+        wait_until(lambda: len(label_studio.counts()) == 4)
         assert set(label_studio.counts().values()) == {1}
 
 

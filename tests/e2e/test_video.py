@@ -121,7 +121,7 @@ def is_tracked_on(
     own = [one for one in mine["value"]["sequence"] if one not in sequence]
     assert [one["frame"] for one in own] == [CORRECTED]
     # Label Studio asks again, since the version of what was corrected says so
-    wait_until(lambda: label_studio.predictions(task)[0]["model_version"].endswith("(corrected)"), 60)
+    wait_until(lambda: label_studio.predictions(task)[0]["model_version"].endswith("(corrected)"))
     assert label_studio.retrieve_predictions(project, [task])["processed_items"] == 1
     (anew,) = [one for one in label_studio.predictions(task) if one["id"] != prediction["id"]]
     (tracked_on,) = of_type(anew["result"], "videorectangle")

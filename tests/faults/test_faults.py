@@ -188,7 +188,7 @@ def test_a_disk_that_is_full(small_checkpoint: Path, tmp_path: Path, project: St
             assert int(full[-1].headers["Retry-After"]) > 0
             resource.prlimit(server.pid, resource.RLIMIT_FSIZE, before)
             # whatever the worker went through meanwhile: it works again, and says what is wrong with the picture
-            wait_until(lambda: stack.predict(picture, [point(50, 50)]).status_code in (403, 404), 60)
+            wait_until(lambda: stack.predict(picture, [point(50, 50)]).status_code in (403, 404))
     finally:
         server.terminate()
         server.wait(10)
@@ -247,8 +247,10 @@ def test_a_job_that_was_taken_but_not_begun_comes_back(stack: Stack) -> None:
         job = dispatcher.submit(request("taken"), BULK)
         # a stopped worker may have been waiting at the queue, and has then taken it like a dead one
         client.lrem(make_queue(BULK, client).key, 0, job.id)
-        # long enough for two looks, not for the workers to be taken for dead
-        wait_until(lambda: "back into its queue" in stack.log.read_text(), 10)
+        # or they would be taken for dead, on a machine that is slow to look
+        for worker in heartbeat.everybody(client):
+            client.persist(f"pallas:worker:{worker.name}")
+        wait_until(lambda: "back into its queue" in stack.log.read_text())
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)

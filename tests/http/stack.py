@@ -57,7 +57,7 @@ class Stack:
         return requests.post(self.url + page, timeout=100, **options)
 
     def get(self, page: str) -> requests.Response:
-        return requests.get(self.url + page, timeout=20)
+        return requests.get(self.url + page, timeout=100)
 
     def workers(self) -> list[heartbeat.WorkerStatus]:
         return heartbeat.everybody(connect(self.settings))
