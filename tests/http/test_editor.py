@@ -191,3 +191,28 @@ def test_what_is_wrong_is_said(editor: Editor, videos: PictureHost) -> None:
         }
         answer = editor.stack.post("/predict", json=body)
         assert answer.status_code in (400, 422) and says in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"event": None, "frame": None, "time_ms": None},
+        {"event": "prewarm", "frame": -5, "window": -1, "direction": "up"},
+        {"event": "prewarm", "frame": 10**9, "window": 10**9},
+        {"event": "track_progress"},
+        {"event": "track_cancel", "session_id": "x\0" * 2000},
+        {"event": "track", "time_ms": 1e300, "max_frames": -4, "result": [BOX]},
+        {"frame": 3, "result": [{"type": "rectanglelabels", "value": {"x": 1}}]},
+        {"frame": 3, "result": [{"type": "textarea", "value": {"text": ["a"]}}]},
+        {"frame": 10**6, "result": [BOX]},
+    ],
+    ids=str,
+)
+def test_odd_requests_are_no_faults_of_ours(editor: Editor, context: dict[str, Any]) -> None:
+    body = {
+        "tasks": [{"id": 6, "data": {"video": editor.video}}],
+        "label_config": f'<View><Video name="video" value="$video"/>{TAGS["box"]}</View>',
+        "params": {"context": context},
+    }
+    answer = editor.stack.post("/predict", json=body)
+    assert answer.status_code < 500, answer.text
