@@ -13,8 +13,9 @@ RUN pip install -c constraints.txt $(grep -E '^(setuptools|wheel|torch|torchvisi
  && SAM2_BUILD_CUDA=0 pip install --no-build-isolation -r requirements.txt
 COPY model model
 COPY backend backend
-# a photograph for `check` to try the model with
+# photographs for `check` to try the model with; both for `fit`, to see that nothing is forgotten
 COPY demo/pictures demo/pictures
+COPY demo/scenes demo/scenes
 
 RUN useradd --create-home --uid 1000 pallas \
  && mkdir -p /state/tmp /models && chown -R pallas:pallas /state /models

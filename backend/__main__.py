@@ -1,4 +1,4 @@
-"""python -m backend serve | front | worker | bulk | export | check | health | webhooks | review"""
+"""python -m backend serve | front | worker | bulk | export | fit | models | check | health | webhooks | review"""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from backend.export import arguments as export
 from backend.settings import Settings
 from backend.system import memory, threads
 from backend.system.imports import uncollected
+from backend.tuning import arguments as tuning
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,6 +59,10 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser("bulk", parents=[model, working, log], help="pre-label a whole project, a file or a folder")
     )
     export.add_arguments(commands.add_parser("export", help="what was labelled, in the formats of training tools"))
+    tuning.add_fit(commands.add_parser("fit", parents=[model, log], help="learn from a project's reviewed work"))
+    commands.add_parser("models", help="the versions that were learned, with their figures")
+    tuning.add_promote(commands.add_parser("promote", help="let a version answer its project"))
+    tuning.add_rollback(commands.add_parser("rollback", help="let the version before answer, or the base"))
     check = commands.add_parser("check", parents=[model, log], help="what works, and what to do about what does not")
     check.add_argument("--settings", action="store_true", help="list all settings with their values and meanings")
     health = commands.add_parser("health", parents=[address], help="exit code 0 if a part of this machine lives")
@@ -141,6 +146,8 @@ def _run(given: argparse.Namespace, settings: Settings) -> int:
         from backend.export.run import run as run_export
 
         return run_export(settings, given, Console())
+    if command in ("fit", "models", "promote", "rollback"):
+        return _versions(settings, given)
     with uncollected():
         from backend.run.serve import run_front, serve
 
@@ -160,6 +167,19 @@ def _review(settings: Settings) -> int:
             return show(connect(settings), Console())
         except redis.RedisError as error:
             raise queue_down(error) from None
+
+
+def _versions(settings: Settings, given: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from backend.tuning.commands import run
+    from model.errors import ModelError
+
+    try:
+        return run(settings, given, Console())
+    except ModelError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
 
 
 def _drain(settings: Settings, names: list[str], say: Callable[[str], None]) -> int:

@@ -184,6 +184,18 @@ class LabelStudioFault(BackendError):
     status = 502
 
 
+class VersionError(BackendError):
+    """A version of the model that cannot be used: it is not there, damaged, or was learned on another model."""
+
+    status = 422
+
+
+class FitError(BackendError):
+    """Nothing can be learned now: too little was reviewed, another run is under way, or the disk has no room."""
+
+    status = 422
+
+
 class JobTimeout(BackendError):
     """The job took longer than its limit, or its turn did not come in time."""
 
@@ -194,6 +206,8 @@ class JobTimeout(BackendError):
 _BY_NAME = {cls.__name__: cls for cls in BackendError.__subclasses__()}
 
 _FROM_MODEL = {
+    "AdapterError": VersionError,
+    "TuningError": FitError,
     "PromptError": PromptError,
     "PictureError": PictureError,
     "PictureTooLargeError": PictureTooLarge,

@@ -191,6 +191,7 @@ class JobRequest(_Value):
         picture: where the picture or video is: a URL, a Label Studio path, `file:` path, or `blob:` with the name of
             bytes that were put into Redis.
         limits: of each text, in tokens.
+        adapter: the version that answers, its name and a digest (`project-7.3#0a1b2c3d`); empty: the base.
         sent_at: seconds since the epoch, by the front's clock.
         alone: not to be computed in one step with others: it may be what killed a worker.
     """
@@ -201,8 +202,16 @@ class JobRequest(_Value):
     groups: tuple[Group, ...] = ()
     clip: ClipAsk | None = None
     limits: TokenLimits = TokenLimits()
+    adapter: str = ""
     sent_at: float
     alone: bool = False
+
+
+class FitRequest(_Value):
+    """A run of `fit` that a worker begins beside itself: of which project, and the name of the run."""
+
+    project: int
+    job: str
 
 
 class TextReply(_Value):

@@ -149,6 +149,16 @@ class Settings(BaseSettings):
     bulk_tries: int = Field(3, ge=1, le=20, description="how often a bulk job tries a task that may work later")
     remember_days: float = Field(14, gt=0, description="how long answers are remembered, for corrections and review")
     remember_bytes: int = Field(256 << 20, ge=0, description="Redis' memory for them: the oldest are forgotten first")
+    fit: bool = Field(True, description="Label Studio's Start Training begins a run of fit")
+    fit_minutes: float = Field(
+        60, gt=0, le=10_000, description="of training in a run of fit, where nothing else is said"
+    )
+    shadow_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="of a project's clicks that a second version of the model answers, where one is set",
+    )
     heartbeat_s: float = Field(2, gt=0, description="between a worker's heartbeats; missing five counts as dead")
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING, ERROR")

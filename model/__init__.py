@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from model.adapter import Adapter
     from model.compute.clock import Clock, Span
     from model.compute.device import share_cores
     from model.compute.turns import run_through
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from model.pam import PerceiveAnything
     from model.reading import Reading
     from model.trial import Trial, try_model
+    from model.tuning.fit import Outcome, TuningRun
+    from model.tuning.lessons import Choices, Example, Lessons
     from model.values.embedding import Embedding
     from model.values.image import open_picture
     from model.values.prompt import Prompt
@@ -49,6 +52,12 @@ if TYPE_CHECKING:
     from model.video.track import Progress, Sighting, Track, TrackedFrame, Tracking
 
 _HOME = {
+    "Adapter": "adapter",
+    "Choices": "tuning.lessons",
+    "Example": "tuning.lessons",
+    "Lessons": "tuning.lessons",
+    "Outcome": "tuning.fit",
+    "TuningRun": "tuning.fit",
     "Clock": "compute.clock",
     "Span": "compute.clock",
     "Trial": "trial",
@@ -96,17 +105,22 @@ _HOME = {
 
 __all__ = [
     "LANGUAGES",
+    "Adapter",
     "CheckpointError",
+    "Choices",
     "Chosen",
     "Clock",
     "Detector",
     "DeviceError",
     "Embedding",
     "Event",
+    "Example",
     "Found",
     "FramePrompt",
+    "Lessons",
     "Limits",
     "ModelError",
+    "Outcome",
     "PerceiveAnything",
     "Perception",
     "PictureError",
@@ -128,6 +142,7 @@ __all__ = [
     "TrackedFrame",
     "Tracking",
     "Trial",
+    "TuningRun",
     "Video",
     "VideoError",
     "VideoTask",

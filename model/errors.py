@@ -31,3 +31,11 @@ class CheckpointError(ModelError):
 
 class DeviceError(ModelError, ValueError):
     """A device or dtype that this machine does not have."""
+
+
+class AdapterError(ModelError):
+    """A version of a model that is damaged, or was learned on another one; the message says what to do."""
+
+
+class TuningError(ModelError, ValueError):
+    """Work that a model cannot learn from: too little of it, or none held out; the message says what is needed."""

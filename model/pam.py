@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from model.adapter import Adapter, Wardrobe
 from model.compute.batches import fitting, in_batches
 from model.compute.clock import Clock, Span
 from model.compute.device import pick_device, pick_dtype, quantizes
 from model.compute.linear import quicken
 from model.compute.quantized import quantize as eight_bits
-from model.errors import DeviceError
+from model.errors import AdapterError, DeviceError
 from model.finding.finder import SURE, Search
 from model.finding.words import checked
 from model.language.likelihood import TOKENS_PER_CHUNK, answer_ids, log_likelihoods
@@ -49,8 +50,9 @@ class PerceiveAnything:
 
     Attributes:
         name: the name or folder it was loaded from.
-        version: `<name>@<fingerprint>`, or `<name>@<commit>-<fingerprint>` where a commit was asked for; changes only
-            when configuration or weights change.
+        base_version: `<name>@<fingerprint>`, or `<name>@<commit>-<fingerprint>` where a commit was asked for; changes
+            only when configuration or weights change.
+        version: the same, followed by `+` and the name of the adapter that is on, if one is.
         clock: marks moments on its device, to time stages.
         video: what it does with videos; `track`, `describe_video`, `stream` and `watch` are its verbs.
     """
@@ -68,7 +70,8 @@ class PerceiveAnything:
         # its verbs are at hand here too
         self.track, self.describe_video = self.video.track, self.video.describe
         self.stream, self.watch = self.video.stream, self.video.watch
-        self.version = version or name
+        self.base_version = self.version = version or name
+        self._wardrobe = Wardrobe(tower, vision, language)
         self.clock = Clock(tower.device)
 
     @classmethod
@@ -132,6 +135,24 @@ class PerceiveAnything:
         lengths = [-(-(before + count) // 8) * 8 for count in vectors]
         most = fitting(self.device, 3 * self.language.kept_bytes(lengths[0]), REGIONS_ON_GPU)
         self.language.stay(lengths, 1 << (most.bit_length() - 1), compiled, backend)
+
+    def use(self, adapter: Adapter | None) -> None:
+        """Answer as a version of this model from now on; None is the base. No other thread may ask meanwhile.
+
+        What was read before (`Reading`) belongs to the version that read it; embeddings serve all versions.
+
+        Raises:
+            AdapterError: it does not fit; the base answers then.
+        """
+        self._wardrobe.take_off()
+        self.version = self.base_version
+        if adapter is not None:
+            if adapter.base != self.base_version:
+                raise AdapterError(
+                    f"{adapter.name} was learned on {adapter.base}, and this model is {self.base_version}: fit again"
+                )
+            self._wardrobe.put_on(adapter)
+            self.version = f"{self.base_version}+{adapter.name}"
 
     @property
     def device(self) -> torch.device:

@@ -111,7 +111,7 @@ class Vision(nn.Module):
     def forward(self, image: torch.Tensor, mask_tokens: torch.Tensor) -> torch.Tensor:
         """The image block of the prompt: (B, (n/2)² + 1 + 16 + 1, hidden), 1042 vectors for the published n = 64."""
         tokens, semantic = self.vision_resampler(image.to(self.dtype), mask_tokens.to(self.dtype))
-        return self._block(tokens, semantic)
+        return self.block(tokens, semantic)
 
     @torch.no_grad()
     @full_float32
@@ -137,12 +137,13 @@ class Vision(nn.Module):
             mask_tokens: (F, 2, C).
         """
         images, mask_tokens = images.to(self.dtype), mask_tokens.to(self.dtype)
-        first = self._block(*self.vision_resampler(images[:1], mask_tokens[:1]))
-        others = self._block(*self.vision_resampler(images[1:], mask_tokens[1:], factor=4))
+        first = self.block(*self.vision_resampler(images[:1], mask_tokens[:1]))
+        others = self.block(*self.vision_resampler(images[1:], mask_tokens[1:], factor=4))
         end = self.frame_newline[None]
         return torch.cat([vectors for frame in (*first, *others) for vectors in (frame, end)])
 
-    def _block(self, tokens: torch.Tensor, semantic: torch.Tensor) -> torch.Tensor:
+    def block(self, tokens: torch.Tensor, semantic: torch.Tensor) -> torch.Tensor:
+        """The image block, see `forward`, of the perceiver's image tokens (B, L, 4C) and semantic tokens (B, 16, C)."""
         newline = self.image_newline.expand(len(tokens), 1, -1)
         end = self.semT_newline.expand(len(tokens), 1, -1)
         return torch.cat([self.mm_projector_img(tokens), newline, self.mm_projector_semT(semantic), end], dim=1)

@@ -203,7 +203,7 @@ class Pump:
             if self._local is not None:
                 plans = self._local.park(key, plans)
             died = key in self._troubles and self._troubles[key].deaths > 0
-            self._in_flight.submit(key, task, plans, f"bulk-{self._ledger.job}-{key}", alone=died)
+            self._in_flight.submit(key, task, plans, f"bulk-{self._ledger.job}-{key}", died, self._spec.project_key)
         except (NoWorker, QueueFull, ModelLoading) as error:
             self._ledger.note(note=str(error))
             self._noted = True

@@ -21,6 +21,7 @@ from backend.errors import BackendError, ConfigError
 from backend.label_studio.api import LabelStudioApi
 from backend.labeling.roles import ImageRoles, read_roles
 from backend.labeling.video_roles import VideoRoles
+from backend.predict.sending import version_of
 from backend.predict.uploads import Uploader
 from backend.queueing import heartbeat
 from backend.queueing.connection import connect
@@ -49,7 +50,8 @@ def complete(settings: Settings, spec: Spec) -> Spec:
         if not project.label_config.strip():
             raise ConfigError(f"project {spec.project} has no labelling config: set one under Settings")
         spec = spec.model_copy(update={"label_config": project.label_config, "project_key": project.key})
-    version = heartbeat.published_version(connect(settings)) or ""
+    client = connect(settings)
+    version = version_of(spec.project_key, settings, client) if heartbeat.published_version(client) else ""
     return spec.model_copy(update={"model_version": version})
 
 
@@ -80,8 +82,8 @@ def wait_for_worker(
     while not stop.is_set():
         workers = heartbeat.everybody(client)
         if any(worker.state == "ready" for worker in workers):
-            version = next(worker.model_version for worker in workers if worker.state == "ready")
             spec = ledger.spec()
+            version = version_of(spec.project_key, settings, client)
             if spec.model_version and spec.model_version != version:
                 log.warning("the workers have %s now, the job began with %s", version, spec.model_version)
             ledger.note(spec=spec.model_copy(update={"model_version": version}).model_dump_json(), note="")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -37,14 +37,15 @@ class Source:
 
 
 class Tasks:
-    """Where they come from: a project, or a file.
+    """Where they come from: a project, or a file; of a project `more` fields are read than others need.
 
     Raises:
         LabelStudioAway, LabelStudioRefused, TaskGone, BadRequest.
     """
 
-    def __init__(self, settings: Settings, spec: Spec, roles: Roles) -> None:
+    def __init__(self, settings: Settings, spec: Spec, roles: Roles, more: Sequence[str] = _MORE) -> None:
         self._spec = spec
+        self._more = more
         self._api = LabelStudioApi(settings, patience_s=settings.wait_s) if spec.project is not None else None
         self._file = JsonSource(spec.input, roles) if spec.input is not None else None
 
@@ -64,7 +65,7 @@ class Tasks:
             return
         assert self._api is not None and self._spec.project is not None
         while True:
-            found, _ = self._api.tasks_after(self._spec.project, max(place, 0), _PAGE, _MORE)
+            found, _ = self._api.tasks_after(self._spec.project, max(place, 0), _PAGE, self._more)
             if not found:
                 return
             for raw in found:

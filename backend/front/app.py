@@ -31,7 +31,16 @@ from backend.front.auth import BasicAuth
 from backend.front.metrics import Metrics
 from backend.front.review import Reviews
 from backend.front.status import ErrorLog
-from backend.label_studio.protocol import ACTIONS, PredictRequest, SetupRequest, WebhookRequest, parse
+from backend.front.training import Training
+from backend.label_studio.protocol import (
+    ACTIONS,
+    JobStatusRequest,
+    PredictRequest,
+    SetupRequest,
+    TrainRequest,
+    WebhookRequest,
+    parse,
+)
 from backend.predict.service import Service
 from backend.queueing.connection import queue_down
 from backend.queueing.dispatcher import Dispatcher
@@ -49,17 +58,24 @@ def create_app(settings: Settings, dispatcher: Dispatcher) -> Flask:
     metrics = Metrics(dispatcher)
     service = Service(settings, dispatcher)
     error_log = ErrorLog()
-    _add_pages(app, service, dispatcher, metrics, Reviews(dispatcher.redis, service.answers), error_log)
+    training = Training(settings, dispatcher)
+    _add_pages(app, service, dispatcher, metrics, Reviews(dispatcher.redis, service.answers), error_log, training)
     _add_bookkeeping(app, BasicAuth(settings), metrics, error_log)
     return app
 
 
 def _add_pages(
-    app: Flask, service: Service, dispatcher: Dispatcher, metrics: Metrics, reviews: Reviews, error_log: ErrorLog
+    app: Flask,
+    service: Service,
+    dispatcher: Dispatcher,
+    metrics: Metrics,
+    reviews: Reviews,
+    error_log: ErrorLog,
+    training: Training,
 ) -> None:
     @app.get("/")
     def overview() -> Response:
-        shown = status.full(dispatcher, error_log, service)
+        shown = status.full(dispatcher, error_log, service, training)
         code = 200 if shown["status"] == "UP" else 503
         if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
             return make_response(jsonify(shown), code)
@@ -103,11 +119,20 @@ def _add_pages(
         reviews.take(event)
         service.lost.take(event)
         service.corrected.take(event)
-        return jsonify(status="ok")
+        job = training.take(event)
+        return jsonify(status="ok") if job is None else jsonify(status="ok", job=job)
+
+    @app.post("/train")
+    def train() -> Response:
+        return jsonify(job=training.start(parse(TrainRequest, _json()).project))
+
+    @app.post("/job_status")
+    def job_status() -> Response:
+        return jsonify(training.status(parse(JobStatusRequest, _json()).job))
 
     @app.get("/versions")
     def versions() -> Response:
-        return jsonify(versions=[dispatcher.model_version()])
+        return jsonify(versions=training.versions(dispatcher.model_version()))
 
     @app.get("/openapi.json")
     def show_openapi() -> Response:
@@ -184,7 +209,8 @@ def _as_backend_error(error: Exception) -> BackendError:
         return BodyTooLarge("the request is too large: raise PALLAS_MAX_BODY_BYTES, or send pictures by URL")
     if isinstance(error, NoPage):
         return NotFound(
-            "no such page: /, /health, /live, /setup, /predict, /webhook, /versions, /metrics, /openapi.json are there"
+            "no such page: /, /health, /live, /setup, /predict, /webhook, /train, /job_status, /versions, /metrics, "
+            "/openapi.json are there"
         )
     if isinstance(error, WrongMethod):
         return MethodNotAllowed(f"this page does not take {request.method}")

@@ -7,13 +7,22 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from backend import errors
-from backend.label_studio.protocol import Prediction, PredictRequest, SetupRequest, WebhookRequest
+from backend.label_studio.protocol import (
+    JobStatusRequest,
+    Prediction,
+    PredictRequest,
+    SetupRequest,
+    TrainRequest,
+    WebhookRequest,
+)
 
 _REF = "#/components/schemas/{model}"
 _CODES = {
     "/setup": (400, 413),
     "/predict": (400, 403, 404, 413, 422, 500, 502, 503, 504),
-    "/webhook": (400, 413, 503),
+    "/webhook": (400, 413, 422, 503),
+    "/train": (400, 413, 422, 503),
+    "/job_status": (400, 404, 413, 503),
     "/health": (503,),
     "/versions": (),
 }
@@ -21,7 +30,7 @@ _CODES = {
 
 def describe() -> dict[str, Any]:
     """The description, OpenAPI 3.1."""
-    requests = (PredictRequest, SetupRequest, WebhookRequest)
+    requests = (PredictRequest, SetupRequest, WebhookRequest, TrainRequest, JobStatusRequest)
     _, found = models_json_schema(
         [*((model, "validation") for model in requests), (Prediction, "serialization")], ref_template=_REF
     )
@@ -35,6 +44,7 @@ def describe() -> dict[str, Any]:
         "required": ["results"],
     }
     anything = {"type": "object"}
+    job = {"type": "object", "properties": {"job": {"type": "string"}}, "required": ["job"]}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -48,6 +58,8 @@ def describe() -> dict[str, Any]:
             "/setup": {"post": _operation("/setup", "Check a labelling config", version, "SetupRequest")},
             "/predict": {"post": _operation("/predict", "Answer prompts, or whole tasks", results, "PredictRequest")},
             "/webhook": {"post": _operation("/webhook", "Take an event", anything, "WebhookRequest")},
+            "/train": {"post": _operation("/train", "Begin a run of fit", job, "TrainRequest")},
+            "/job_status": {"post": _operation("/job_status", "How far a run is", anything, "JobStatusRequest")},
         },
         "components": {
             "schemas": schemas,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ KEPT_IOU = 0.95
 """A mask, and a track by its J, counts as kept from this IoU with ours: brushes are saved with small rounding."""
 
 _SUMS = "pallas:review"
+_VERSIONS = "pallas:review:versions"
+_OF_VERSION = "pallas:review:of:"
+_MOST_VERSIONS = 50
 _MOST_PIXELS = 178_956_970
 
 
@@ -117,24 +121,34 @@ class Reviews:
         for items in regions:
             ours = known.get(items[0].id or "")
             if ours is not None:
-                self._add(ours.id, judge(ours, items).counts())
+                self._add(ours.id, judge(ours, items).counts(), ours.version)
                 count += 1
         return count
 
-    def _add(self, region: str, counts: dict[str, float]) -> None:
+    def _add(self, region: str, counts: dict[str, float], version: str) -> None:
         before = self._answers.reviewed(region, json.dumps(counts))
         old: dict[str, Any] = json.loads(before) if before is not None else {}
+        sums = [_SUMS, *([self._sums_of(version)] if version else [])]
         pipe = self._redis.pipeline(transaction=False)
         for name, value in counts.items():
             change = value - old.get(name, 0)
             if change:
-                pipe.hincrbyfloat(_SUMS, name, change)
+                for key in sums:
+                    pipe.hincrbyfloat(key, name, change)
         pipe.execute()
 
+    def _sums_of(self, version: str) -> str:
+        """The key of a version's own sums; the versions that were reviewed longest ago lose theirs."""
+        if self._redis.zscore(_VERSIONS, version) is None and int(self._redis.zcard(_VERSIONS)) >= _MOST_VERSIONS:
+            oldest: Any = self._redis.zpopmin(_VERSIONS)
+            self._redis.delete(_OF_VERSION + oldest[0][0].decode())
+        self._redis.zadd(_VERSIONS, {version: time.time()})
+        return _OF_VERSION + version
 
-def totals(client: redis.Redis) -> Counter[str]:
-    """The sums of all verdicts so far."""
-    found: dict[Any, Any] = client.hgetall(_SUMS)
+
+def totals(client: redis.Redis, version: str | None = None) -> Counter[str]:
+    """The sums of all verdicts so far, or of those on one version's answers."""
+    found: dict[Any, Any] = client.hgetall(_SUMS if version is None else _OF_VERSION + version)
     return Counter({name.decode(): float(value) for name, value in found.items()})
 
 
@@ -156,6 +170,7 @@ def show(client: redis.Redis, console: Console) -> int:
         "counted: our regions in annotations that people submitted or updated, each as it was saved last; not those "
         'that "Create Annotations From Predictions" made and nobody has edited since'
     )
+    _show_versions(client, console)
     if found["masks"]:
         console.print(f"mean IoU of the saved masks with ours: {found['iou'] / found['masks']:.3f}")
     if found["tracks"]:
@@ -163,6 +178,22 @@ def show(client: redis.Redis, console: Console) -> int:
     if found["texts"]:
         console.print(f"mean edit distance of texts (0 kept, 1 rewritten): {found['distance'] / found['texts']:.3f}")
     return 0
+
+
+def _show_versions(client: redis.Redis, console: Console) -> None:
+    """What people kept of each version's answers, where there are several."""
+    names: Any = client.zrange(_VERSIONS, 0, -1)
+    if len(names) < 2:
+        return
+    table = Table("kept of version", "regions", "masks", "labels", "texts")
+    for version in sorted(name.decode() for name in names):
+        found = totals(client, version)
+        shares = [
+            f"{found[f'{name}_kept'] / found[name]:.0%} of {found[name]:.0f}" if found[name] else "–"
+            for name in ("masks", "labels", "texts")
+        ]
+        table.add_row(version, f"{found['regions']:.0f}", *shares)
+    console.print(table)
 
 
 def _iou(one: dict[str, Any], other: dict[str, Any]) -> float:

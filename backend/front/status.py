@@ -12,6 +12,7 @@ import jinja2
 import redis
 
 from backend.errors import BackendError
+from backend.front.training import Training
 from backend.predict.service import Service
 from backend.queueing.dispatcher import Dispatcher
 
@@ -52,8 +53,8 @@ def brief(dispatcher: Dispatcher) -> dict[str, Any]:
     }
 
 
-def full(dispatcher: Dispatcher, error_log: ErrorLog, service: Service) -> dict[str, Any]:
-    """`brief`, and queue, workers, errors, faulty configs and lost suggestions.
+def full(dispatcher: Dispatcher, error_log: ErrorLog, service: Service, training: Training) -> dict[str, Any]:
+    """`brief`, and queue, workers, training, errors, faulty configs and lost suggestions.
 
     Where Redis is away it says so instead of raising.
     """
@@ -61,6 +62,8 @@ def full(dispatcher: Dispatcher, error_log: ErrorLog, service: Service) -> dict[
     each: list[dict[str, Any]] = []
     undecided: list[dict[str, Any]] = []
     configs: list[dict[str, Any]] = []
+    fits: list[dict[str, object]] = []
+    versions: list[dict[str, str]] = []
     try:
         shown = brief(dispatcher) | {"queue": dispatcher.depth()}
         each = [
@@ -68,6 +71,8 @@ def full(dispatcher: Dispatcher, error_log: ErrorLog, service: Service) -> dict[
             for worker in dispatcher.workers()
         ]
         undecided = [{"project": one.project, "task": one.task, "text": one.text} for one in service.lost.all()[:_KEPT]]
+        fits = training.shown()[:_KEPT]
+        versions = [{"name": name, "text": why} for name, why in training.faults().items()]
         configs = [{"project": note.project, "text": note.text} for note in service.configs.all()]
     except redis.RedisError:
         shown, each = (
@@ -78,6 +83,8 @@ def full(dispatcher: Dispatcher, error_log: ErrorLog, service: Service) -> dict[
         "worker": each,
         "errors": error_log.view(),
         "configs": configs,
+        "training": fits,
+        "versions_not_used": versions,
         "submitted_before_the_tick": undecided,
     }
 

@@ -170,6 +170,9 @@ class _Numbered(_Lenient):
     id: int | None = None
 
 
+START_TRAINING = "START_TRAINING"
+"""The action of the button of that name."""
+
 ACTIONS = frozenset(
     f"{what}_{done}"
     for what, all_done in {
@@ -180,7 +183,7 @@ ACTIONS = frozenset(
         "LABEL_LINK": ("CREATED", "UPDATED", "DELETED"),
     }.items()
     for done in all_done
-)
+) | {START_TRAINING}
 """What Label Studio 1.23 sends webhooks about."""
 
 
@@ -190,6 +193,18 @@ class WebhookRequest(_Lenient):
     action: str
     annotation: Annotation | list[Annotation] | None = None
     project: _Numbered | None = None
+
+
+class TrainRequest(_Lenient):
+    """POST /train, as Label Studio sends it where its webhooks are off; annotations are read through its API."""
+
+    project: Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))] = ""
+
+
+class JobStatusRequest(_Lenient):
+    """POST /job_status; `job` as /train or the webhook named it."""
+
+    job: Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))] = ""
 
 
 class Prediction(BaseModel):

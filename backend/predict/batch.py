@@ -84,7 +84,7 @@ class Batches:
         if len(plans) > 1:
             return self._collect(asked, plans, roles, request_id)
         # Label Studio asks twice at once when a task is opened, and would store both answers
-        first = self._dedup.begin(_digest(asked, self._means.dispatcher.model_version()))
+        first = self._dedup.begin(_digest(asked, self._means.version(asked.project)))
         if first is None:
             return Outcome([None])
         with first:
@@ -104,7 +104,7 @@ class Batches:
         log.info("%s", reason)
         if not self._means.settings.show_errors:
             return []
-        version = self._means.dispatcher.model_version()
+        version = self._means.version(asked.project)
         found = [notice.without(reason, roles, version, "nothing marked") for _ in asked.tasks]
         for task, prediction in zip(asked.tasks, found, strict=True):
             if prediction is not None:
@@ -164,7 +164,8 @@ class Batches:
             while batch.waiting and len(in_flight) < window and not full:
                 place = batch.waiting.popleft()
                 try:
-                    in_flight.submit(str(place), batch.asked.tasks[place], batch.plans[place], batch.request_id)
+                    task, plans = batch.asked.tasks[place], batch.plans[place]
+                    in_flight.submit(str(place), task, plans, batch.request_id, project=batch.asked.project)
                 except QueueFull:
                     batch.waiting.appendleft(place)
                     full = True
@@ -221,7 +222,7 @@ class Batches:
         log.warning("%d of %d tasks: %s: %s", len(late), len(batch.plans), reason, shown)
         if self._means.settings.show_errors:
             for place in late:
-                batch.predictions[place] = notice.without(reason, roles, self._means.dispatcher.model_version())
+                batch.predictions[place] = notice.without(reason, roles, self._means.version(batch.asked.project))
                 if batch.predictions[place] is not None:
                     self._means.board.pinned(batch.asked.project, batch.asked.tasks[place].id)
 

@@ -32,7 +32,7 @@ class Clicks:
         """The prediction for a click, or the reason as a notice. Raises every BackendError there is."""
         if not context.result:
             # sent when a page is left: there is nothing to answer, and anything would be inserted
-            return self._nothing()
+            return self._nothing(asked)
         if len(asked.tasks) != 1:
             raise BadRequest(f"tasks: an interactive request is about one task, this one has {len(asked.tasks)}")
         self._means.board.worked_on(asked.project, asked.tasks[0].id)
@@ -45,20 +45,19 @@ class Clicks:
             if shown is None:
                 raise
             self._means.board.pinned(asked.project, asked.tasks[0].id)
-            return Outcome(
-                [Prediction(result=shown, model_version=self._means.dispatcher.model_version())], shown=error
-            )
+            return Outcome([Prediction(result=shown, model_version=self._version(asked))], shown=error)
 
     def _click(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> Outcome:
         (task,) = asked.tasks
         plan = self._means.planner.click(task, context, asked.project, roles)
         typed = plan.prompts if plan is not None and plan.typed else ()
         if plan is None or not self._means.answers.claim(task.id, typed):
-            return self._nothing()
+            return self._nothing(asked)
         begin = time.perf_counter()
         try:
             with self._means.seats.taken():
-                reply = self._means.dispatcher.run(self._means.request(plan, request_id))
+                request = self._means.request(plan, request_id, asked.project, click=True)
+                reply = self._means.dispatcher.run(request)
         except BaseException:
             self._means.answers.disclaim(task.id, typed)
             raise
@@ -86,13 +85,16 @@ class Clicks:
         """
         task = self._means.planner.marked(asked.tasks[0], context, roles)
         if task is None:
-            return self._nothing()
+            return self._nothing(asked)
         if task.id is None or not self._means.late.possible:
             log.info("a marked video is not tracked: %s", _NO_WAY_BACK)
-            return self._nothing()
+            return self._nothing(asked)
         self._means.late.expect(asked.project, [task], asked.label_config, request_id, 0.0)
         log.info("task %s: its video is tracked, and delivered as a prediction", task.id)
-        return self._nothing()
+        return self._nothing(asked)
 
-    def _nothing(self) -> Outcome:
-        return Outcome([Prediction(model_version=self._means.dispatcher.model_version())])
+    def _nothing(self, asked: PredictRequest) -> Outcome:
+        return Outcome([Prediction(model_version=self._version(asked))])
+
+    def _version(self, asked: PredictRequest) -> str:
+        return self._means.version(asked.project)

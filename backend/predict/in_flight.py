@@ -72,10 +72,19 @@ class InFlight:
     def __contains__(self, key: str) -> bool:
         return key in self._tasks
 
-    def submit(self, key: str, task: LabelStudioTask, plans: list[Plan], request_id: str, alone: bool = False) -> None:
+    def submit(
+        self,
+        key: str,
+        task: LabelStudioTask,
+        plans: list[Plan],
+        request_id: str,
+        alone: bool = False,
+        project: str = "",
+    ) -> None:
         """Put a task's jobs into the queue; those without anything to do are left out.
 
-        `alone`: a worker died with it in hand, so that no other task may be in its hand beside it.
+        `alone`: a worker died with it in hand, so that no other task may be in its hand beside it. `project`: as of
+        `request_of`.
 
         Raises:
             NoWorker, QueueFull: later it may work; what the plan's picture is found wrong with; redis.RedisError.
@@ -83,7 +92,7 @@ class InFlight:
         jobs: dict[str, tuple[list[Plan], JobRequest]] = {}
         for plan in plans:
             if plan.groups():
-                request = request_of(plan, request_id, self._settings, self._dispatcher.redis, alone)
+                request = request_of(plan, request_id, self._settings, self._dispatcher.redis, alone, project)
                 jobs.setdefault(self._dispatcher.submit_once(request, self._queue), ([], request))[0].append(plan)
         self._tasks[key] = _Task(task, jobs)
         for job in jobs:

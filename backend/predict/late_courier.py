@@ -79,7 +79,9 @@ class LateCourier:
                 raise TaskGone("its labelling config is gone from Redis")
             roles = read_roles(config, self._settings.language)
             plans = self._planner.plans(pending.task, roles)
-            self._in_flight.submit(pending.key, pending.task, plans, pending.request_id, alone=pending.deaths > 0)
+            self._in_flight.submit(
+                pending.key, pending.task, plans, pending.request_id, pending.deaths > 0, pending.project
+            )
             self._in_hand[pending.key] = pending
         except (NoWorker, QueueFull):
             self._late.later(pending, self._settings.heartbeat_s)

@@ -8,7 +8,7 @@ from backend.job import JobRequest
 from backend.predict.late_queue import LateQueue
 from backend.predict.notice import Board
 from backend.predict.seats import Seats
-from backend.predict.sending import request_of
+from backend.predict.sending import request_of, version_of
 from backend.queueing.dispatcher import Dispatcher
 from backend.settings import Settings
 from backend.tasks.answers import Answers
@@ -41,6 +41,10 @@ class Means:
             Seats(settings.threads),
         )
 
-    def request(self, plan: Plan, request_id: str) -> JobRequest:
-        """Of a plan, as it goes to a worker. Raises what `request_of` raises."""
-        return request_of(plan, request_id, self.settings, self.dispatcher.redis)
+    def request(self, plan: Plan, request_id: str, project: str = "", click: bool = False) -> JobRequest:
+        """Of a plan, as it goes to a worker; arguments and errors are those of `request_of`."""
+        return request_of(plan, request_id, self.settings, self.dispatcher.redis, project=project, click=click)
+
+    def version(self, project: str) -> str:
+        """Of the model that answers a project."""
+        return version_of(project, self.settings, self.dispatcher.redis)

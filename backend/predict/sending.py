@@ -6,13 +6,23 @@ import time
 
 import redis
 
+from backend.adapters.table import Table, name_of
 from backend.fetching.pictures import park
 from backend.job import JobRequest
+from backend.queueing import heartbeat
 from backend.settings import Settings
 from backend.tasks.plan import Plan
 
 
-def request_of(plan: Plan, request_id: str, settings: Settings, client: redis.Redis, alone: bool = False) -> JobRequest:
+def request_of(
+    plan: Plan,
+    request_id: str,
+    settings: Settings,
+    client: redis.Redis,
+    alone: bool = False,
+    project: str = "",
+    click: bool = False,
+) -> JobRequest:
     """The job of a plan; a picture that came inside the task itself lies in Redis from now on.
 
     Args:
@@ -21,6 +31,8 @@ def request_of(plan: Plan, request_id: str, settings: Settings, client: redis.Re
         settings: limits.
         client: Redis.
         alone: a worker died with it in hand, so that no other job may be in its hand beside it.
+        project: as Label Studio names it in requests: its own version of the model answers, if it has one.
+        click: a second version may answer it, as the settings have it.
 
     Raises:
         BadRequest, PictureError, PictureTooLarge: what is wrong with a picture that came with the task.
@@ -31,5 +43,20 @@ def request_of(plan: Plan, request_id: str, settings: Settings, client: redis.Re
         picture=park(plan.picture, client, settings),
         **plan.asked() | ({"alone": True} if alone else {}),
         limits=settings.token_limits,
+        adapter=Table(client).name_for(
+            project, heartbeat.published_version(client) or "", request_id if click else "", settings.shadow_share
+        ),
         sent_at=time.time(),
     )
+
+
+def version_of(project: str, settings: Settings, client: redis.Redis) -> str:
+    """Of the model that answers a project: the workers' and its own version's name; the settings' before any worker."""
+    try:
+        base = heartbeat.published_version(client)
+        if base is None:
+            return settings.model
+        name = Table(client).name_for(project, base)
+    except redis.RedisError:
+        return settings.model
+    return f"{base}+{name_of(name)}" if name else base

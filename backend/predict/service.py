@@ -16,6 +16,7 @@ from backend.predict.editor import Editor
 from backend.predict.lost import LostSuggestions
 from backend.predict.means import Means
 from backend.predict.outcome import Outcome
+from backend.predict.sending import version_of
 from backend.queueing.dispatcher import Dispatcher
 from backend.settings import Settings
 
@@ -44,6 +45,7 @@ class Service:
     """
 
     def __init__(self, settings: Settings, dispatcher: Dispatcher) -> None:
+        self._settings = settings
         self._language = settings.language
         self._show_errors = settings.show_errors
         self._dispatcher = dispatcher
@@ -68,7 +70,7 @@ class Service:
             fault = error
         if text := self.configs.see(project, label_config, fault):
             log.warning("the labelling config of project %s: %s", ascii(project), ascii(text))
-        return self._dispatcher.model_version()
+        return version_of(project, self._settings, self._dispatcher.redis)
 
     def predict(self, asked: PredictRequest, request_id: str) -> Outcome:
         """Answer a /predict of Label Studio. Raises every BackendError there is."""
@@ -87,7 +89,7 @@ class Service:
 
     def _faulty(self, asked: PredictRequest, fault: ConfigError) -> Outcome:
         """A message to the annotator, at each click and in the first task that is opened; else the fault is raised."""
-        version = self._dispatcher.model_version()
+        version = version_of(asked.project, self._settings, self._dispatcher.redis)
         self.configs.see(asked.project, asked.label_config, fault)
         context, told = asked.params.context, None
         if self._show_errors and context is not None and context.result:

@@ -23,8 +23,11 @@ from backend.queueing.alarm import JobOverran
 from backend.queueing.connection import pieces
 
 INTERACTIVE, BATCH, BULK = "interactive", "batch", "bulk"
+TUNING = "tuning"
+"""Of runs of `fit` that are to be begun."""
+
 CLIPS = "clips"
-STRICT_ORDER = (INTERACTIVE, BATCH, BULK)
+STRICT_ORDER = (INTERACTIVE, BATCH, BULK, TUNING)
 """A worker takes from a later queue only when all earlier ones are empty."""
 
 JOBS = "pallas:jobs"

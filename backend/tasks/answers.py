@@ -86,6 +86,7 @@ class Remembered(BaseModel):
         texts: by control name, the text that we set.
         sequence: keyframes of our tracked region; empty where it is none.
         frames: of the video, by Label Studio's count.
+        version: of the model that answered.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -101,6 +102,7 @@ class Remembered(BaseModel):
     texts: dict[str, str] = {}
     sequence: tuple[Keyframe, ...] = ()
     frames: int = 0
+    version: str = ""
 
     @classmethod
     def of(

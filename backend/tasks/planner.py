@@ -217,7 +217,8 @@ class Planner:
         for plan, reply in replies:
             plan.shape(reply, shaper)
             version = reply.model_version
-        return Shaped(shaper.prediction(version), tuple(shaper.remembered), tuple(shaper.words))
+        remembered = tuple(one.model_copy(update={"version": version}) for one in shaper.remembered)
+        return Shaped(shaper.prediction(version), remembered, tuple(shaper.words))
 
 
 def _plan(

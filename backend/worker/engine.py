@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from backend import logs
 from backend.errors import BackendError, BadRequest, from_model
-from backend.job import VERSION, JobReply, JobRequest
+from backend.job import VERSION, FitRequest, JobReply, JobRequest
 from backend.queueing import alarm
 from backend.settings import Settings
 from backend.worker.embeddings import Embeddings
+from backend.worker.fit_starter import FitStarter
 from backend.worker.inference import Inference
+from backend.worker.version_switch import VersionSwitch
 from backend.worker.video_sessions import VideoSessions
 
 if TYPE_CHECKING:
@@ -81,18 +83,26 @@ class Engine:
     """Answers jobs with a loaded model."""
 
     def __init__(
-        self, settings: Settings, pam: PerceiveAnything, embeddings: Embeddings, videos: VideoSessions | None = None
+        self,
+        settings: Settings,
+        pam: PerceiveAnything,
+        embeddings: Embeddings,
+        videos: VideoSessions | None = None,
+        versions: VersionSwitch | None = None,
+        fits: FitStarter | None = None,
     ) -> None:
         self._pam = pam
         self._videos = videos
         self._embeddings = embeddings
-        self._inference = Inference(settings, pam, embeddings)
+        self._versions = versions
+        self._fits = fits
+        self._inference = Inference(settings, pam, embeddings, versions)
         self._expected: list[dict[str, Any]] = []
         self._ready: dict[str, JobReply | Exception] = {}
 
     @property
     def model_version(self) -> str:
-        return self._pam.version
+        return self._pam.base_version
 
     def stats(self) -> dict[str, float]:
         """For /metrics: what the worker remembers of pictures, and its GPU's memory in bytes."""
@@ -169,6 +179,8 @@ class Engine:
             self._perform_expected()
         result = self._ready.pop(_key(payload), None)
         try:
+            if "fit" in payload:
+                return self._fit(payload)
             if result is None:
                 request = _request(payload)
                 (result,) = self._inference.run([request]) if request.clip is None else [self._clip(request)]
@@ -185,7 +197,16 @@ class Engine:
 
     def _clip(self, request: JobRequest) -> JobReply:
         assert self._videos is not None, "a worker without videos"
+        if self._versions is not None:
+            self._versions.use(request.adapter)
         return self._videos.advance(request)
+
+    def _fit(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Begin a run of `fit` beside this worker; it does not wait for its end."""
+        assert self._fits is not None, "a worker without runs"
+        request = FitRequest.model_validate(payload["fit"])
+        self._fits.start(request)
+        return {"seconds": {}, "fit": request.job}
 
     def _perform_expected(self) -> None:
         payloads, self._expected = self._expected, []

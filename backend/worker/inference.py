@@ -15,6 +15,7 @@ from backend.settings import Settings
 from backend.worker.embeddings import Embeddings, Seen
 from backend.worker.finding import NamedFinder, apart, find
 from backend.worker.replies import best_label, text_reply
+from backend.worker.version_switch import VersionSwitch
 from model import Sampling, TokenLimits, run_through
 
 if TYPE_CHECKING:
@@ -70,11 +71,14 @@ class Inference:
     One that cannot be answered does not hinder the others. Its seconds are its share of what they took together.
     """
 
-    def __init__(self, settings: Settings, pam: PerceiveAnything, embeddings: Embeddings) -> None:
+    def __init__(
+        self, settings: Settings, pam: PerceiveAnything, embeddings: Embeddings, versions: VersionSwitch | None = None
+    ) -> None:
         self._settings = settings
         self._pam = pam
         self._embeddings = embeddings
         self._finder = NamedFinder(settings, str(pam.device))
+        self._versions = versions
 
     @property
     def joins(self) -> bool:
@@ -83,7 +87,12 @@ class Inference:
 
     def run(self, requests: Sequence[JobRequest]) -> list[JobReply | Exception]:
         """A reply for each request, or what is wrong with it; raises what is no single request's fault."""
-        return run_through(self._answer(requests), self._pam.advance)
+        replies: dict[int, JobReply | Exception] = {}
+        for adapter in dict.fromkeys(request.adapter for request in requests):
+            places = [place for place, request in enumerate(requests) if request.adapter == adapter]
+            found = run_through(self._answer([requests[place] for place in places]), self._pam.advance)
+            replies |= zip(places, found, strict=True)
+        return [replies[place] for place in range(len(requests))]
 
     def answering(
         self, first: JobRequest, more: Callable[[], Sequence[JobRequest]]
@@ -97,10 +106,11 @@ class Inference:
         Yields:
             None in place of a reply: what these requests are computed with failed, each should be tried alone.
         """
-        begun: Sequence[JobRequest] = [first]
+        waiting = [first]
         under_way: list[tuple[Sequence[JobRequest], _Answering]] = []
         try:
-            while begun or under_way:
+            while waiting or under_way:
+                begun, waiting = _together(waiting, [asked for asked, _ in under_way])
                 if begun:
                     under_way.append((begun, self._answer(begun)))
                 for asked, answering in list(under_way):
@@ -110,19 +120,22 @@ class Inference:
                         yield from zip(asked, replies, strict=True)
                 if under_way:
                     self._pam.advance()
-                begun = more()
+                waiting += more()
         finally:
             for _, answering in under_way:
                 answering.close()
 
     def _answer(self, requests: Sequence[JobRequest]) -> _Answering:
-        """As `run`; yields where token steps have to be made."""
+        """As `run`, of requests to one version of the model; yields where token steps have to be made."""
         ongoing: list[_Ongoing | Exception] = [
             _Ongoing(request, seen) if isinstance(seen, Seen) else seen
             for request, seen in zip(
                 requests, self._embeddings.look([request.picture for request in requests]), strict=True
             )
         ]
+        # embeddings are the same for all versions of the model
+        if self._versions is not None and requests:
+            self._versions.use(requests[0].adapter)
         found = self._segment(ongoing)
         yield from self._describe(found)
         return [one.reply(self._pam.version) if isinstance(one, _Ongoing) else one for one in ongoing]
@@ -239,6 +252,20 @@ def _next(answering: _Answering, count: int) -> Sequence[JobReply | Exception | 
         log.exception("%d jobs failed together", count)
         return [None] * count
     return None
+
+
+def _together(
+    waiting: list[JobRequest], under_way: Sequence[Sequence[JobRequest]]
+) -> tuple[list[JobRequest], list[JobRequest]]:
+    """Requests that begin now, and those that wait until all others are done: weights are of one version at a time.
+
+    Once one of another version waits, nothing joins any more.
+    """
+    version = under_way[0][0].adapter if under_way else waiting[0].adapter if waiting else ""
+    if under_way and any(request.adapter != version for request in waiting):
+        return [], waiting
+    begun = [request for request in waiting if request.adapter == version]
+    return begun, [request for request in waiting if request.adapter != version]
 
 
 @contextmanager

@@ -67,6 +67,7 @@ class VideoJob:
         self._files = files
         self._settings = settings
         self._pam = pam
+        self._version = pam.version
         self._pictures = pictures
         self._address = address
         self._ask = ask
@@ -114,7 +115,7 @@ class VideoJob:
         else:
             return None
         return Checkpoint(
-            model_version=self._pam.version,
+            model_version=self._version,
             video=self._video,
             steps=steps,
             objects=tuple(
@@ -159,7 +160,7 @@ class VideoJob:
         before = self._before
         if before is None:
             return
-        if (before.model_version, before.video) != (self._pam.version, self._video):
+        if (before.model_version, before.video) != (self._version, self._video):
             log.info("a video's checkpoint is of another model or another video: it is begun anew")
             self._before = None
             return

@@ -128,5 +128,5 @@ def _key(request: JobRequest) -> str:
     """The same for all parts of the work on one video."""
     assert request.clip is not None
     clip = request.clip.model_copy(update={"part": 0})
-    text = f"{request.picture}\0{request.limits}\0{clip.model_dump_json()}"
+    text = f"{request.picture}\0{request.adapter}\0{request.limits}\0{clip.model_dump_json()}"
     return hashlib.sha256(text.encode()).hexdigest()

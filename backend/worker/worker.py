@@ -20,8 +20,21 @@ from backend.job import FUNCTION, VERSION
 from backend.queueing import alarm, drain, heartbeat, versions
 from backend.queueing.affinity import ENCODE_STAT, STEP_STAT, Affinity
 from backend.queueing.connection import connect
+from backend.queueing.fits import enqueue_fit
 from backend.queueing.heartbeat import Heartbeat, WorkerStatus
-from backend.queueing.queues import BATCH, BULK, CLIPS, INTERACTIVE, PRIVATE, Execution, Job, Queue, fail, make_queue
+from backend.queueing.queues import (
+    BATCH,
+    BULK,
+    CLIPS,
+    INTERACTIVE,
+    PRIVATE,
+    TUNING,
+    Execution,
+    Job,
+    Queue,
+    fail,
+    make_queue,
+)
 from backend.queueing.rq_worker import QueueWorker
 from backend.settings import Settings
 from backend.system.imports import uncollected
@@ -29,7 +42,9 @@ from backend.system.memory import Tidy
 from backend.worker.embedding_locks import EmbeddingLocks
 from backend.worker.embeddings import Embeddings
 from backend.worker.engine import Engine, expect, joins, make_resident, resident_stats
+from backend.worker.fit_starter import FitStarter
 from backend.worker.sitting import Sitting
+from backend.worker.version_switch import VersionSwitch
 from backend.worker.video_checkpoint import Checkpoints
 from backend.worker.video_sessions import VideoSessions
 
@@ -217,7 +232,7 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
     blocking = connect(settings, blocking=True, outage_s=_OUTAGE_S)
     name = name or f"pallas-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     # parts of videos before what is new, so that few are in hand at once
-    names = (f"{INTERACTIVE}:{name}", INTERACTIVE, f"{CLIPS}:{name}", BATCH, BULK)
+    names = (f"{INTERACTIVE}:{name}", INTERACTIVE, f"{CLIPS}:{name}", BATCH, BULK, TUNING)
     worker = ResidentWorker.on(names, name, blocking)
     worker.client = client
     worker.affinity, worker.held_s = Affinity(client), settings.picture_memory_s
@@ -228,18 +243,23 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
     client.sadd(PRIVATE, name)
     beats.start(status)
     try:
-        engine, device = _load(settings, client, blocking, name)
+        fits = FitStarter(settings, client)
+        engine, device = _load(settings, client, blocking, name, fits)
         make_resident(engine)
         version = engine.model_version
         beats.publish(replace(status, state="ready", model_version=version, device=device))
         log.info("worker %s is ready: %s on %s", name, version, device)
+        for run in fits.waiting():
+            enqueue_fit(client, run, settings.job_timeout_s)
         worker.work(logging_level="WARNING")
         return 0
     finally:
         beats.stop()
 
 
-def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis, name: str) -> tuple[Engine, str]:
+def _load(
+    settings: Settings, client: redis.Redis, blocking: redis.Redis, name: str, fits: FitStarter
+) -> tuple[Engine, str]:
     # what is compiled is found again at the next start
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.state_dir.absolute() / "compiled"))
     with uncollected():
@@ -267,7 +287,8 @@ def _load(settings: Settings, client: redis.Redis, blocking: redis.Redis, name: 
         return False
 
     sessions = VideoSessions(settings, pam, pictures, wanted, Checkpoints(client), name)
-    engine = Engine(settings, pam, Embeddings(settings, pam, pictures, locks), sessions)
+    versions = VersionSwitch(settings, client, pam)
+    engine = Engine(settings, pam, Embeddings(settings, pam, pictures, locks), sessions, versions, fits)
     engine.warm_up()
     seconds = time.perf_counter() - begin
     log.info("loaded and warmed %s in %.1f s, %d threads", pam.version, seconds, threads)

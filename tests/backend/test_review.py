@@ -92,3 +92,30 @@ def test_the_table(client: redis.Redis) -> None:
     assert show(client, console) == 0
     text = console.export_text()
     assert "1 regions reviewed" in text and "50%" in text and "1.000" in text
+
+
+def test_versions_are_compared(client: redis.Redis) -> None:
+    """A region that is saved again counts for the version that answered it, once."""
+    client.flushall()
+    answers = Answers(client, 60)
+    base, new = answered(), answered().model_copy(update={"id": "r2", "version": "tiny@0+project-1.2"})
+    answers.keep("1.1", 7, [base.model_copy(update={"version": "tiny@0"}), new])
+    reviews = Reviews(client, answers)
+
+    def save(name: str, text: str) -> None:
+        result = [one | {"id": name} for one in saved(text=text)]
+        body = {"action": "ANNOTATION_UPDATED", "annotation": {"id": 3, "result": result}, "project": {"id": 1}}
+        reviews.take(parse(WebhookRequest, body))
+
+    save(base.id, "a cup of tea")
+    console = Console(record=True, width=120)
+    show(client, console)
+    assert "kept of version" not in console.export_text()
+    save("r2", TEXT)
+    save("r2", TEXT)
+    assert totals(client)["regions"] == 2 and totals(client, "tiny@0")["texts_kept"] == 0
+    mine = totals(client, "tiny@0+project-1.2")
+    assert (mine["regions"], mine["texts"], mine["texts_kept"]) == (1, 1, 1)
+    show(client, console)
+    lines = [line for line in console.export_text().splitlines() if "tiny@0" in line]
+    assert "0% of 1" in lines[0] and "+project-1.2" in lines[1] and "100% of 1" in lines[1]

@@ -57,7 +57,7 @@ def stack(label_studio: LabelStudio, artifacts: Path, tmp_path_factory: pytest.T
     """Pallas with the bundled checkpoint, as README's `make serve` runs it."""
     folder = tmp_path_factory.mktemp("stack")
     own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": label_studio.token}
-    own |= {"PALLAS_SHOW_ERRORS": "true", "PALLAS_SHOW_SUGGESTIONS": "true"}
+    own |= {"PALLAS_SHOW_ERRORS": "true", "PALLAS_SHOW_SUGGESTIONS": "true", "PALLAS_FIT_MINUTES": "0.3"}
     try:
         with run_stack(folder, "tiny", **own) as running:
             running.wait_for_worker(120)

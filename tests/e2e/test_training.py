@@ -1,0 +1,38 @@
+"""*Start Training*, pressed in Label Studio: a version is promoted or refused with figures, as Pallas' page says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from playwright.sync_api import expect
+
+from tests.e2e.browser import LoggedIn
+from tests.e2e.label_studio import LabelStudio
+from tests.e2e.labelling_page import PAGE_MS
+from tests.http.stack import Stack
+from tests.tuning import made
+
+_TRAINED_MS = 300_000
+
+
+def test_start_training(label_studio: LabelStudio, stack: Stack, browser: LoggedIn, artifacts: Path) -> None:
+    project = label_studio.make_project(made.CONFIG, "training")
+    label_studio.connect(project, stack.url)
+    for made_up in made.tasks(48):
+        task = label_studio.add_task(project, made_up["data"])
+        label_studio.annotate(task, made_up["annotations"][0]["result"])
+    with browser.page() as page:
+        page.goto(f"{label_studio.url}/projects/{project}/settings/ml")
+        page.get_by_label("Machine learning model options").click(timeout=PAGE_MS)
+        page.get_by_text("Start Training", exact=True).click()
+        page.get_by_role("button", name="Start Training").click()
+        expect(page.get_by_text("Request Sent!")).to_be_visible()
+        page.goto(stack.url)
+        row = page.locator("tr", has=page.get_by_role("cell", name=str(project), exact=True)).filter(
+            has_text=re.compile("promoted|at least 40")
+        )
+        # the page renews itself
+        expect(row).to_contain_text(re.compile("promoted"), timeout=_TRAINED_MS)
+        expect(row).to_contain_text(re.compile(r"masks: 0\.\d+ → 0\.\d+ on \d+ held-out regions"))
+        page.screenshot(path=artifacts / "start-training.png", full_page=True)
