@@ -89,4 +89,6 @@ def test_the_description_names_every_error(front: Front) -> None:
     described = front.app.test_client().get("/openapi.json").get_json()
     kinds = described["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["type"]["enum"]
     assert set(kinds) == errors.names()
-    assert set(described["paths"]) == {"/health", "/versions", "/setup", "/predict", "/webhook"}
+    assert set(described["paths"]) == {
+        *("/health", "/versions", "/setup", "/predict", "/webhook", "/train", "/job_status"),
+    }
