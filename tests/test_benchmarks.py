@@ -204,3 +204,11 @@ def test_a_boundary_is_compared_near_both_outlines() -> None:
     assert large.boundary_iou(square, square) == 1.0
     assert 0.5 < large.boundary_iou(hollow, square) < 1 and 0.2 < large.boundary_iou(moved, square) < 0.7
     assert large.boundary_iou(np.zeros_like(square), square) == 0.0
+
+
+def test_around_the_model() -> None:
+    command = [sys.executable, "-m", "benchmarks.around", "--sizes", "320x240", "--clicks", "2"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    for stage in ("whole, p50", "queue", "shape", "mask, front"):
+        assert stage in done.stdout

@@ -51,7 +51,10 @@ class Video(ABC):
         timestamps_s: (N,) float64, when each frame is shown, seconds from the video's beginning as players count,
             increasing. The first one is shown at 0, except where a file's sound begins before its pictures.
         duration_s: until the end of the last frame, seconds; of a file with longer sound that of the sound.
+        live: its frames are still coming: none is asked for before its turn.
     """
+
+    live = False
 
     width: int
     height: int

@@ -135,6 +135,8 @@ class _Clip(Video):
     Its length is the most that it may have: the stream may end before.
     """
 
+    live = True
+
     def __init__(self, frames: Iterator[Frame], pushed: deque[Frame], length: int) -> None:
         self._frames = frames
         self._pushed = pushed

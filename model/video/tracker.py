@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -113,12 +114,35 @@ class Tracker:
         for number, way in enumerate(passes):
             again = number + 1 < len(passes)
             skipped, done = min(done, len(way.order)), max(0, done - len(way.order))
-            for frame, picture in self._video.read(way.order[skipped:]):
+            for frame, picture in self._ahead(self._video.read(way.order[skipped:])):
                 here = [name for name, frames in way.frames.items() if frame in frames]
                 regions = self._step(frame, picture, here, way.backward)
                 for name in here:
                     self._memory.forget(self._banks[name], frame, way.backward, way.frames[name][0] if again else None)
                 yield TrackedFrame(frame, float(self._video.timestamps_s[frame]), picture, regions)
+
+    def _ahead(self, frames: Iterator[tuple[int, Image.Image]]) -> Iterator[tuple[int, Image.Image]]:
+        """The same frames, as many of them decoded and encoded at once as the encoder takes; live ones one by one."""
+        sizes = self._tower.encoder.sizes
+        together = 1 if self._video.live or not sizes else sizes[-1]
+        if together == 1:
+            yield from frames
+            return
+        while True:
+            part: list[tuple[int, Image.Image]] = []
+            fault: Exception | None = None
+            try:
+                part.extend(islice(frames, together))
+            except Exception as error:  # the frames before it come first
+                fault = error
+            embeddings = self._tower.encode([as_rgb(picture) for _, picture in part]) if part else []
+            for found, embedding in zip(part, embeddings, strict=True):
+                self._encoded = found[0], embedding
+                yield found
+            if fault is not None:
+                raise fault
+            if len(part) < together:
+                return
 
     def _mark(self) -> None:
         """Remember the objects on the frames with prompts, without any memory: all later ones build on these."""

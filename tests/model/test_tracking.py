@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,19 @@ from PIL import Image
 from safetensors.torch import load_file
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from model import FramePrompt, PerceiveAnything, Progress, Prompt, PromptError, Region, Sampling, VideoError, open_video
+from model import (
+    Embedding,
+    FramePrompt,
+    PerceiveAnything,
+    Progress,
+    Prompt,
+    PromptError,
+    Region,
+    Sampling,
+    VideoError,
+    open_video,
+)
+from model.sam.encoder import Encoder
 from model.sam.tower import full_size
 from model.video.memory import Remembering
 from model.video.track import CLIP_FRAMES, clip_numbers
@@ -273,3 +286,40 @@ def test_tracking_is_taken_up_where_it_was_left(pam: PerceiveAnything, steps: li
     assert list(ended) == [] and ended.tracks[0].clip()
     with pytest.raises(PromptError, match="another video"):
         pam.track(FOLDER, said, progress=Progress(10_000, {}))
+
+
+@pytest.fixture
+def batches(pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many pictures are encoded at a time, by an encoder that takes one or eight."""
+    found: list[int] = []
+    encode = pam.tower.encode
+
+    def counted(images: list[Image.Image]) -> list[Embedding]:
+        found.append(len(images))
+        return encode(images)
+
+    before, pam.tower.encoder = pam.tower.encoder, Encoder(pam.tower.sam, torch.float32)
+    pam.tower.encoder.settle((1, 8), False)
+    monkeypatch.setattr(pam.tower, "encode", counted)
+    yield found
+    pam.tower.encoder = before
+
+
+def test_frames_are_encoded_ahead_in_batches(pam: PerceiveAnything, batches: list[int]) -> None:
+    """With the same tracks; those of a stream are encoded one by one, as they come."""
+    said = [FramePrompt(Prompt(box=LEFT), 3)]
+    ahead = list(pam.track(FOLDER, said, direction="both"))
+    assert batches == [1, 8, 7, 3]
+    next(iter(pam.stream(FOLDER, Prompt(box=LEFT), clip_length=2, changes=False, sampling=Sampling(max_new_tokens=1))))
+    assert set(batches[4:]) == {1}
+    pam.tower.encoder.sizes = ()
+    for one, other in zip(ahead, pam.track(FOLDER, said, direction="both"), strict=True):
+        assert one.frame == other.frame and (one.regions[0].mask == other.regions[0].mask).mean() > 0.999
+
+
+def test_frames_before_a_damaged_one_come_first(pam: PerceiveAnything, batches: list[int]) -> None:
+    pictures = [Image.new("RGB", (360, 240)) for _ in range(5)] + [Image.new("RGB", (200, 240))]
+    tracking = pam.track(pictures, [Prompt(box=LEFT)])
+    with pytest.raises(VideoError, match="frame 5"):
+        tracking.finish()
+    assert batches == [1, 5] and len(tracking.tracks[0].sightings) == 5
