@@ -416,12 +416,13 @@ class PerceiveAnything:
         answers = answer_ids(self.language, candidates)
 
         def scores(prefix: Prefix) -> list[np.ndarray]:
-            found = log_likelihoods(
-                self.language, prefix, self.language.question_ids(prefix, asked), answers, ended=ended
-            )
+            question = self.language.question_ids(prefix, asked)
+            found = log_likelihoods(self.language, prefix, question, answers, tokens, ended)
             return list(found.float().cpu().numpy())
 
-        tokens = max(TOKENS_PER_CHUNK, *map(len, answers))
+        # logits of a large vocabulary take more than all else: as many tokens at a time as have room
+        none, one = self.language.bytes_of_scores(0), self.language.bytes_of_scores(1)
+        tokens = max(fitting(self.device, one - none, TOKENS_PER_CHUNK, none), *map(len, answers))
         each, besides = self.language.bytes_to_score(asked, tokens), self.language.bytes_of_scores(tokens)
         rows = self.reader.of_each(regions, scores, each, besides)
         return np.array(rows, dtype=np.float32).reshape(len(rows), len(answers))

@@ -97,6 +97,26 @@ def test_attentions_scores_are_bounded(
     assert taken() < 0.7 * whole
 
 
+def test_labels_are_scored_in_slices_that_fit(
+    pam: PerceiveAnything, regions: list[Region], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"a {word} thing" for word in ("red", "blue", "green", "small", "large", "round")]
+    slices: list[int] = []
+    read = grids.Grid.read
+
+    def counted(grid: grids.Grid, ids: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        slices.append(len(ids))
+        return read(grid, ids, *rest)
+
+    monkeypatch.setattr(grids.Grid, "read", counted)
+    whole = pam.score(regions[:1], names)
+    assert len(slices) == 1
+    room = pam.language.bytes_of_scores(slices.pop() // 2)
+    monkeypatch.setattr("model.compute.batches.free_bytes", lambda _: room / 0.6)
+    assert pam.score(regions[:1], names) == pytest.approx(whole, abs=1e-4)
+    assert len(slices) >= 2
+
+
 def test_what_a_batch_takes_besides_is_left_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.compute.batches.free_bytes", lambda _: 1000)
     assert [fitting(torch.device("cpu"), 100, 9, besides) for besides in (0, 250, 590, 9999)] == [6, 3, 1, 1]
