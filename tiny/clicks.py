@@ -47,11 +47,14 @@ def correction(truth: Mask, guess: Mask) -> Point:
 
 
 def box(rng: Generator, mask: Mask) -> tuple[float, float, float, float]:
-    """A hand-drawn box about a mask with at least one pixel: each side off by a share of the box, mostly outwards."""
+    """A hand-drawn box about a mask with at least one pixel: tight, or each side off by a share of the box, outwards.
+
+    None cuts the thing: given as a rough mask, a box says that nothing lies beyond.
+    """
     left, top, right, bottom = box_of(mask)
-    slack = rng.choice([0.0, 0.04, 0.12], p=[0.3, 0.5, 0.2])
+    slack = rng.choice([0.0, 0.03, 0.1], p=[0.55, 0.33, 0.12])
     wide, high = right - left, bottom - top
-    off = rng.normal(0.3, 1.0, 4) * slack * np.array([wide, high, wide, high])
+    off = np.abs(rng.normal(0.0, 1.0, 4)) * slack * np.array([wide, high, wide, high])
     x1, y1 = max(0.0, left - off[0]), max(0.0, top - off[1])
     x2, y2 = min(float(mask.shape[1]), right + off[2]), min(float(mask.shape[0]), bottom + off[3])
     return x1, y1, max(x1 + 2, x2), max(y1 + 2, y2)

@@ -20,6 +20,7 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.sam.boxes import rough_masks
 from model.sam.tower import Decoded, Tower
 from model.values.embedding import Embedding
 from model.video.memory import Remembered, pointer, remembered, with_memories
@@ -245,7 +246,8 @@ def follow(tower: Tower, pictures: Tensor, box: tuple[int, int, int, int]) -> li
         else:
             coords = torch.tensor([[box[:2], box[2:]]], dtype=torch.float32, device=top.device)
             labels = torch.tensor([[2, 3]], dtype=torch.int32, device=top.device)
-            out = tower.decode(Embedding(side, side, top, (finest, finer)), coords, labels, None)
+            dense = rough_masks(sam, coords)
+            out = tower.decode(Embedding(side, side, top, (finest, finer)), coords, labels, dense)
         found.append(out)
         past[time > 0][time] = _memory(sam, top, out.mask_logits, out.mask_tokens[:, 1], out.object_scores, time == 0)
     return found

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from model.errors import CheckpointError
 from model.loading.frozen_copy import list_frozen_copy
 from model.loading.weights import Listing, check_fit, list_file, shapes_of
+from model.sam.boxes import box_inside
 
 _BY_FILE_NAME = {
     Path(weights).stem: config for config, weights in HF_MODEL_ID_TO_FILENAMES.values()
@@ -113,10 +114,14 @@ def _fitting(config: Path, weights: Path, device: torch.device) -> tuple[SAM2Bas
 
 
 def empty_sam2(config: Path) -> SAM2Base:
-    """SAM 2 as a config says, with fresh random weights; raises CheckpointError as `build_sam2` does."""
+    """SAM 2 as a config says, with fresh random weights; raises CheckpointError as `build_sam2` does.
+
+    What the config says of prompts is its `box_inside` (see `model.sam.boxes`), None in those of the `sam2` package.
+    """
     try:
         tree = OmegaConf.load(config)
-        model: Any = OmegaConf.to_container(tree, resolve=True)["model"]  # type: ignore[index,call-overload]
+        whole: Any = OmegaConf.to_container(tree, resolve=True)
+        model: Any = whole["model"]
     except FileNotFoundError:
         raise CheckpointError(f"{config} is missing: give a SAM 2 config, a YAML file or one of {_PACKAGED}") from None
     except Exception as error:
@@ -131,6 +136,7 @@ def empty_sam2(config: Path) -> SAM2Base:
         raise CheckpointError(f"{config} does not build a SAM 2 model: {str(error).splitlines()[0]}") from None
     if not isinstance(sam, SAM2Base):
         raise CheckpointError(f"{config} builds {type(sam).__name__} instead of SAM2Base: give a SAM 2 config")
+    sam.box_inside = box_inside(whole.get("prompts"), config)
     return sam
 
 

@@ -24,6 +24,7 @@ from torch.nn import functional
 from model.compute.batches import fitting, in_batches
 from model.compute.precision import full_float32
 from model.compute.resize import agrees, resized
+from model.sam.boxes import rough_masks
 from model.sam.encoder import Encoder
 from model.values.embedding import Embedding
 from model.values.image import to_square
@@ -239,11 +240,11 @@ class Tower:
     ) -> list[Made]:
         """What is made of each prompt's decoded row, in batches; `made` is called with a batch.
 
-        Padding would change the result (the decoder's attention has no mask), so prompts are grouped by their points.
+        Padding would change the result (the decoder's attention has no mask), so prompts are grouped by their kind.
         """
-        groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        groups: dict[tuple[int, bool, bool], list[int]] = defaultdict(list)
         for i, prompt in enumerate(prompts):
-            groups[len(prompt.sparse()[1]), prompt.mask is not None].append(i)
+            groups[prompt.kind].append(i)
 
         def decode(members: Sequence[int]) -> list[Made]:
             pictures, asked = [embeddings[i] for i in members], [prompts[i] for i in members]
@@ -257,7 +258,7 @@ class Tower:
     def tensors(
         self, embedding: Embedding | Sequence[Embedding], prompts: Sequence[Prompt]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Coordinates, labels and dense prompts for `decode`; the prompts must have equally many points."""
+        """Coordinates, labels and dense prompts for `decode`; the prompts must be of one kind."""
         pairs = [prompt.sparse() for prompt in prompts]
         pictures = [embedding] if isinstance(embedding, Embedding) else embedding
         size = torch.tensor([[[e.width, e.height]] for e in pictures], dtype=torch.float32)
@@ -268,7 +269,10 @@ class Tower:
         if masks:
             # one after the other: pictures differ in size
             dense = torch.cat([self._dense(mask) for mask in masks]).to(self.device)
-        return coords.to(self.device), labels.to(self.device), dense
+        coords = coords.to(self.device)
+        if prompts[0].box is not None:
+            dense = rough_masks(self.sam, coords[:, :2])
+        return coords, labels.to(self.device), dense
 
     def _dense(self, mask: np.ndarray) -> torch.Tensor:
         logits = torch.from_numpy(mask)[None, None].float() * _DENSE_SCALE + _DENSE_BIAS

@@ -104,6 +104,11 @@ class Prompt:
                 f"a mask of {self.mask.shape[1]}×{self.mask.shape[0]} for a picture of {width}×{height} pixels"
             )
 
+    @property
+    def kind(self) -> tuple[int, bool, bool]:
+        """What is equal of prompts that may be decoded together: rows of `sparse`, whether there is a box, a mask."""
+        return len(self.sparse()[1]), self.box is not None, self.mask is not None
+
     def sparse(self) -> tuple[np.ndarray, np.ndarray]:
         """Coordinates (N, 2) float64 and SAM 2 labels (N,) int32: 1 / 0 for points, 2 and 3 for a box's corners.
 

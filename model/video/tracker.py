@@ -194,16 +194,16 @@ class Tracker:
 
     def _prompted(self, embedding: Embedding, frame: int, names: Sequence[int]) -> Iterator[tuple[int, Region, Memory]]:
         """Objects on a frame with prompts: they look at nothing but the frame."""
-        groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        groups: dict[tuple[int, bool, bool], list[int]] = defaultdict(list)
         for name in names:
-            prompt = self._objects[name][frame].prompt
-            groups[len(prompt.sparse()[1]), prompt.mask is not None].append(name)
+            groups[self._objects[name][frame].prompt.kind].append(name)
         for members in groups.values():
             prompts = [self._objects[name][frame].prompt for name in members]
             coords, labels, dense = self._tower.tensors(embedding, prompts)
             decoded = self._tower.decode(embedding, coords, labels, dense)
-            # a mask that a person gave is what is remembered
-            memories = self._memory.encode(embedding, decoded, True, dense[:, 0] if dense is not None else None)
+            # a mask that a person gave is what is remembered, a box's rough one is not
+            given = dense[:, 0] if dense is not None and prompts[0].mask is not None else None
+            memories = self._memory.encode(embedding, decoded, True, given)
             segments = self._tower.segments(embedding, decoded, [prompt.mask for prompt in prompts])
             for name, prompt, segment, memory in zip(members, prompts, segments, memories, strict=True):
                 yield name, Region.of(segment, prompt), memory

@@ -2,7 +2,8 @@
 
 The folder holds `pictures/` and truth.json, an object of rows by picture: `{"a.jpg": [{"mask": RLE as pycocotools
 writes it, "click": [x, y], "box": [left, top, right, bottom]}]}`, in pixels of the picture. The filled box stands
-beside the figures: masks that are worse than it are worth nothing.
+beside the figures: masks that are worse than it are worth nothing. So does the box's mask cut to its box: what lies
+between the two is what the mask has beyond.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ TARGETS: dict[str, float | None] = {
     "photo_click": 0.55,
     "photo_box": 0.70,
     "photo_box_75": 0.50,
+    "photo_box_cut": None,
     "photo_filled_box": None,
 }
 """The promised figures, by key: mean IoU of a click and of a box, share of the boxes whose mask has IoU ≥ 0.75."""
@@ -37,16 +39,17 @@ class TruthMissing(ValueError):
 def figures(pam: PerceiveAnything, folder: Path, console: Console) -> dict[str, float]:
     """The rates by key, 0…1. Raises TruthMissing where the folder is not as it should be."""
     rows = _truth(folder)
-    found: list[tuple[float, float, float]] = []
+    found: list[tuple[float, float, float, float]] = []
     for name in track(rows, description="photographs", console=console, transient=True):
         found += _regions(pam, folder / "pictures" / name, rows[name])
     if not found:
         raise TruthMissing(f"{folder / 'truth.json'} has no regions")
-    click, box, filled = np.array(found).T
+    click, box, cut, filled = np.array(found).T
     return {
         "photo_click": float(click.mean()),
         "photo_box": float(box.mean()),
         "photo_box_75": float((box >= 0.75).mean()),
+        "photo_box_cut": float(cut.mean()),
         "photo_filled_box": float(filled.mean()),
     }
 
@@ -64,7 +67,9 @@ def _truth(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-def _regions(pam: PerceiveAnything, file: Path, rows: list[dict[str, Any]]) -> Iterator[tuple[float, float, float]]:
+def _regions(
+    pam: PerceiveAnything, file: Path, rows: list[dict[str, Any]]
+) -> Iterator[tuple[float, float, float, float]]:
     try:
         picture = Image.open(file).convert("RGB")
         asked = [(coco.decode(r["mask"]).astype(bool), tuple(r["click"]), tuple(map(float, r["box"]))) for r in rows]
@@ -77,4 +82,7 @@ def _regions(pam: PerceiveAnything, file: Path, rows: list[dict[str, Any]]) -> I
         clicked, boxed = pam.segment(embedding, [Prompt(points=[(x, y, 1)]), Prompt(box=box)])  # type: ignore[arg-type]
         filled = np.zeros_like(truth)
         filled[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])] = True
-        yield clicks.iou(truth, clicked.mask), clicks.iou(truth, boxed.mask), clicks.iou(truth, filled)
+        click, whole, cut, box_alone = (
+            clicks.iou(truth, mask) for mask in (clicked.mask, boxed.mask, boxed.mask & filled, filled)
+        )
+        yield click, whole, cut, box_alone
