@@ -1,4 +1,4 @@
-"""python -m backend serve | front | worker | bulk | export | fit | models | check | health | webhooks | review"""
+"""python -m backend serve | front | worker | bulk | export | fit | models | learn | order | check | health | …"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from backend import logs
 from backend.bulk import arguments as bulk
-from backend.errors import BackendError
+from backend.errors import BackendError, BadRequest
 from backend.export import arguments as export
 from backend.settings import Settings
 from backend.system import memory, threads
@@ -69,6 +69,14 @@ def parser() -> argparse.ArgumentParser:
     health.add_argument("part", choices=["front", "worker"])
     webhooks = commands.add_parser("webhooks", help="give Label Studio's webhooks the token that a password asks for")
     webhooks.add_argument("url", help="the backend's address as Label Studio has it, e.g. http://localhost:9090")
+    learn = commands.add_parser("learn", help="learn what a project's labels look like from what people labelled there")
+    learn.add_argument("--project", type=int, help="its number in Label Studio; without: what has been learned so far")
+    learn.add_argument("--forget", action="store_true", help="drop what was learned of it")
+    order = commands.add_parser("order", help="have Label Studio give annotators the doubtful tasks first")
+    order.add_argument("--project", type=int, required=True, help="its number in Label Studio")
+    order.add_argument("--regions", nargs="+", metavar="WHERE", help="of tasks without a prediction, as for bulk")
+    order.add_argument("--texts", help="of tasks without a prediction, as for bulk")
+    order.add_argument("--off", action="store_true", help="give them in sequence again")
     commands.add_parser("review", help="what people kept of the answers: masks, labels, texts")
     return top
 
@@ -130,6 +138,14 @@ def _run(given: argparse.Namespace, settings: Settings) -> int:
         return 0
     if command == "review":
         return _review(settings)
+    if command == "learn":
+        return _learn(settings, given.project, given.forget)
+    if command == "order":
+        from rich.console import Console
+
+        from backend.bulk.order import order
+
+        return order(settings, given, Console())
     if command == "worker" and given.drain is not None:
         return _drain(settings, given.drain, say)
     if command == "worker":
@@ -180,6 +196,27 @@ def _versions(settings: Settings, given: argparse.Namespace) -> int:
     except ModelError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+
+
+def _learn(settings: Settings, project: int | None, dropped: bool) -> int:
+    import redis
+    from rich.console import Console
+
+    from backend.front.learn import forget, learn, show
+    from backend.learning.memory import LabelMemory
+    from backend.queueing.connection import connect, queue_down
+    from backend.run.embedded_redis import running
+
+    if dropped and project is None:
+        raise BadRequest("give --project with --forget: the number of the one whose memory is to be dropped")
+    with running(settings):
+        try:
+            client = connect(settings)
+            if project is None:
+                return show(LabelMemory(client, settings), Console())
+            return forget(settings, client, project, Console()) if dropped else learn(settings, project, Console())
+        except redis.RedisError as error:
+            raise queue_down(error) from None
 
 
 def _drain(settings: Settings, names: list[str], say: Callable[[str], None]) -> int:

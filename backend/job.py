@@ -124,11 +124,13 @@ class Group(_Value):
         find: what the model looks for; then there are no prompts either.
         texts: wanted of each region.
         label_sets: of each, the model chooses one label for each region.
+        features: what each region looks like is wanted, as numbers.
     """
 
     prompts: tuple[RegionPrompt, ...] = ()
     propose: bool = False
     find: FindAsk | None = None
+    features: bool = False
     texts: tuple[TextAsk, ...] = ()
     label_sets: tuple[LabelSet, ...] = ()
 
@@ -194,6 +196,8 @@ class JobRequest(_Value):
         adapter: the version that answers, its name and a digest (`project-7.3#0a1b2c3d`); empty: the base.
         sent_at: seconds since the epoch, by the front's clock.
         alone: not to be computed in one step with others: it may be what killed a worker.
+        memory: of the project's labels that judges beside the model, `number@version`; empty: the model alone.
+        look: what the whole picture looks like is wanted, as numbers.
     """
 
     version: int = VERSION
@@ -205,6 +209,8 @@ class JobRequest(_Value):
     adapter: str = ""
     sent_at: float
     alone: bool = False
+    memory: str = ""
+    look: bool = False
 
 
 class FitRequest(_Value):
@@ -223,10 +229,23 @@ class TextReply(_Value):
 
 
 class LabelReply(_Value):
-    """The likeliest label of a set; probability among the set's labels, 0..1."""
+    """The likeliest label of a set.
+
+    Attributes:
+        probability: among the set's labels, 0..1.
+        margin: by how much it is above the next one's, 0..1.
+        memory: the part of the probability that the label memory gave, 0..1; None where it was not asked.
+    """
 
     label: str
     probability: float
+    margin: float = 1.0
+    memory: float | None = None
+
+    @property
+    def from_memory(self) -> bool:
+        """Whether it is the label memory's more than the model's."""
+        return self.memory is not None and 2 * self.memory > self.probability
 
 
 class RegionReply(_Value):
@@ -236,16 +255,20 @@ class RegionReply(_Value):
         mask: RLE of the picture's size as `model.values.mask.to_rle` makes it.
         area: pixels.
         iou: SAM 2's estimate, 0..1; of what was looked for how sure it is that this is one.
+        stability: IoU of the mask with its logits' threshold at 1 and at -1, 0..1.
         texts: by `TextAsk.key`.
         labels: one for each label set of the group, in their order.
+        features: float16 little-endian in base64; empty where they were not asked.
     """
 
     mask: dict[str, Any]
     area: int
     iou: float
     object_score: float
+    stability: float = 1.0
     texts: dict[str, TextReply] = {}
     labels: tuple[LabelReply, ...] = ()
+    features: str = ""
 
 
 class EventReply(_Value):
@@ -307,7 +330,8 @@ class ClipReply(_Value):
 class JobReply(_Value):
     """The answer to a JobRequest; sizes in pixels, seconds by stage (queue, fetch, encode, segment, describe).
 
-    `groups` holds the regions of each group of the request, `clip` the answer about a video.
+    `groups` holds the regions of each group of the request, `clip` the answer about a video, `features` what the
+    picture looks like where that was asked (see `learning.packing`).
     """
 
     width: int
@@ -317,3 +341,4 @@ class JobReply(_Value):
     model_version: str
     cached: bool
     clip: ClipReply | None = None
+    features: str = ""

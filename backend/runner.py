@@ -28,6 +28,7 @@ from backend.front.review import Reviews
 from backend.label_studio.protocol import PredictRequest, WebhookRequest, parse
 from backend.predict.late_courier import LateCourier
 from backend.predict.service import Service, preload
+from backend.predict.teacher import Teacher
 from backend.queueing.dispatcher import Dispatcher
 from backend.queueing.janitor import Janitor
 from backend.settings import Settings
@@ -44,6 +45,7 @@ def _service() -> tuple[Service, Dispatcher]:
     # no front of ours may be there to look after lost jobs
     Janitor(settings).start()
     LateCourier(settings, dispatcher).start()
+    Teacher(settings, dispatcher).start()
     return Service(settings, dispatcher), dispatcher
 
 
@@ -78,5 +80,7 @@ class Pallas(LabelStudioMLBase):  # the package is no dependency of ours
         event = named.get("event", arguments[0] if arguments else "")
         data = named.get("data", arguments[1] if len(arguments) > 1 else {})
         service, dispatcher = _service()
-        Reviews(dispatcher.redis, service.answers).take(parse(WebhookRequest, {**(data or {}), "action": str(event)}))
+        told = parse(WebhookRequest, {**(data or {}), "action": str(event)})
+        Reviews(dispatcher.redis, service.answers, service.confidences).take(told)
+        service.learn(told)
         return {}

@@ -161,6 +161,12 @@ class Settings(BaseSettings):
     )
     heartbeat_s: float = Field(2, gt=0, description="between a worker's heartbeats; missing five counts as dead")
 
+    learn_labels: bool = Field(True, description="people's annotations teach what a project's labels look like")
+    learn_examples: int = Field(10_000, ge=1, le=100_000, description="most examples of a project's label memory")
+    learn_bytes: int = Field(64 << 20, ge=1 << 16, description="Redis' memory for a project's label memory")
+    learn_confidence: bool = Field(True, description="reviews teach how sure the answers to a project are")
+    learn_clusters: bool = Field(True, description="bulk jobs group pictures that look alike, for the order of tasks")
+
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING, ERROR")
     log_format: Literal["text", "json"] = Field("text", description="text or json, one object a line")
 

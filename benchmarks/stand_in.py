@@ -35,6 +35,7 @@ class StandIn:
         views: of task ids by view.
         on_picture: called with a picture's name before it is served.
         predictions: by task, in the order in which they were stored.
+        settings: of the project, as they were changed.
     """
 
     url: str = ""
@@ -46,6 +47,7 @@ class StandIn:
     on_picture: Callable[[str], None] = lambda _: None
     predictions: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     stored: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -65,7 +67,7 @@ class StandIn:
     def clear(self) -> None:
         """Empty and well again."""
         with self.lock:
-            for kept in (self.tasks, self.views, self.predictions, self.asked):
+            for kept in (self.tasks, self.views, self.predictions, self.asked, self.settings):
                 kept.clear()
             self.trouble = ""
 
@@ -97,6 +99,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._handle(json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null"))
 
+    def do_PATCH(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null")
+        kind, _, number = self.path.removeprefix("/api/").rstrip("/").partition("/")
+        with self.state.lock:
+            self.state.asked[f"PATCH {self.path}"] += 1
+            if kind == "projects":
+                self.state.settings |= body
+            for mine in self.state.predictions.values() if kind == "predictions" else ():
+                for found in mine:
+                    if found["id"] == int(number):
+                        found.update(body)
+        self._send(200, {"id": int(number)})
+
     def do_DELETE(self) -> None:
         self._handle(None)
 
@@ -125,7 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         if page.startswith("GET /api/projects/"):
             known = page.endswith("/1")
             about = {"id": 1, "title": "stand-in", "created_at": MADE, "label_config": state.label_config}
-            self._send(*((200, about | {"task_number": len(state.tasks)}) if known else (404, {"detail": "none"})))
+            about |= {"task_number": len(state.tasks)} | state.settings
+            self._send(*((200, about) if known else (404, {"detail": "none"})))
         elif page == "GET /api/current-user/whoami":
             self._send(200, {"email": "stand-in@example.test"})
         elif page == "GET /api/tasks":

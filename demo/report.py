@@ -37,7 +37,7 @@ _PAGE = """<!doctype html>
 {% if o.iou is not none %}<span class="small">really: {{ o.ask.truth() }}; mask's IoU with the true one
 {{ "%.2f" | format(o.iou) }}</span><br>{% endif %}
 <span class="small">{{ o.ask.picture }}, {{ o.ask.title }}; mask {{ o.area }} px,
-IoU estimate {{ "%.2f" | format(o.score) }},
+confidence {{ "%.2f" | format(o.score) }},
 {{ "%.2f" | format(o.whole_s) }} s</span></figcaption></figure>
 {% endfor %}</div>
 <h2>A clip, with one box drawn on frame 1</h2>

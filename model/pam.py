@@ -27,7 +27,7 @@ from model.perceiver import Vision
 from model.reading import REGIONS_ON_GPU, Reader, Reading
 from model.sam import crops
 from model.sam.encoder import TOGETHER
-from model.sam.features import pooled
+from model.sam.features import pooled, whole
 from model.sam.proposals import Wanted, propose
 from model.sam.tiles import MAX_TILES, View, views
 from model.sam.tower import Tower
@@ -331,6 +331,10 @@ class PerceiveAnything:
     ) -> list[Found]:
         """All things of a picture that look like examples: see `find`."""
         return self.find(embedding, (), like, unlike, known, limit, threshold)
+
+    def picture_features(self, embedding: Embedding) -> np.ndarray:
+        """What a whole picture looks like: as `features`, of a region that is all of it. (d,) float32 of length 1."""
+        return whole(embedding).cpu().numpy()
 
     def _here(self, embedding: Embedding) -> Embedding:
         return embedding if embedding.device == self.device else embedding.to(self.device)

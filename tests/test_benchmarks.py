@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import large
+from benchmarks import large, parts
 from benchmarks.bounds import Machine, Work, operations
 from benchmarks.gpu.parts import Part
 from benchmarks.gpu.rows import Row, Timer, markdown, read_row
@@ -212,3 +212,21 @@ def test_around_the_model() -> None:
     assert done.returncode == 0, done.stderr
     for stage in ("whole, p50", "queue", "shape", "mask, front"):
         assert stage in done.stdout
+
+
+def test_learning(small_checkpoint: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.learning", "--quick", "--device", "cpu", "--out", str(tmp_path)]
+    command += ["--checkpoint", str(small_checkpoint)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "new classes, top-1" in done.stdout and "in random order" in done.stdout and "ms a region" in done.stdout
+    assert (tmp_path / "learning.png").stat().st_size > 0
+
+
+def test_the_parts_are_drawn_alike_each_time_and_where_their_masks_are() -> None:
+    first, again = (parts.scene(5, ["gasket-B", "spring", "dolphin"]) for _ in range(2))
+    assert np.array_equal(np.asarray(first.picture), np.asarray(again.picture)) and len(first.things) >= 2
+    for thing in first.things:
+        assert 100 < thing.mask.sum() < 0.4 * thing.mask.size
+    assert not np.array_equal(np.asarray(first.picture), np.asarray(parts.scene(6, ["gasket-B"]).picture))
+    assert len(parts.NEW) == 20 and len(parts.known()) >= 10

@@ -16,6 +16,7 @@ from typing import Any
 
 import redis
 
+from backend.bulk.grouping import Grouping
 from backend.bulk.ledger import CANCELLED, FINISHED, NOTHING_MARKED, PAUSED, RUNNING, Done, Ledger, Trouble
 from backend.bulk.local import LocalPictures
 from backend.bulk.naming import file_of_item
@@ -35,6 +36,7 @@ from backend.errors import (
     WorkerDied,
 )
 from backend.labeling.roles import read_roles
+from backend.learning.confidence import Confidences
 from backend.predict.in_flight import InFlight
 from backend.queueing.dispatcher import Dispatcher
 from backend.queueing.queues import BULK
@@ -96,8 +98,10 @@ class Pump:
         self._stop = stop
         self._tell = tell
         self._dispatcher = dispatcher
-        self._planner = Planner(settings, Answers.of(settings, dispatcher.redis))
-        self._in_flight = InFlight(settings, dispatcher, BULK)
+        confidences = Confidences(dispatcher.redis, settings.learn_confidence)
+        self._planner = Planner(settings, Answers.of(settings, dispatcher.redis), confidences)
+        self._grouping = Grouping.of(settings, dispatcher.redis, self._spec)
+        self._in_flight = InFlight(settings, dispatcher, BULK, look=self._grouping is not None)
         self._local: LocalPictures | None = None
         if source.folder is not None:
             self._local = LocalPictures(settings, dispatcher.redis, source.folder, ledger.job)
@@ -261,10 +265,12 @@ class Pump:
         """In a thread of the pool: shape the prediction and store it."""
         begin = time.perf_counter()
         # not remembered for corrections and review: there are too many
-        prediction = self._planner.shape(storing.result.replies).stored
+        prediction = self._planner.shape(storing.result.replies, self._spec.project_key).stored
         shaped = time.perf_counter()
         if prediction is None:
             return Done(skipped="nothing found")
+        if self._grouping is not None:
+            prediction = self._grouping.grouped(prediction, storing.result)
         self._sink.store(storing.item, prediction)
         done = tally(storing.result, prediction, shaped - begin, time.perf_counter() - shaped)
         if done.score is not None and self._ledger.would_show(done.score):
@@ -382,6 +388,8 @@ class Pump:
                 self._ledger.set_state(PAUSED, "stopped")
             if not self._ousted:
                 self._rate.write(over=True)
+                if self._grouping is not None:
+                    self._grouping.keep()
             self._ledger.release()
         except redis.RedisError as error:
             log.warning("Redis does not answer (%s): the job can be resumed later", type(error).__name__)

@@ -59,7 +59,8 @@ def create_app(settings: Settings, dispatcher: Dispatcher) -> Flask:
     service = Service(settings, dispatcher)
     error_log = ErrorLog()
     training = Training(settings, dispatcher)
-    _add_pages(app, service, dispatcher, metrics, Reviews(dispatcher.redis, service.answers), error_log, training)
+    reviews = Reviews(dispatcher.redis, service.answers, service.confidences)
+    _add_pages(app, service, dispatcher, metrics, reviews, error_log, training)
     _add_bookkeeping(app, BasicAuth(settings), metrics, error_log)
     return app
 
@@ -119,6 +120,7 @@ def _add_pages(
         reviews.take(event)
         service.lost.take(event)
         service.corrected.take(event)
+        service.learn(event)
         job = training.take(event)
         return jsonify(status="ok") if job is None else jsonify(status="ok", job=job)
 

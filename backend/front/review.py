@@ -22,6 +22,7 @@ from backend.label_studio.geometry import MASKS, kind_of
 from backend.label_studio.protocol import Annotation, ResultItem, WebhookRequest
 from backend.label_studio.regions import regions_of, rle_of, words_of
 from backend.label_studio.video_sequences import keyframes_of, sequence_j
+from backend.learning.confidence import LEAST, Case, Confidences, fit, reliability
 from backend.learning.reviewed import video_regions
 from backend.tasks.answers import Answers, Remembered
 
@@ -52,6 +53,13 @@ class Verdict:
     texts_kept: int
     distance: float
     j: float | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the answer was right: mask and labels were kept, or the texts where there was nothing else."""
+        if self.iou is None and not self.labels:
+            return self.texts_kept == self.texts
+        return (self.iou is None or self.iou >= KEPT_IOU) and self.labels_kept == self.labels
 
     def counts(self) -> dict[str, float]:
         """As numbers that can be added up."""
@@ -102,18 +110,20 @@ def judge(ours: Remembered, items: Sequence[ResultItem]) -> Verdict:
 class Reviews:
     """Sums of all verdicts, in Redis; a region that is saved again counts with its newest state alone."""
 
-    def __init__(self, client: redis.Redis, answers: Answers) -> None:
+    def __init__(self, client: redis.Redis, answers: Answers, confidences: Confidences | None = None) -> None:
         self._redis = client
         self._answers = answers
+        self._confidences = confidences or Confidences(client)
 
     def take(self, event: WebhookRequest) -> int:
         """Judge the regions of an annotation event that came from us; returns how many."""
         if not event.action.startswith("ANNOTATION") or event.annotation is None or "DELETED" in event.action:
             return 0
         annotations = event.annotation if isinstance(event.annotation, list) else [event.annotation]
-        return sum(self._take(one) for one in annotations if not one.unseen)
+        project = str(event.project.id) if event.project is not None and event.project.id is not None else ""
+        return sum(self._take(one, project) for one in annotations if not one.unseen)
 
-    def _take(self, annotation: Annotation) -> int:
+    def _take(self, annotation: Annotation, project: str) -> int:
         regions = regions_of(annotation.result)
         regions += video_regions(annotation.result)
         known = self._answers.get([items[0].id for items in regions if items[0].id])
@@ -121,7 +131,10 @@ class Reviews:
         for items in regions:
             ours = known.get(items[0].id or "")
             if ours is not None:
-                self._add(ours.id, judge(ours, items).counts(), ours.version)
+                verdict = judge(ours, items)
+                self._add(ours.id, verdict.counts(), ours.version)
+                if ours.sure is not None and not annotation.was_cancelled:
+                    self._confidences.note(project, ours.id, Case(ours.signs, ours.sure, verdict.kept))
                 count += 1
         return count
 
@@ -175,6 +188,7 @@ def show(client: redis.Redis, console: Console) -> int:
         console.print(f"mean IoU of the saved masks with ours: {found['iou'] / found['masks']:.3f}")
     if found["tracks"]:
         console.print(f"mean J of the saved tracks with ours, over all frames: {found['j'] / found['tracks']:.3f}")
+    _show_confidence(Confidences(client), console)
     if found["texts"]:
         console.print(f"mean edit distance of texts (0 kept, 1 rewritten): {found['distance'] / found['texts']:.3f}")
     return 0
@@ -194,6 +208,19 @@ def _show_versions(client: redis.Redis, console: Console) -> None:
         ]
         table.add_row(version, f"{found['regions']:.0f}", *shares)
     console.print(table)
+
+
+def _show_confidence(confidences: Confidences, console: Console) -> None:
+    """How sure we said to be, and what people kept of it."""
+    for project in confidences.projects():
+        cases = confidences.cases(project)
+        fitted = fit(cases).reviewed
+        by = f"fitted to {fitted} of its reviews" if fitted else f"by the defaults, until {LEAST} reviews can be fitted"
+        console.print(f"project {project}: confidence is {by}", highlight=False)
+        table = Table("confidence", "regions", "said", "kept")
+        for low, high, count, said, kept in reliability(cases):
+            table.add_row(f"{low:.1f}–{high:.1f}", str(count), f"{said:.0%}", f"{kept:.0%}")
+        console.print(table)
 
 
 def _iou(one: dict[str, Any], other: dict[str, Any]) -> float:

@@ -54,7 +54,7 @@ def brief(dispatcher: Dispatcher) -> dict[str, Any]:
 
 
 def full(dispatcher: Dispatcher, error_log: ErrorLog, service: Service, training: Training) -> dict[str, Any]:
-    """`brief`, and queue, workers, training, errors, faulty configs and lost suggestions.
+    """`brief`, and queue, workers, training, errors, faulty configs, lost suggestions and what was learned.
 
     Where Redis is away it says so instead of raising.
     """
@@ -64,6 +64,7 @@ def full(dispatcher: Dispatcher, error_log: ErrorLog, service: Service, training
     configs: list[dict[str, Any]] = []
     fits: list[dict[str, object]] = []
     versions: list[dict[str, str]] = []
+    learned: list[dict[str, Any]] = []
     try:
         shown = brief(dispatcher) | {"queue": dispatcher.depth()}
         each = [
@@ -74,6 +75,16 @@ def full(dispatcher: Dispatcher, error_log: ErrorLog, service: Service, training
         fits = training.shown()[:_KEPT]
         versions = [{"name": name, "text": why} for name, why in training.faults().items()]
         configs = [{"project": note.project, "text": note.text} for note in service.configs.all()]
+        learned = [
+            {
+                "project": state.project,
+                "labels": len(state.examples),
+                "examples": sum(state.examples.values()),
+                "believed": sum(trust > 0 for trust in (state.trusted or {}).values()),
+                "disagreements": state.disagreements,
+            }
+            for state in service.memory.states()
+        ]
     except redis.RedisError:
         shown, each = (
             {"status": "DOWN", "reason": "the queue (Redis) cannot be reached: start it, or correct REDIS_URL"},
@@ -86,6 +97,7 @@ def full(dispatcher: Dispatcher, error_log: ErrorLog, service: Service, training
         "training": fits,
         "versions_not_used": versions,
         "submitted_before_the_tick": undecided,
+        "learned": learned,
     }
 
 

@@ -110,8 +110,13 @@ class LabelStudioApi:
 
     def post_prediction(self, task: int, prediction: Prediction) -> None:
         """Store a prediction; tried once, since nobody knows after a broken connection whether it was stored."""
-        body = prediction.to_wire() | {"task": task}
+        grouped = {"cluster": prediction.cluster} if prediction.cluster is not None else {}
+        body = prediction.to_wire() | grouped | {"task": task}
         self.call("POST", "/api/predictions", json=body, again=False)
+
+    def put_cluster(self, prediction: int, cluster: int) -> None:
+        """Change the group of a stored prediction, by its number."""
+        self.call("PATCH", f"/api/predictions/{prediction}", json={"cluster": cluster})
 
     def drop_predictions(self, task: int, unwanted: Callable[[str], bool]) -> None:
         """Delete the task's predictions whose model version is unwanted."""

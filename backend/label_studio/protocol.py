@@ -173,6 +173,15 @@ class _Numbered(_Lenient):
 START_TRAINING = "START_TRAINING"
 """The action of the button of that name."""
 
+
+def _numbered(value: Any) -> Any:
+    # whatever else an event may carry under these names is not ours
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+Gone = Annotated[list[_Numbered], BeforeValidator(_numbered)]
+
+
 ACTIONS = frozenset(
     f"{what}_{done}"
     for what, all_done in {
@@ -188,10 +197,16 @@ ACTIONS = frozenset(
 
 
 class WebhookRequest(_Lenient):
-    """POST /webhook; annotation events carry the annotation, or a list of them."""
+    """POST /webhook; annotation events carry the annotation, or a list of them.
+
+    Attributes:
+        annotations, tasks: those that are gone, by their numbers alone.
+    """
 
     action: str
     annotation: Annotation | list[Annotation] | None = None
+    annotations: Gone = []
+    tasks: Gone = []
     project: _Numbered | None = None
 
 
@@ -208,11 +223,15 @@ class JobStatusRequest(_Lenient):
 
 
 class Prediction(BaseModel):
-    """One task's answer; regions in Label Studio's result format, score in 0..1."""
+    """One task's answer; regions in Label Studio's result format, score in 0..1.
+
+    `cluster` is the number of a group of tasks that look alike; only what is stored through the API can have one.
+    """
 
     result: list[dict[str, Any]] = []
     score: float | None = None
     model_version: str
+    cluster: int | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """As JSON values; without a score where there is none. The result is not copied: masks are long lists."""

@@ -59,6 +59,10 @@ class Labels:
         """The annotator's own choice, as far as this control has it and does not leave it to the model."""
         return tuple(label for label in self.matching(chosen) if label not in self.free)
 
+    def open_to(self, chosen: Iterable[str]) -> bool:
+        """Whether the model chooses among its labels: it has some, and the annotator's choice fixes none."""
+        return bool(self.candidates) and not self.fixed(chosen)
+
     def values_of(self, labels: Iterable[str]) -> tuple[str, ...]:
         """Of labels as results carry them, the values; a stranger stays as it is."""
         known = {c.label: value for c, value in zip(self.candidates, self.values, strict=True)}

@@ -186,7 +186,7 @@ class Batches:
         return in_flight
 
     def _shaped(self, project: str, result: TaskResult) -> Prediction | None:
-        shaped = self._means.planner.shape(result.replies)
+        shaped = self._means.planner.shape(result.replies, project)
         self._means.answers.keep(project, result.task.id, shaped.remembered)
         return shaped.stored
 

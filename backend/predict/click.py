@@ -62,7 +62,7 @@ class Clicks:
             self._means.answers.disclaim(task.id, typed)
             raise
         arrived = time.perf_counter()
-        shaped = self._means.planner.shape([(plan, reply)])
+        shaped = self._means.planner.shape([(plan, reply)], asked.project)
         self._means.answers.keep(asked.project, task.id, shaped.remembered, plan.prompts)
         end = time.perf_counter()
         prediction = shaped.prediction

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import redis
@@ -51,9 +51,13 @@ class InFlight:
         dispatcher: carries them.
         queue: that they wait in.
         keep: leave results in Redis for others who ask the same; else they go when they are collected.
+        look: what pictures look like is wanted of each, too.
     """
 
-    def __init__(self, settings: Settings, dispatcher: Dispatcher, queue: str, keep: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, dispatcher: Dispatcher, queue: str, keep: bool = False, look: bool = False
+    ) -> None:
+        self._look = look
         self._settings = settings
         self._dispatcher = dispatcher
         self._queue = queue
@@ -76,12 +80,12 @@ class InFlight:
         self,
         key: str,
         task: LabelStudioTask,
-        plans: list[Plan],
+        plans: Sequence[Plan],
         request_id: str,
         alone: bool = False,
         project: str = "",
     ) -> None:
-        """Put a task's jobs into the queue; those without anything to do are left out.
+        """Put a task's jobs into the queue; those without anything to do are left out, unless pictures are looked at.
 
         `alone`: a worker died with it in hand, so that no other task may be in its hand beside it. `project`: as of
         `request_of`.
@@ -91,8 +95,9 @@ class InFlight:
         """
         jobs: dict[str, tuple[list[Plan], JobRequest]] = {}
         for plan in plans:
-            if plan.groups():
-                request = request_of(plan, request_id, self._settings, self._dispatcher.redis, alone, project)
+            if plan.groups() or self._look:
+                client = self._dispatcher.redis
+                request = request_of(plan, request_id, self._settings, client, alone, project, look=self._look)
                 jobs.setdefault(self._dispatcher.submit_once(request, self._queue), ([], request))[0].append(plan)
         self._tasks[key] = _Task(task, jobs)
         for job in jobs:

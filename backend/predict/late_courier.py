@@ -11,6 +11,7 @@ from backend import logs
 from backend.errors import BackendError, LabelStudioAway, NoWorker, QueueFull, TaskGone, WorkerDied
 from backend.label_studio.api import LabelStudioApi
 from backend.labeling.roles import read_roles
+from backend.learning.confidence import Confidences
 from backend.predict.in_flight import InFlight
 from backend.predict.late_queue import LateQueue, Pending
 from backend.predict.uploads import Uploader
@@ -38,7 +39,7 @@ class LateCourier:
         self._dispatcher = dispatcher
         self._redis = dispatcher.redis
         self._answers = Answers.of(settings, dispatcher.redis)
-        self._planner = Planner(settings, self._answers)
+        self._planner = Planner(settings, self._answers, Confidences(self._redis, settings.learn_confidence))
         self._late = LateQueue(settings, self._redis)
         self._lease = Lease(self._redis, _LEASE, _LEASE_S)
         self._in_flight = InFlight(settings, dispatcher, BATCH)
@@ -94,7 +95,7 @@ class LateCourier:
         if result.errors:
             self._failed(pending, result.errors[0])
             return
-        shaped = self._planner.shape(result.replies)
+        shaped = self._planner.shape(result.replies, pending.project)
         self._answers.keep(pending.project, pending.task.id, shaped.remembered)
         prediction, task = shaped.stored, pending.task.id
         try:

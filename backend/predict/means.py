@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.job import JobRequest
+from backend.learning.confidence import Confidences
 from backend.predict.late_queue import LateQueue
 from backend.predict.notice import Board
 from backend.predict.seats import Seats
@@ -34,7 +35,7 @@ class Means:
         return cls(
             settings,
             dispatcher,
-            Planner(settings, answers),
+            Planner(settings, answers, Confidences(dispatcher.redis, settings.learn_confidence)),
             answers,
             Board(dispatcher.redis),
             LateQueue(settings, dispatcher.redis),

@@ -9,6 +9,7 @@ import redis
 from backend.adapters.table import Table, name_of
 from backend.fetching.pictures import park
 from backend.job import JobRequest
+from backend.learning.published import learned
 from backend.queueing import heartbeat
 from backend.settings import Settings
 from backend.tasks.plan import Plan
@@ -22,6 +23,7 @@ def request_of(
     alone: bool = False,
     project: str = "",
     click: bool = False,
+    look: bool = False,
 ) -> JobRequest:
     """The job of a plan; a picture that came inside the task itself lies in Redis from now on.
 
@@ -31,13 +33,16 @@ def request_of(
         settings: limits.
         client: Redis.
         alone: a worker died with it in hand, so that no other job may be in its hand beside it.
-        project: as Label Studio names it in requests: its own version of the model answers, if it has one.
+        project: as Label Studio names it in requests: its own version of the model answers, if it has one, and its
+            label memory judges beside it.
         click: a second version may answer it, as the settings have it.
+        look: what the picture looks like is wanted, too.
 
     Raises:
         BadRequest, PictureError, PictureTooLarge: what is wrong with a picture that came with the task.
         QueueFull: there is no room for it in Redis.
     """
+    memory = learned(client, project) if settings.learn_labels and project else ""
     return JobRequest(
         request_id=request_id,
         picture=park(plan.picture, client, settings),
@@ -47,6 +52,8 @@ def request_of(
             project, heartbeat.published_version(client) or "", request_id if click else "", settings.shadow_share
         ),
         sent_at=time.time(),
+        memory=memory,
+        look=look,
     )
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 
 from backend.errors import ConfigError
-from backend.label_studio.protocol import Prediction, PredictRequest
+from backend.label_studio.protocol import Prediction, PredictRequest, WebhookRequest
 from backend.labeling.roles import read_roles
+from backend.learning.confidence import Confidences
+from backend.learning.memory import LabelMemory
 from backend.predict import notice
 from backend.predict.batch import Batches
 from backend.predict.click import Clicks
 from backend.predict.config_notes import ConfigNotes
 from backend.predict.corrected import CorrectedTracks
 from backend.predict.editor import Editor
+from backend.predict.lesson_queue import LessonQueue
 from backend.predict.lost import LostSuggestions
 from backend.predict.means import Means
 from backend.predict.outcome import Outcome
@@ -42,6 +45,8 @@ class Service:
         lost: suggestions that were submitted before anybody decided on them.
         corrected: tracked regions that were corrected.
         configs: what is wrong with the labelling configs of projects.
+        memory: of what projects' labels look like.
+        confidences: what people kept of answers that were so sure.
     """
 
     def __init__(self, settings: Settings, dispatcher: Dispatcher) -> None:
@@ -54,6 +59,9 @@ class Service:
         self.lost = LostSuggestions(dispatcher.redis, self.answers)
         self.corrected = CorrectedTracks(settings, self.answers)
         self.configs = ConfigNotes(dispatcher.redis)
+        self._lessons = LessonQueue(dispatcher.redis, settings)
+        self.memory = LabelMemory(dispatcher.redis, settings)
+        self.confidences = Confidences(dispatcher.redis, settings.learn_confidence)
         self._clicks = Clicks(means, self.lost)
         self._batches = Batches(means)
         self._editor = Editor(means)
@@ -71,6 +79,13 @@ class Service:
         if text := self.configs.see(project, label_config, fault):
             log.warning("the labelling config of project %s: %s", ascii(project), ascii(text))
         return version_of(project, self._settings, self._dispatcher.redis)
+
+    def learn(self, event: WebhookRequest) -> None:
+        """Note what an event has to teach; what was learned of a project that is gone is dropped."""
+        self._lessons.take(event)
+        if event.action == "PROJECT_DELETED" and event.project is not None and event.project.id is not None:
+            self._lessons.drop(event.project.id)
+            self.memory.forget(event.project.id)
 
     def predict(self, asked: PredictRequest, request_id: str) -> Outcome:
         """Answer a /predict of Label Studio. Raises every BackendError there is."""

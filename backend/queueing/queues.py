@@ -22,12 +22,12 @@ from rq.serializers import JSONSerializer
 from backend.queueing.alarm import JobOverran
 from backend.queueing.connection import pieces
 
-INTERACTIVE, BATCH, BULK = "interactive", "batch", "bulk"
+INTERACTIVE, BATCH, BULK, LEARN = "interactive", "batch", "bulk", "learn"
 TUNING = "tuning"
 """Of runs of `fit` that are to be begun."""
 
 CLIPS = "clips"
-STRICT_ORDER = (INTERACTIVE, BATCH, BULK, TUNING)
+STRICT_ORDER = (INTERACTIVE, BATCH, BULK, LEARN, TUNING)
 """A worker takes from a later queue only when all earlier ones are empty."""
 
 JOBS = "pallas:jobs"

@@ -67,6 +67,7 @@ def front_running(settings: Settings) -> Iterator[str]:
         from backend.front.app import create_app
         from backend.predict.late_courier import LateCourier
         from backend.predict.service import preload
+        from backend.predict.teacher import Teacher
         from backend.queueing.dispatcher import Dispatcher
 
     if settings.password is None and not settings.allow_open and not is_loopback(settings.host):
@@ -85,6 +86,8 @@ def front_running(settings: Settings) -> Iterator[str]:
     janitor.start()
     courier = LateCourier(settings, dispatcher)
     courier.start()
+    teacher = Teacher(settings, dispatcher)
+    teacher.start()
     # beside the model's loading, which takes longer
     threading.Thread(target=preload, name="preload", daemon=True).start()
     thread = threading.Thread(target=server.run, name="front", daemon=True)
@@ -95,6 +98,7 @@ def front_running(settings: Settings) -> Iterator[str]:
     finally:
         janitor.stop()
         courier.stop()
+        teacher.stop()
         server.close()
         thread.join(2)
 

@@ -87,6 +87,7 @@ class Remembered(BaseModel):
         sequence: keyframes of our tracked region; empty where it is none.
         frames: of the video, by Label Studio's count.
         version: of the model that answered.
+        signs, sure: what was known of how sure the answer is, and the confidence that was said, 0..1; None: none was.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -103,6 +104,8 @@ class Remembered(BaseModel):
     sequence: tuple[Keyframe, ...] = ()
     frames: int = 0
     version: str = ""
+    signs: dict[str, float] = {}
+    sure: float | None = None
 
     @classmethod
     def of(

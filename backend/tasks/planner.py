@@ -19,6 +19,7 @@ from backend.label_studio.regions import regions_of
 from backend.labeling.controls import ShapingOptions
 from backend.labeling.roles import ImageRoles, Roles
 from backend.labeling.video_roles import VideoRoles
+from backend.learning.confidence import PLAIN, Confidences
 from backend.settings import Settings
 from backend.tasks import drawn
 from backend.tasks.answers import Memory, Remembered
@@ -76,9 +77,11 @@ class Planner:
     Args:
         settings: limits and options.
         memory: of what we answered before.
+        confidences: what says how sure answers are, by project; None: the defaults of all.
     """
 
-    def __init__(self, settings: Settings, memory: Memory) -> None:
+    def __init__(self, settings: Settings, memory: Memory, confidences: Confidences | None = None) -> None:
+        self._confidences = confidences
         self._max_picture_pixels = settings.max_picture_pixels
         self._max_prompts = settings.max_prompts
         self._max_video_objects = settings.max_video_objects
@@ -210,9 +213,9 @@ class Planner:
             plans.append(ClipPlan(video, plans[0].picture, rate, onward, tuple(moved), tuple(saved)))
         return plans
 
-    def shape(self, replies: Iterable[tuple[Plan, JobReply]]) -> Shaped:
-        """The prediction that the replies to a task's plans make."""
-        shaper = Shaper(self._options)
+    def shape(self, replies: Iterable[tuple[Plan, JobReply]], project: str = "") -> Shaped:
+        """The prediction that the replies to a task's plans make; the project says how sure they are taken to be."""
+        shaper = Shaper(self._options, PLAIN if self._confidences is None else self._confidences.of(project))
         version = ""
         for plan, reply in replies:
             plan.shape(reply, shaper)

@@ -12,6 +12,7 @@ from backend.labeling.controls import Control, RegionContext, RegionLabels, Shap
 from backend.labeling.controls.base import CLASS
 from backend.labeling.labels import Labels
 from backend.labeling.roles import ImageRoles
+from backend.learning.confidence import PLAIN, Confidence, Signs, signs_of
 from backend.tasks.answers import Remembered
 from backend.tasks.wanted import WantedRegion, new_id
 
@@ -50,11 +51,16 @@ class Words:
 class Shaper:
     """Collects the items of one task's answer, and what is to be remembered of them.
 
-    Its score is the least certain region's mask IoU as SAM 2 estimates it, 0..1.
+    Its score is the confidence of the region that is least certain, 0..1.
+
+    Args:
+        options: how items are shaped.
+        confidence: what says how sure an answer is.
     """
 
-    def __init__(self, options: ShapingOptions) -> None:
+    def __init__(self, options: ShapingOptions, confidence: Confidence = PLAIN) -> None:
         self.options = options
+        self._confidence = confidence
         self._items: list[dict[str, Any]] = []
         self._scores: list[float] = []
         self.remembered: list[Remembered] = []
@@ -93,20 +99,28 @@ class Shaper:
             words = [control.item(context) for control in shown(missing, items, context)]
             items = RegionLabels.with_geometry([*items, *(word for word in words if word is not None)])
             items = [item | _place(image) for item in items]
+            controls = (image.geometry_for(asked.prompt.labels), *image.words)
+            signs = _signs(context, controls, own=bool(asked.own))
+            sure = round(self._confidence.of(signs), 4)
+            if not asked.own:
+                items[0]["score"] = sure
             self._items += items
-            self._scores.append(region.iou)
+            self._scores.append(sure)
             mask = None if asked.own else region.mask
-            self.remembered.append(Remembered.of(items, mask, asked.prompt))
-            self.words.append(Words.of(context, (image.geometry_for(asked.prompt.labels), *image.words)))
+            kept = Remembered.of(items, mask, asked.prompt)
+            self.remembered.append(kept.model_copy(update={"signs": signs, "sure": sure}))
+            self.words.append(Words.of(context, controls))
 
     def whole(self, reply: JobReply, image: ImageRoles, group: Group, found: RegionReply) -> None:
         """The items about the whole picture, each with an id of its own."""
         context = RegionContext("", reply, group, found, (), self.options)
+        before = len(self._items)
         for control in shown(image.whole, (), context):
             item = control.item(replace(context, id=new_id()))
             if item is not None:
                 self._items.append(item | (_place(image) if control.name in image.per_item else {}))
-                self._scores.append(float(item["score"]))
+        if len(self._items) > before:
+            self._scores.append(self._confidence.of(_signs(context, image.whole, own=True)))
 
     def add(self, items: Sequence[dict[str, Any]], score: float) -> None:
         """The items of one region, geometry first, that were made elsewhere; score in 0..1."""
@@ -117,6 +131,26 @@ class Shaper:
     def prediction(self, model_version: str) -> Prediction:
         score = round(min(self._scores), 4) if self._scores else None
         return Prediction(result=self._items, score=score, model_version=model_version)
+
+
+def _signs(context: RegionContext, controls: Sequence[Control], own: bool) -> Signs:
+    """What is known of how sure an answer is; of a shape that is `own` nothing is asked, nor of labels chosen."""
+    asked = [control.labels.label_set() for control in controls if control.labels.open_to(context.chosen)]
+    pairs = zip(context.group.label_sets, context.region.labels, strict=True) if asked else ()
+    labels = [reply for labels, reply in pairs if labels in asked]
+    least = min(labels, key=lambda reply: reply.margin, default=None)
+    memory = None
+    if least is not None and least.memory is not None and least.probability:
+        memory = least.memory / least.probability
+    keys = {ask.key for control in controls for ask in control.texts()}
+    texts = [text.score for key, text in context.region.texts.items() if key in keys]
+    return signs_of(
+        mask=None if own else context.region.iou,
+        edge=None if own else context.region.stability,
+        label=None if least is None else least.margin,
+        memory=memory,
+        text=sum(texts) / len(texts) if texts else None,
+    )
 
 
 def _place(image: ImageRoles) -> dict[str, int]:

@@ -16,6 +16,7 @@ from backend.settings import Settings
 from backend.worker.embeddings import Embeddings
 from backend.worker.fit_starter import FitStarter
 from backend.worker.inference import Inference
+from backend.worker.judges import Judges
 from backend.worker.version_switch import VersionSwitch
 from backend.worker.video_sessions import VideoSessions
 
@@ -90,13 +91,14 @@ class Engine:
         videos: VideoSessions | None = None,
         versions: VersionSwitch | None = None,
         fits: FitStarter | None = None,
+        judges: Judges | None = None,
     ) -> None:
         self._pam = pam
         self._videos = videos
         self._embeddings = embeddings
         self._versions = versions
         self._fits = fits
-        self._inference = Inference(settings, pam, embeddings, versions)
+        self._inference = Inference(settings, pam, embeddings, versions, judges)
         self._expected: list[dict[str, Any]] = []
         self._ready: dict[str, JobReply | Exception] = {}
 

@@ -8,18 +8,21 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from backend.job import Group, JobReply, JobRequest, LabelReply, RegionReply, TextAsk, TextReply
+from backend.job import Group, JobReply, JobRequest, RegionReply, TextAsk, TextReply
+from backend.learning.packing import pack_features
 from backend.settings import Settings
+from backend.worker.choosing import Chooser
 from backend.worker.embeddings import Embeddings, Seen
 from backend.worker.finding import NamedFinder, apart, find
-from backend.worker.replies import best_label, text_reply
+from backend.worker.judges import Judges
+from backend.worker.replies import region_reply, text_reply
 from backend.worker.version_switch import VersionSwitch
 from model import Sampling, TokenLimits, run_through
 
 if TYPE_CHECKING:
-    from model import Clock, Embedding, PerceiveAnything, Prompt, Reading, Region, Segment, Span
+    from model import Clock, Embedding, PerceiveAnything, Prompt, Reading, Region, Span
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ class _Ongoing:
         self.spans: dict[str, list[Span]] = {"decode": [], "prefill": [], "generate": []}
         self.groups: list[list[RegionReply]] = [[] for _ in request.groups]
 
-    def reply(self, model_version: str) -> JobReply:
+    def reply(self, model_version: str, features: str) -> JobReply:
         embedding = self.seen.embedding
         return JobReply(
             width=embedding.width,
@@ -48,6 +51,7 @@ class _Ongoing:
             },
             model_version=model_version,
             cached=self.seen.cached,
+            features=features,
         )
 
 
@@ -72,13 +76,19 @@ class Inference:
     """
 
     def __init__(
-        self, settings: Settings, pam: PerceiveAnything, embeddings: Embeddings, versions: VersionSwitch | None = None
+        self,
+        settings: Settings,
+        pam: PerceiveAnything,
+        embeddings: Embeddings,
+        versions: VersionSwitch | None = None,
+        judges: Judges | None = None,
     ) -> None:
         self._settings = settings
         self._pam = pam
         self._embeddings = embeddings
         self._finder = NamedFinder(settings, str(pam.device))
         self._versions = versions
+        self._chooser = Chooser(pam, judges)
 
     @property
     def joins(self) -> bool:
@@ -138,7 +148,12 @@ class Inference:
             self._versions.use(requests[0].adapter)
         found = self._segment(ongoing)
         yield from self._describe(found)
-        return [one.reply(self._pam.version) if isinstance(one, _Ongoing) else one for one in ongoing]
+        return [
+            one.reply(self._pam.version, self._looked_at(one)) if isinstance(one, _Ongoing) else one for one in ongoing
+        ]
+
+    def _looked_at(self, one: _Ongoing) -> str:
+        return pack_features(self._pam.picture_features(one.seen.embedding)) if one.request.look else ""
 
     def _segment(self, ongoing: list[_Ongoing | Exception]) -> list[_Found]:
         """The regions of all requests; one whose prompts are at fault becomes that fault."""
@@ -191,8 +206,14 @@ class Inference:
         """Regions that are asked the same go together, whatever picture they are of."""
         alike: dict[object, list[_Found]] = defaultdict(list)
         for one in found:
-            alike[one.group.texts, one.group.label_sets, one.asked.request.limits].append(one)
+            group, request = one.group, one.asked.request
+            memory = request.memory if group.label_sets else ""
+            alike[group.texts, group.label_sets, group.features, request.limits, memory].append(one)
         for members in alike.values():
+            if not members[0].group.texts and not members[0].group.label_sets:
+                for one, reply in zip(members, self._seen(members), strict=True):
+                    one.asked.groups[one.number].append(reply)
+                continue
             ongoing = list({id(one.asked): one.asked for one in members}.values())
             readings = self._pam.readings([one.region for one in members])
             replies: list[RegionReply] = []
@@ -208,8 +229,18 @@ class Inference:
 
     def _ask(self, reading: Reading, like: _Found) -> Generator[None, None, list[RegionReply]]:
         texts = yield from self._texts(reading, like.group.texts, like.asked.request.limits)
-        labels = self._labels(reading, like.group)
-        return [_reply(region, t, chosen) for region, t, chosen in zip(reading.regions, texts, labels, strict=True)]
+        regions = cast("tuple[Region, ...]", reading.regions)
+        labels, features = self._chooser.labels(reading, like.group, like.asked.request.memory)
+        shown = self._chooser.shown(regions, like.group.features, features)
+        return [
+            region_reply(region, said, chosen, seen)
+            for region, said, chosen, seen in zip(regions, texts, labels, shown, strict=True)
+        ]
+
+    def _seen(self, members: Sequence[_Found]) -> list[RegionReply]:
+        """Of regions about which nothing is to be said."""
+        shown = self._chooser.shown([one.region for one in members], members[0].group.features)
+        return [region_reply(one.region, {}, (), seen) for one, seen in zip(members, shown, strict=True)]
 
     def _texts(
         self, reading: Reading, asked: Sequence[TextAsk], limits: TokenLimits
@@ -226,16 +257,6 @@ class Inference:
                 for ask in asks:
                     mine[ask.key] = text_reply(said[ask.task])
         return texts
-
-    def _labels(self, reading: Reading, group: Group) -> list[tuple[LabelReply, ...]]:
-        """For each region the likeliest label of each set."""
-        chosen: list[list[LabelReply]] = [[] for _ in reading.regions]
-        for labels in group.label_sets:
-            names = list(dict.fromkeys(name for candidate in labels.candidates for name in candidate.names))
-            scores = self._pam.score(reading, names, language=labels.language)
-            for mine, row in zip(chosen, scores.tolist(), strict=True):
-                mine.append(best_label(labels.candidates, dict(zip(names, row, strict=True))))
-        return [tuple(mine) for mine in chosen]
 
 
 _Answering = Generator[None, None, list[JobReply | Exception]]
@@ -277,17 +298,3 @@ def _timed(clock: Clock, ongoing: Sequence[_Ongoing], stage: str) -> Iterator[No
         span = clock.since(begin).shared(len(ongoing))
         for one in ongoing:
             one.spans[stage].append(span)
-
-
-def _reply(region: Segment, texts: dict[str, TextReply], labels: tuple[LabelReply, ...]) -> RegionReply:
-    from model.values.mask import rle_area, to_rle
-
-    mask = to_rle(region.mask)
-    return RegionReply(
-        mask=mask,
-        area=rle_area(mask),
-        iou=min(max(getattr(region, "score", region.iou), 0.0), 1.0),
-        object_score=region.object_score,
-        texts=texts,
-        labels=labels,
-    )

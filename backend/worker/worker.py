@@ -27,6 +27,7 @@ from backend.queueing.queues import (
     BULK,
     CLIPS,
     INTERACTIVE,
+    LEARN,
     PRIVATE,
     TUNING,
     Execution,
@@ -43,6 +44,7 @@ from backend.worker.embedding_locks import EmbeddingLocks
 from backend.worker.embeddings import Embeddings
 from backend.worker.engine import Engine, expect, joins, make_resident, resident_stats
 from backend.worker.fit_starter import FitStarter
+from backend.worker.judges import Judges
 from backend.worker.sitting import Sitting
 from backend.worker.version_switch import VersionSwitch
 from backend.worker.video_checkpoint import Checkpoints
@@ -59,7 +61,7 @@ _ENDING_S = 60
 
 _AFTER_YOU_S = 0.05
 
-_TOGETHER = (BATCH, BULK)
+_TOGETHER = (BATCH, BULK, LEARN)
 _TOGETHER_MOST = 16
 """Jobs of these queues are computed in one step, so many at most."""
 
@@ -232,7 +234,7 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
     blocking = connect(settings, blocking=True, outage_s=_OUTAGE_S)
     name = name or f"pallas-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     # parts of videos before what is new, so that few are in hand at once
-    names = (f"{INTERACTIVE}:{name}", INTERACTIVE, f"{CLIPS}:{name}", BATCH, BULK, TUNING)
+    names = (f"{INTERACTIVE}:{name}", INTERACTIVE, f"{CLIPS}:{name}", BATCH, BULK, LEARN, TUNING)
     worker = ResidentWorker.on(names, name, blocking)
     worker.client = client
     worker.affinity, worker.held_s = Affinity(client), settings.picture_memory_s
@@ -288,7 +290,8 @@ def _load(
 
     sessions = VideoSessions(settings, pam, pictures, wanted, Checkpoints(client), name)
     versions = VersionSwitch(settings, client, pam)
-    engine = Engine(settings, pam, Embeddings(settings, pam, pictures, locks), sessions, versions, fits)
+    embeddings, judges = Embeddings(settings, pam, pictures, locks), Judges(client, pam.version)
+    engine = Engine(settings, pam, embeddings, sessions, versions, fits, judges)
     engine.warm_up()
     seconds = time.perf_counter() - begin
     log.info("loaded and warmed %s in %.1f s, %d threads", pam.version, seconds, threads)

@@ -42,6 +42,14 @@ def _vector(region: Region) -> torch.Tensor:
     return vectors(region.embedding, torch.from_numpy(cells).to(region.embedding.device)[None])[0]
 
 
+@torch.no_grad()
+@full_float32
+def whole(embedding: Embedding) -> torch.Tensor:
+    """The vector (d,) of a whole picture."""
+    side = embedding.high_resolution[0].shape[-1]
+    return vectors(embedding, torch.ones(1, side, side, device=embedding.device))[0]
+
+
 def vectors(embedding: Embedding, cells: torch.Tensor) -> torch.Tensor:
     """The vectors (N, d) of the places that `cells` (N, 4n, 4n) >= 0 weigh; zeros where all weights are."""
     parts = []

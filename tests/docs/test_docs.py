@@ -43,6 +43,8 @@ LEFT = {
     "backend webhooks": "changes a Label Studio: tests/e2e/test_password.py",
     "backend bulk": "needs a Label Studio or minutes: tests/bulk",
     "backend export": "needs tasks and their pictures: tests/export",
+    "backend learn": "needs a Label Studio: tests/bulk/test_learn.py",
+    "backend order": "changes a Label Studio: tests/bulk/test_order.py",
     "model fetch": "downloads gigabytes",
     "model try": "with the released weights: tests/model/test_trial.py",
     "tests.house": "writes the picture: tests/test_house.py draws it and compares",

@@ -180,7 +180,7 @@ def test_interactive_goes_before_bulk(stack: Stack) -> None:
     (worker,) = ResidentWorker.all(connection=client, serializer=JSONSerializer)
     own, clicks, clips, *shared = worker.queue_names()
     assert own == f"interactive:{worker.name}" and clips == f"clips:{worker.name}"
-    assert (clicks, *shared) == STRICT_ORDER == ("interactive", "batch", "bulk", "tuning")
+    assert (clicks, *shared) == STRICT_ORDER == ("interactive", "batch", "bulk", "learn", "tuning")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

@@ -51,7 +51,7 @@ def test_queues_workers_and_what_they_remember(stack: Stack, host: PictureHost) 
     # a heartbeat carries the workers' numbers
     wait_until(lambda: values(page(stack)["pallas_worker"], "", "what").get("steps", 0) >= 3)
     found = page(stack)
-    assert values(found["pallas_queue_depth"], "", "queue") == {"interactive": 0, "batch": 0, "bulk": 0}
+    assert values(found["pallas_queue_depth"], "", "queue") == {"interactive": 0, "batch": 0, "bulk": 0, "learn": 0}
     states = values(found["pallas_workers"], "", "state")
     assert states["ready"] == 1 and states["loading"] == 0
     own = values(found["pallas_worker"], "", "what")

@@ -36,6 +36,10 @@ class ShapingOptions:
     video_tolerance: float = 0.5
 
 
+LEARNED = "label: learned from what people labelled in this project"
+"""For people: the label is the label memory's more than the model's."""
+
+
 def cut_note(key: str) -> str:
     """For people: that a text of this `TextAsk.key` was cut."""
     return f"{key.partition('.')[0]}: cut off at its limit of tokens"
@@ -76,10 +80,12 @@ class RegionContext:
     def meta(self) -> dict[str, Any]:
         """What the annotator reads beside the region's geometry.
 
-        The free answer is kept there also when no label of the project fits it, and of which texts the end is missing.
+        The free answer is kept there also when no label of the project fits it, of which texts the end is missing, and
+        where the label comes from if not from the model.
         """
         cut = [cut_note(task) for task, text in self.region.texts.items() if not text.finished]
-        words = [*([self.class_text] if self.class_text else []), *cut]
+        learned = any(one.from_memory and one.probability >= self.options.label_threshold for one in self.region.labels)
+        words = [*([self.class_text] if self.class_text else []), *cut, *([LEARNED] if learned else [])]
         return {"meta": {"text": words}} if words else {}
 
     def choose(self, labels: Labels) -> tuple[LabelReply, ...]:
