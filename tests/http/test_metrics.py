@@ -51,7 +51,8 @@ def test_queues_workers_and_what_they_remember(stack: Stack, host: PictureHost) 
     # a heartbeat carries the workers' numbers
     wait_until(lambda: values(page(stack)["pallas_worker"], "", "what").get("steps", 0) >= 3)
     found = page(stack)
-    assert values(found["pallas_queue_depth"], "", "queue") == {"interactive": 0, "batch": 0, "bulk": 0, "learn": 0}
+    empty = dict.fromkeys(("interactive", "batch", "bulk", "learn", "tuning"), 0)
+    assert values(found["pallas_queue_depth"], "", "queue") == empty
     states = values(found["pallas_workers"], "", "state")
     assert states["ready"] == 1 and states["loading"] == 0
     own = values(found["pallas_worker"], "", "what")
