@@ -152,7 +152,7 @@ def test_a_person_sees_a_page_and_a_program_json(guarded: Guarded) -> None:
     for accept in ("*/*", "application/json", ""):
         shown = requests.get(**get, headers={"Accept": accept}).json()  # type: ignore[arg-type]
         assert shown["status"] == "UP" and shown["workers"] == {"loading": 0, "ready": 1}
-        assert set(shown["queue"]) == {"interactive", "batch", "bulk", "learn"}
+        assert set(shown["queue"]) == {"interactive", "batch", "bulk", "learn", "tuning"}
         assert shown["worker"][0]["device"] == "cpu"
         assert shown["errors"]["counts"]["BadRequest"] >= 1
         assert shown["errors"]["last"][0]["page"] == "/predict"
