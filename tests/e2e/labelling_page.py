@@ -75,17 +75,19 @@ class LabellingPage:
         self.page.mouse.move(1, 1)  # its fly-out may not lie over the picture
         expect(button).to_have_class(re.compile("lsf-tool_active"))
 
+    def choose_again(self, tool: Tool) -> None:
+        """Another smart tool than the one that was used last."""
+        self.page.locator(".lsf-tool_smart").first.hover()
+        self.page.locator(f".lsf-tool_smart[aria-label={BUTTONS[tool]}]").last.click()
+        self.page.mouse.move(1, 1)
+
     def choose_label(self, label: str) -> None:
         """Choose a label of a tool, and the tool with it."""
         self.page.locator(".lsf-label").filter(has_text=label).first.click()
 
-    def type_into(self, placeholder: str, text: str, edit: bool = False) -> Exchange:
-        """Type a text about the whole picture, or another one in its place."""
-        if edit:
-            self.page.locator("[aria-label='Edit Region']").first.click()
-            field = self.page.locator("textarea:focus, input:focus").first
-        else:
-            field = self.page.get_by_placeholder(placeholder)
+    def type_into(self, placeholder: str, text: str) -> Exchange:
+        """Type a text about the whole picture into the field that says so."""
+        field = self.page.get_by_placeholder(placeholder)
         field.fill(text)
         return self._exchange(lambda: field.press("Shift+Enter"))
 
