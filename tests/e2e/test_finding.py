@@ -16,7 +16,7 @@ from tests.http.stack import Stack
 from tiny.clicks import iou
 
 KIND, OTHER = ("test-11-00018", "dolphin"), ("test-11-00012", "ladybird")
-FIELD = '<TextArea name="find" toName="image" pallas="find" maxSubmissions="1" placeholder="find: type a word, Shift+Enter"/>'
+FIELD = '<TextArea name="find" toName="image" pallas="find" maxSubmissions="1" placeholder="find: type a word"/>'
 CLICKS = """<KeyPointLabels name="point" toName="image" smart="true" smartOnly="true">
   <Label value="thing" pallas="auto"/><Label value="alike" pallas="alike"/></KeyPointLabels>"""
 
