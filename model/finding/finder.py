@@ -18,6 +18,7 @@ from model.sam.features import coverage
 from model.sam.proposals import distinct
 from model.sam.tower import Tower
 from model.values.embedding import Embedding
+from model.values.prompt import Prompt
 from model.values.region import Found, Region
 
 POINTS_PER_SIDE = 16
@@ -39,7 +40,7 @@ MOST_OVERLAP = 0.7
 """IoU of two candidates for words above which the less certain one is dropped."""
 PEAKS = 32
 """Places at most where things like the examples are asked for."""
-KEPT_PICTURES = 4
+KEPT_PICTURES = 2
 """Pictures whose candidates for words are kept."""
 
 
@@ -51,7 +52,7 @@ Measured = tuple[Candidates, dict[str, torch.Tensor], torch.Tensor]
 class _Seen:
     """What words are held against in one picture: made once."""
 
-    embedding: Embedding
+    embedding: Embedding  # held, so that no other one has its id
     candidates: Candidates
     regions: list[Region]
     own: dict[str, list[words.Usual]] = field(default_factory=dict)
@@ -113,7 +114,7 @@ class Search:
             examples = Examples.of([seen.regions[i] for i in sure])
         more = self._like(embedding, examples)
         more = more.take(_new(more, seen.candidates))
-        fit_of_more = self._fit(_Seen(embedding, more, self._regions(embedding, more)), names)
+        fit_of_more = self._fit(_Seen(embedding, more, self._small(embedding, more)), names)
         return _joined(by_word, _scored(more, examples, fit_of_more))
 
     def _like(self, embedding: Embedding, examples: Examples) -> Candidates:
@@ -122,6 +123,15 @@ class Search:
     def _regions(self, embedding: Embedding, candidates: Candidates) -> list[Region]:
         """At the picture's size."""
         regions = self._model.segment(embedding, candidates.prompts)
+        return [replace(region, mask=piece(region.mask, region.prompt)) for region in regions]
+
+    def _small(self, embedding: Embedding, candidates: Candidates) -> list[Region]:
+        """To be read only: with masks of the low-res size, since many at a large picture's size would fill memory."""
+        side = candidates.masks.shape[-1]
+        across, down = side / embedding.width, side / embedding.height
+        small = replace(embedding, width=side, height=side, detail=None)
+        prompts = [_scaled(prompt, across, down) for prompt in candidates.prompts]
+        regions = self._tower.segment([small] * len(prompts), prompts)
         return [replace(region, mask=piece(region.mask, region.prompt)) for region in regions]
 
     def _fit(self, seen: _Seen, names: Sequence[str]) -> torch.Tensor:
@@ -149,7 +159,7 @@ class Search:
         found = found.take(good.nonzero()[:, 0].tolist())
         found = found.take((found.ious * found.stabilities).argsort(descending=True, stable=True).tolist())
         found = found.take(distinct(found.masks, MOST_OVERLAP, READ))
-        seen = _Seen(embedding, found, self._regions(embedding, found))
+        seen = _Seen(embedding, found, self._small(embedding, found))
         with self._lock:
             self._seen[id(embedding)] = seen
             while len(self._seen) > KEPT_PICTURES:
@@ -171,6 +181,14 @@ def _joined(first: Measured, second: Measured) -> Measured:
     both = first[1].keys() & second[1].keys()
     found = {name: torch.cat([first[1][name], second[1][name]]) for name in both}
     return Candidates.join([first[0], second[0]]), found, torch.cat([first[2], second[2]])
+
+
+def _scaled(prompt: Prompt, across: float, down: float) -> Prompt:
+    points = [(x * across, y * down, label) for x, y, label in prompt.points or ()]
+    if prompt.box is None:
+        return Prompt(points=points)
+    x1, y1, x2, y2 = prompt.box
+    return Prompt(points=points, box=(x1 * across, y1 * down, x2 * across, y2 * down))
 
 
 def _low_res(masks: Sequence[np.ndarray], embedding: Embedding) -> torch.Tensor:
