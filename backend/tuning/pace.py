@@ -10,11 +10,11 @@ from collections.abc import Callable
 import redis
 
 from backend.queueing import queues
-from backend.queueing.queues import BATCH, BULK, INTERACTIVE
+from backend.queueing.queues import BATCH, BULK, INTERACTIVE, LEARN
 
 _LOOK_S = 0.2
 _WAIT_S = 0.1
-_BEFORE = (INTERACTIVE, BATCH, BULK)
+_BEFORE = (INTERACTIVE, BATCH, BULK, LEARN)
 
 
 class Stopped(Exception):
