@@ -36,10 +36,10 @@ pam = PerceiveAnything.from_pretrained(checkpoint, device="cpu")
 embeddings = Embeddings(settings, pam, PictureStore(settings, client), EmbeddingLocks(client, pam.version, 600))
 embeddings.look([])
 original = pam.encode_all
-def slow(images):
+def slow(images, **options):
     client.incr("encoding")
     time.sleep(float(pause))
-    return original(images)
+    return original(images, **options)
 pam.encode_all = slow
 embeddings._latest = Span(0.0, 1.0)
 client.incr("there")
