@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-FOLDERS = ("e2e", "bulk", "http", "faults", "fuzz", "parity", "export", "runner")
+FOLDERS = ("e2e", "tuning", "bulk", "http", "faults", "fuzz", "parity", "export", "runner")
 """Folders of tests/ whose tests stay together; elsewhere a module's do. The longest first, and before all others: what
 begins last should be short, or one process idles while the other works on it.
 """

@@ -17,6 +17,7 @@ from PIL import Image
 from backend.settings import Settings
 from backend.worker.embedding_locks import EmbeddingLocks
 from model import Embedding
+from tests.waiting import wait_until
 
 _WORKER = """
 import json, sys, time
@@ -89,14 +90,11 @@ def test_who_waits_for_a_worker_that_dies_goes_on_alone(
     settings: Settings, client: redis.Redis, small_checkpoint: Path, picture: Path
 ) -> None:
     victim = start(settings, small_checkpoint, picture, 60)
-    while not client.get("there"):
-        time.sleep(0.05)
+    wait_until(lambda: client.get("there"))
     client.incr("there")
-    while not client.get("encoding"):
-        time.sleep(0.01)
+    wait_until(lambda: client.get("encoding"))
     other = start(settings, small_checkpoint, picture, 0)
-    while client.llen(next(iter(client.keys("pallas:encoding:*")))) < 2:
-        time.sleep(0.01)
+    wait_until(lambda: client.llen(next(iter(client.keys("pallas:encoding:*")))) >= 2)
     victim.kill()
     victim.communicate()
     found = result(other)
