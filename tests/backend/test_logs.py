@@ -3,10 +3,18 @@ from __future__ import annotations
 import io
 import json
 import logging
+from collections.abc import Iterator
 
 import pytest
 
 from backend import logs
+
+
+@pytest.fixture(autouse=True)
+def of_no_request() -> Iterator[None]:
+    """Jobs that other tests computed in this process leave theirs, as in a worker until its next one."""
+    with logs.of_request(""):
+        yield
 
 
 def logged(formatter: logging.Formatter) -> tuple[logging.Logger, io.StringIO]:
