@@ -268,6 +268,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def checkpoint(self) -> tuple[str, Path | None, str | None, str, str]:
+        """What is loaded and how: the first arguments of `PerceiveAnything.from_pretrained`."""
+        return self.model, self.sam2_checkpoint, self.sam2_config, self.device, self.dtype
+
+    @property
     def token_limits(self) -> TokenLimits:
         """Of the texts, by what is asked."""
         if self.max_new_tokens is not None:

@@ -138,11 +138,7 @@ def check_model(settings: Settings) -> Finding:
 
     def load() -> PerceiveAnything:
         return PerceiveAnything.from_pretrained(
-            settings.model,
-            settings.sam2_checkpoint,
-            settings.sam2_config,
-            settings.device,
-            settings.dtype,
+            *settings.checkpoint,
             quantize=settings.quantize,
         )
 

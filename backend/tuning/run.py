@@ -175,11 +175,7 @@ class Fit:
         share_cores(settings.workers + 1)
         # not in eight bits, which cannot learn; nothing compiled, since weights change
         return PerceiveAnything.from_pretrained(
-            settings.model,
-            settings.sam2_checkpoint,
-            settings.sam2_config,
-            settings.device,
-            settings.dtype,
+            *settings.checkpoint,
             resident=False,
         )
 

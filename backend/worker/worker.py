@@ -270,14 +270,10 @@ def _load(
     threads = share_cores(settings.workers)
     begin = time.perf_counter()
     pam = PerceiveAnything.from_pretrained(
-        settings.model,
-        settings.sam2_checkpoint,
-        settings.sam2_config,
-        settings.device,
-        settings.dtype,
-        settings.compile,
-        settings.quantize,
-        None if settings.resident else False,
+        *settings.checkpoint,
+        compile=settings.compile,
+        quantize=settings.quantize,
+        resident=None if settings.resident else False,
     )
     locks = EmbeddingLocks(blocking, pam.version, settings.job_timeout_s)
     pictures = PictureStore(settings, client)
