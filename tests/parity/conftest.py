@@ -12,7 +12,7 @@ from tests.parity.goldens import FOLDER
 from tests.parity.weights import write_checkpoint
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The goldens' checkpoint: the folder's own weights, or those made from its spec and recipe."""
     if (FOLDER / "pam" / "model.safetensors").is_file() or (FOLDER / "pam" / "model.safetensors.index.json").is_file():
@@ -22,14 +22,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def exactly() -> Iterator[None]:
-    """What tests compute beside the product is float32 too."""
+    """What tests compute beside the product is float32 too; the process goes on with other folders' tests."""
     with full_float32:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pam(checkpoint: Path) -> PerceiveAnything:
     (weights,) = checkpoint.glob("*.pt")
     (config,) = checkpoint.glob("*.yaml")

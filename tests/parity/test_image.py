@@ -36,7 +36,7 @@ class Run:
     prompt: torch.Tensor
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def runs(pam: PerceiveAnything) -> dict[str, Run]:
     return {case.name: _run(pam, case) for case in IMAGES}
 

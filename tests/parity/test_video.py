@@ -55,7 +55,7 @@ def _run(pam: PerceiveAnything, case: Case) -> Run:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def runs(pam: PerceiveAnything) -> dict[str, Run]:
     return {case.name: _run(pam, case) for case in VIDEOS}
 
