@@ -111,7 +111,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
     config = (HERE.parent / "label_config.xml").read_text(encoding="utf-8")
     asks = [Ask.from_json(entry) for entry in json.loads((HERE / "requests.json").read_text(encoding="utf-8"))]
-    asks = [ask for scene in read_scenes().values() for ask in Ask.of_scene(scene)] + asks
+    asks += [ask for scene in read_scenes().values() for ask in Ask.of_scene(scene)]
     begin = time.perf_counter()
     with stack(console, out / "stack.log") as url, pictures_on_http(HERE) as host:
         outcomes = [

@@ -86,7 +86,6 @@ PHOTOGRAPHS = {
     "endless-sky-data": "usr/share/games/endless-sky/images/land",
     "gcompris-qt-data": "usr/share/gcompris-qt/rcc",
     "kphotoalbum": "usr/share/kphotoalbum/demo",
-    "palapeli-data": "usr/share/palapeli/collection",
     "lomiri-wallpapers-20.04": "usr/share/backgrounds",
     "mate-backgrounds": "usr/share/backgrounds/mate/nature",
     "tuxpaint-data": "usr/share/tuxpaint/templates",
