@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from pycocotools import mask as coco
+from rich.console import Console
 
-from tiny.art import Catalog
+from tiny.art import ArtMissing, Catalog, kinds
 from tiny.clips import Clip, Director
-from tiny.evaluation import clips
+from tiny.evaluation import clips, named
 from tiny.evaluation.__main__ import main
+from tiny.photographs import held_out
 from tiny.scenes import Painter
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +110,31 @@ def test_photographs_that_people_drew_regions_of(
     (folder / "truth.json").write_text(json.dumps({"b.png": rows}))
     assert main([*options, "--photographs", str(folder)]) == 2
     assert "b.png" in capsys.readouterr().err
+
+
+def test_what_is_labelled_was_never_trained_on_and_has_names_of_the_table(tmp_path: Path) -> None:
+    rows = yaml.safe_load(Path(named.__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    assert set(rows) == {"demo", "art"}
+    assert all(held_out(tmp_path / name) for name in rows["art"])
+    assert all((ROOT / "demo" / "pictures" / name).is_file() for name in rows["demo"])
+    labelled = [row for pictures in rows.values() for listed in pictures.values() for row in listed]
+    assert {name for row in labelled for name in row["names"]} <= set(kinds())
+    for left, top, right, bottom in (row["box"] for row in labelled):
+        assert 0 <= left < right <= 100 and 0 <= top < bottom <= 100
+    with pytest.raises(ArtMissing, match="volleyball"):
+        list(named.things(tmp_path))
+
+
+def test_a_wrong_name_is_worse_than_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    cup, strange = ("cup", "coffee"), ()
+    told = [(cup, "coffee"), (cup, "object"), (cup, "cat"), (strange, "object"), (strange, "dog")]
+    picture = ROOT / "demo" / "pictures" / "coffee.jpg"
+    asked = [named.Labelled(picture, (0, 0, 1, 1), names) for names, _ in told]
+    monkeypatch.setattr(named, "things", lambda _: iter(asked))
+    words = iter([word for _, word in told])
+    pam = SimpleNamespace(
+        perceive=lambda *_: SimpleNamespace(texts=[{"recognize": SimpleNamespace(string=next(words))}])
+    )
+    rates, said = named.figures(pam, Path(), Console(quiet=True))  # type: ignore[arg-type]
+    assert rates == pytest.approx({"named_top1": 1 / 3, "named_right": 2 / 5, "named_wrong": 2 / 5})
+    assert said[0] == ("coffee", "cup, coffee", "coffee") and said[-1] == ("coffee", "object", "dog")

@@ -1,4 +1,4 @@
-"""`python -m tiny.evaluation [--seed N] [--clips N] [--find N] [--json]`: a checkpoint on generated pictures and clips.
+"""`python -m tiny.evaluation [--seed N] [--clips N] [--find N] [--named] [--json]`: a checkpoint, measured.
 
 Everything goes through the public façade. What is shown comes from `tiny`; its drawings have to be fetched
 once (`python -m tiny art`).
@@ -19,7 +19,7 @@ from rich.table import Table
 from model import PerceiveAnything
 from tiny.art import ArtMissing, Catalog, load
 from tiny.clips import Director
-from tiny.evaluation import clips, finding, photographs, pictures
+from tiny.evaluation import clips, finding, named, photographs, pictures
 from tiny.scenes import Painter
 
 
@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report |= _clips(pam, catalog, options, console)
     if options.find:
         report |= _finding(pam, catalog, options, console)
+    if options.named:
+        report |= _named(pam, options, console)
     if options.photographs:
         try:
             found = photographs.figures(pam, options.photographs, console)
@@ -72,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fit", action="store_true", help="with --find: print the numbers of model/finding/calibration.py instead"
     )
+    parser.add_argument("--named", action="store_true", help="names of things on photographs, see named.yaml")
     parser.add_argument("--photographs", type=Path, help="folder of pictures/ and truth.json with regions people drew")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for contact sheets, figures.json")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -119,6 +122,17 @@ def _finding(pam: PerceiveAnything, catalog: Catalog, options: argparse.Namespac
     if not options.json:
         console.print(_table("several of a kind", found, finding.TARGETS))
     return {**_rounded(found), "several": options.find}
+
+
+def _named(pam: PerceiveAnything, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    found, said = named.figures(pam, options.art, console)
+    if not options.json:
+        console.print(_table("things on photographs", found, named.TARGETS))
+        names = Table("photograph", "is", "said")
+        for row in said:
+            names.add_row(*row)
+        console.print(names)
+    return {**_rounded(found), "named": len(said)}
 
 
 def _rounded(found: dict[str, float]) -> dict[str, float]:
