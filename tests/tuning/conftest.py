@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -7,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from backend.__main__ import parser
+from backend.tuning import commands
 from benchmarks.stand_in import TOKEN, StandIn, run_stand_in
 from tests.bulk.conftest import environment
 from tests.http.stack import Stack, run_stack
 from tests.tuning import made
 
 Backend = Callable[..., subprocess.CompletedProcess[str]]
+Steer = Callable[..., str]
 
 
 @pytest.fixture(scope="package")
@@ -49,5 +54,18 @@ def backend(stack: Stack, project: StandIn) -> Backend:
         assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return done
+
+    return run
+
+
+@pytest.fixture(scope="package")
+def steer(stack: Stack) -> Steer:
+    """What `models`, `promote` and `rollback` print, without a process of their own for each; raises BackendError."""
+
+    def run(*arguments: Any) -> str:
+        out = io.StringIO()
+        options = parser().parse_args([*map(str, arguments)])
+        assert commands.run(stack.settings, options, Console(file=out, width=200)) == 0
+        return out.getvalue()
 
     return run
