@@ -21,6 +21,7 @@ import yaml
 from PIL import Image
 
 from tiny import icons
+from tiny.children import end_with_parent
 from tiny.packages import (
     BACKGROUNDS,
     CLIPPINGS,
@@ -167,7 +168,7 @@ def draw(root: Path, workers: int) -> Catalog:
     jobs = [*_emoji(root / "packages"), *_clippings(root / "packages")]
     seen: set[str] = set()
     rows: list[tuple[str, str, str, str | None]] = []
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         for (style, name, label, _), png in zip(
             jobs, pool.map(_cut_out, [job[3] for job in jobs], chunksize=16), strict=True
         ):
@@ -190,7 +191,7 @@ def _draw_icons(root: Path, drawings: tuple[Drawing, ...], workers: int, seen: s
     words = {word for name in (*kinds(), *icons.names()) for word in re.split(r"[^a-z]+", name)}
     jobs = list(icons.chosen(root / "packages", words))
     rows: list[tuple[str, str, str | None, str, bool]] = []
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         for (style, name, label, _), (png, ink) in zip(jobs, pool.map(_icon, jobs, chunksize=32), strict=True):
             digest = sha256(png or b"").hexdigest()[:16]
             if png is None or digest in seen:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tiny import regions, trunk
+from tiny.children import end_with_parent
 from tiny.packages import PHOTOGRAPHS, unpack_deb
 from tiny.resources import entries
 
@@ -132,6 +133,7 @@ def _jobs(root: Path, views: int, side: int) -> list[tuple[Path, Path, int, int]
 
 
 def _alone() -> None:
+    end_with_parent()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
 

@@ -19,6 +19,7 @@ from tiny import crops, memory
 from tiny.album import Album
 from tiny.art import load
 from tiny.batch import Batch, batch_of
+from tiny.children import end_with_parent
 from tiny.clips import Director
 from tiny.place import Place
 from tiny.pool import Pool
@@ -117,6 +118,7 @@ _supply: Supply  # of the process that draws
 
 def _begin(place: Place, recipe: Recipe, seed: list[int]) -> None:
     global _supply
+    end_with_parent()
     os.nice(_KINDNESS)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
