@@ -65,7 +65,7 @@ class PerceiveAnything:
         for module in (tower.sam, vision, language.model):
             quicken(module)
         self.reader = Reader(vision, language, tower.image_size // 16)
-        self.search = Search(tower, self, self.reader.readings)
+        self.search = Search(tower, self, self.reader.readings, self._encoded)
         self.video = Videos(tower, vision, language)
         # its verbs are at hand here too
         self.track, self.describe_video = self.video.track, self.video.describe
@@ -286,10 +286,13 @@ class PerceiveAnything:
         known: Sequence[np.ndarray] = (),
         limit: int = 64,
         threshold: float | None = None,
+        max_tiles: int = MAX_TILES,
     ) -> list[Found]:
         """All things of a picture that words name, that look like examples, or both.
 
-        What was made of the picture for one text is kept for the next one, of the last few pictures.
+        What was made of the picture for one text is kept for the next one, of the last few pictures. A large picture
+        (`encode`) is searched as a whole and in overlapping tiles: by words in all of them, by an example that is small
+        in a large picture in tiles, by one that is not in the whole.
 
         Args:
             embedding: from `encode` of this model.
@@ -299,6 +302,7 @@ class PerceiveAnything:
             known: masks (H, W) of what is not to be answered; examples of this picture are not answered anyway.
             limit: regions at most.
             threshold: of the score, 0..1; None takes 0.5.
+            max_tiles: as of `propose`.
 
         Returns:
             Regions with a score, the surest first; none where nothing fits.
@@ -318,7 +322,7 @@ class PerceiveAnything:
         if not like and not text:
             raise ValueError("nothing to look for: give a text or an example")
         names = checked(text) if text or not like else ()
-        return self.search.find(self._here(embedding), names, like, unlike, known, limit, least)
+        return self.search.find(self._here(embedding), names, like, unlike, known, limit, least, max_tiles)
 
     def alike(
         self,
@@ -328,9 +332,10 @@ class PerceiveAnything:
         known: Sequence[np.ndarray] = (),
         limit: int = 64,
         threshold: float | None = None,
+        max_tiles: int = MAX_TILES,
     ) -> list[Found]:
         """All things of a picture that look like examples: see `find`."""
-        return self.find(embedding, (), like, unlike, known, limit, threshold)
+        return self.find(embedding, (), like, unlike, known, limit, threshold, max_tiles)
 
     def picture_features(self, embedding: Embedding) -> np.ndarray:
         """What a whole picture looks like: as `features`, of a region that is all of it. (d,) float32 of length 1."""

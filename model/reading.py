@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
+
 from model.compute.batches import batch_by_batch, fitting, in_batches
 from model.language.prefix import Prefix
 from model.language.qwen import Language
@@ -33,6 +35,13 @@ class Reading:
 
     def __len__(self) -> int:
         return len(self.regions)
+
+    def take(self, rows: Sequence[int]) -> Reading:
+        """Of some regions only, by their numbers."""
+        if list(rows) == list(range(len(self))):
+            return self
+        numbers = torch.tensor(list(rows), dtype=torch.long, device=self.prefix.device)
+        return Reading(tuple(self.regions[i] for i in rows), self.prefix.take(numbers))
 
 
 class Reader:

@@ -54,6 +54,16 @@ class Examples:
         areas = tuple(float(region.mask.mean()) for region in seen)
         return cls(rows, not_so.reshape(-1, rows.shape[1]).to(rows.device), areas, tuple(sides))
 
+    @classmethod
+    def seen(cls, candidates: Candidates) -> Examples:
+        """Of candidates, at least one."""
+        side, sides = candidates.masks.shape[-1], []
+        for mask in candidates.masks.cpu().numpy():
+            x1, y1, x2, y2 = mask_box(mask) or (0, 0, 1, 1)
+            sides.append(((x2 - x1) / side, (y2 - y1) / side))
+        none = candidates.vectors.new_zeros(0, candidates.vectors.shape[1])
+        return cls(candidates.vectors, none, tuple(candidates.sizes.tolist()), tuple(sides))
+
     def nearest(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosine of vectors (N, d) to the most similar example, and to the most similar counter-example (0 without
         one), (N,) each."""

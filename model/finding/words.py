@@ -8,7 +8,7 @@ could have said, and large and small vocabularies are alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from model.errors import PromptError
 from model.reading import Reading
+from model.sam.tiles import View
 from model.values.embedding import Embedding
 from model.values.prompt import Prompt
 from model.values.region import Region, Texts
@@ -36,7 +37,11 @@ _END = ".,;:!?"
 class Model(Protocol):
     """What a search asks of `PerceiveAnything`."""
 
+    version: str
+
     def segment(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[Region]: ...
+
+    def views(self, embedding: Embedding, max_tiles: int) -> Iterator[View]: ...
 
     def describe(
         self, regions: Reading, tasks: Sequence[Task | str], language: str = "en", sampling: Sampling = _USUAL
@@ -47,13 +52,13 @@ class Model(Protocol):
     ) -> np.ndarray: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class Usual:
-    """What the model says of a region by itself: its word, the natural log of that word's likelihood, its caption."""
+    """What the model says of a region by itself, asked when it is needed: the natural log of its own word's likelihood,
+    and its caption."""
 
-    word: str
-    likelihood: float
-    caption: str
+    likelihood: float | None = None
+    caption: str | None = None
 
 
 def checked(text: str | Sequence[str]) -> tuple[str, ...]:
@@ -77,52 +82,74 @@ def language_of(names: Sequence[str]) -> str:
     return "zh" if any(_HAN.search(name) for name in names) else "en"
 
 
-def usual(model: Model, reading: Reading, language: str) -> list[Usual]:
-    """The model's own answers about regions, briefly."""
-    found = []
-    for texts in model.describe(reading, [Task.RECOGNIZE, Task.BRIEF], language, _USUAL):
-        word, caption = texts[Task.RECOGNIZE], texts[Task.BRIEF]
-        found.append(Usual(word.string, word.mean_logprob * (len(word.token_ids) + 1), caption.string))
-    return found
-
-
 def fits(model: Model, reading: Reading, names: Sequence[str], own: Sequence[Usual], language: str) -> np.ndarray:
     """How likely the likeliest of the names is against what the model says itself: natural logs, (R,), 0 where it is
     what it says, `LOWEST` at least.
+
+    What is less likely than `LOWEST` is held against nothing: the model is not asked for its own words then.
 
     Args:
         model: that says it.
         reading: R regions.
         names: see `checked`.
-        own: of each region, see `usual`.
+        own: of each region; what is missing there is asked for.
         language: see `language_of`.
     """
     spelled = list(dict.fromkeys(form for name in names for form in (_without_article(name), name.lower(), name)))
     words = model.score(reading, spelled, Task.RECOGNIZE, language).max(axis=1)
-    best = words - np.array([one.likelihood for one in own])
-    phrases = [_without_article(name) for name in names if language == "en" and " " in _without_article(name)]
-    if phrases:
-        best = np.maximum(best, _openings(model, reading, phrases, own))
+    hopeful = np.flatnonzero(words > LOWEST).tolist()
+    _ask(model, reading, [i for i in hopeful if own[i].likelihood is None], own, Task.RECOGNIZE, language)
+    best = words.astype(np.float64)
+    best[hopeful] -= [own[i].likelihood or 0.0 for i in hopeful]
+    openings = _openings(names, language)
+    if openings:
+        scores = model.score(reading, list(openings), Task.BRIEF, "en", ended=False)
+        hopeful = np.flatnonzero(scores.max(axis=1) > LOWEST).tolist()
+        _ask(model, reading, [i for i in hopeful if own[i].caption is None], own, Task.BRIEF, language)
+        best[hopeful] = np.maximum(best[hopeful], _against_captions(model, reading, openings, scores, own, hopeful))
     return np.clip(best, LOWEST, -LOWEST)
 
 
-def _openings(model: Model, reading: Reading, phrases: Sequence[str], own: Sequence[Usual]) -> np.ndarray:
-    """The same of captions that begin with a phrase, against the region's own caption as far as as many words."""
-    asked = {}
-    for phrase in phrases:
-        for article in _ARTICLES:
-            opening = article + phrase.lower()
-            asked[opening[0].upper() + opening[1:]] = len(phrase.split())
-    mine = {(i, count): _opening(one.caption, count) for i, one in enumerate(own) for count in set(asked.values())}
-    texts = list(dict.fromkeys([*asked, *filter(None, mine.values())]))
-    scores = model.score(reading, texts, Task.BRIEF, "en", ended=False)
-    place = {text: i for i, text in enumerate(texts)}
-    best = np.full(len(own), LOWEST)
-    for row in range(len(own)):
-        for opening, count in asked.items():
-            said = mine[row, count]
-            against = scores[row, place[said]] if said else 0.0
-            best[row] = max(best[row], scores[row, place[opening]] - against)
+def _ask(model: Model, reading: Reading, rows: Sequence[int], own: Sequence[Usual], task: Task, language: str) -> None:
+    if not rows:
+        return
+    for i, texts in zip(rows, model.describe(reading.take(rows), [task], language, _USUAL), strict=True):
+        text = texts[task]
+        if task is Task.BRIEF:
+            own[i].caption = text.string
+        else:
+            own[i].likelihood = text.mean_logprob * (len(text.token_ids) + 1)
+
+
+def _openings(names: Sequence[str], language: str) -> dict[str, int]:
+    """How captions may begin that speak of a phrase, and its words."""
+    phrases = [_without_article(name) for name in names if language == "en"]
+    written = [(article + phrase.lower(), phrase) for phrase in phrases if " " in phrase for article in _ARTICLES]
+    return {text[0].upper() + text[1:]: len(phrase.split()) for text, phrase in written}
+
+
+def _against_captions(
+    model: Model,
+    reading: Reading,
+    openings: Mapping[str, int],
+    scores: np.ndarray,
+    own: Sequence[Usual],
+    rows: Sequence[int],
+) -> np.ndarray:
+    """Likelihoods (R, openings) of captions that begin with a phrase against that of the region's own caption as far as
+    as many words; of some rows, the best of each."""
+    best = np.full(len(rows), LOWEST)
+    if not rows:
+        return best
+    counts = set(openings.values())
+    mine = {(i, count): _opening(own[i].caption or "", count) for i in rows for count in counts}
+    texts = list(dict.fromkeys(filter(None, mine.values())))
+    said = model.score(reading.take(rows), texts, Task.BRIEF, "en", ended=False) if texts else None
+    for row, i in enumerate(rows):
+        for number, count in enumerate(openings.values()):
+            text = mine[i, count]
+            against = said[row, texts.index(text)] if said is not None and text else 0.0
+            best[row] = max(best[row], scores[i, number] - against)
     return best
 
 

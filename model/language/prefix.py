@@ -43,6 +43,11 @@ class Prefix:
     def device(self) -> torch.device:
         return self.keys[0].device
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes on its device."""
+        return sum(t.numel() * t.element_size() for side in self._sides for t in side)
+
     @classmethod
     def join(cls, parts: Iterable[Prefix], regions: int) -> Prefix:
         """Of all regions of the parts, in their order; `regions` says how many there are.

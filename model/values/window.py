@@ -35,6 +35,11 @@ class Window:
         """The pixels in it."""
         return image.crop((self.left, self.top, self.right, self.bottom))
 
+    def holds(self, box: Box) -> bool:
+        """Whether a box (x1, y1, x2, y2) of the picture lies in it."""
+        x1, y1, x2, y2 = box
+        return self.left <= x1 and self.top <= y1 and x2 <= self.right and y2 <= self.bottom
+
     def moved(self, prompt: Prompt) -> Prompt | None:
         """A prompt of the picture as one of the window: what lies outside is left out; None where nothing is left."""
         points = [

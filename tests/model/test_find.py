@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,11 @@ from PIL import Image, ImageDraw
 from demo.truth import read_scenes
 from model import Found, PerceiveAnything, Prompt, PromptError, Region, Sampling, Task
 from model.__main__ import main
-from model.finding import calibration, words
+from model.finding import calibration, finder, words
 from model.finding.candidates import piece
 from model.finding.words import LOWEST, Usual, checked, fits
 from model.reading import Reading
+from model.sam.tiles import View
 from model.values.embedding import Embedding
 from model.values.mask import from_rle, mask_iou
 from model.values.region import Text, Texts
@@ -112,6 +113,62 @@ def test_an_example_may_be_of_another_picture(tiny: PerceiveAnything, discs: Ima
     assert min(reds) > max(blues)
 
 
+@pytest.fixture(scope="module")
+def yard() -> tuple[Image.Image, list[np.ndarray]]:
+    """A large picture of small things: five of a kind, the third where tiles overlap, and others; the five's masks."""
+    width, height, radius = 4000, 3000, 60
+    picture = Image.new("RGB", (width, height), (225, 225, 215))
+    pen = ImageDraw.Draw(picture)
+    rows, columns = np.ogrid[:height, :width]
+    masks = []
+    for x, y in ((500, 500), (3300, 620), (1100, 1100), (700, 2600), (3000, 2500)):
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(210, 30, 30))
+        masks.append(np.asarray((columns - x) ** 2 + (rows - y) ** 2 <= radius**2))
+    for x, y in ((2000, 700), (2100, 2000)):
+        pen.rectangle((x - 50, y - 90, x + 50, y + 90), fill=(40, 60, 200))
+    return picture, masks
+
+
+@pytest.fixture(scope="module")
+def encoded_yard(tiny: PerceiveAnything, yard: tuple[Image.Image, list[np.ndarray]]) -> Embedding:
+    return tiny.encode(yard[0])
+
+
+def test_small_things_are_found_in_a_large_picture(
+    tiny: PerceiveAnything, yard: tuple[Image.Image, list[np.ndarray]], encoded_yard: Embedding
+) -> None:
+    _, masks = yard
+    (example,) = tiny.segment(encoded_yard, [Prompt(mask=masks[2])])
+    found = tiny.alike(encoded_yard, [example], max_tiles=6)
+    hits = [sum(mask_iou(one.mask, mask) > 0.5 for one in found) for mask in masks]
+    assert hits == [1, 1, 0, 1, 1]  # each once, whatever tiles see it; the example, which two tiles see, not at all
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    assert all(one.window is not None and one.embedding is encoded_yard for one in found)
+    assert sum(met(tiny.alike(encoded_yard, [example], max_tiles=1), masks)) < 4
+    assert tiny.describe(found[:1], [Task.RECOGNIZE], sampling=Sampling(max_new_tokens=2))[0][Task.RECOGNIZE].token_ids
+    # what is known is not answered, nor more than wanted, nor the example in the same picture encoded once more
+    found = tiny.alike(tiny.encode(yard[0]), [example], known=[masks[0]], limit=2, max_tiles=6)
+    assert len(found) == 2 and not any(met(found, [masks[0], masks[2]]))
+
+
+def test_words_are_looked_for_in_tiles(
+    tiny: PerceiveAnything,
+    yard: tuple[Image.Image, list[np.ndarray]],
+    encoded_yard: Embedding,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the name that the model itself gives one of them, seen in a tile."""
+    _, masks = yard
+    monkeypatch.setattr(finder, "POINTS_PER_SIDE", 4)  # of the whole picture, which shows nothing of them
+    (example,) = tiny.segment(encoded_yard, [Prompt(mask=masks[0])])
+    (other,) = tiny.alike(encoded_yard, [example], limit=1, max_tiles=6)
+    name = tiny.describe([other], [Task.RECOGNIZE])[0][Task.RECOGNIZE].string
+    found = tiny.find(encoded_yard, name, max_tiles=6)
+    assert sum(met(found, masks)) >= 2 and all(one.mask.shape == masks[0].shape for one in found)
+    hits = [sum(mask_iou(one.mask, mask) > 0.5 for one in found) for mask in masks]
+    assert max(hits) == 1
+
+
 def test_words_find_what_the_model_would_call_so(tiny: PerceiveAnything) -> None:
     """On scenes of the demo: the surest region of a class's own name is the thing, mostly."""
     hits, asked = 0, 0
@@ -192,10 +249,15 @@ def test_a_piece_is_what_lies_under_the_click() -> None:
 class _Says:
     """A model that knows a few likelihoods."""
 
+    version = "says"
+
     def __init__(self, known: dict[tuple[Task | str, bool], dict[str, float]]) -> None:
         self.known = known
 
     def segment(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[Region]:
+        raise AssertionError("words are held against regions that are there")
+
+    def views(self, embedding: Embedding, max_tiles: int) -> Iterator[View]:
         raise AssertionError("words are held against regions that are there")
 
     def score(
@@ -222,8 +284,7 @@ def test_words_are_held_against_the_models_own() -> None:
             (Task.BRIEF, False): {"A red mug": -0.2, "A blue mug": -4.2, "A mug": -0.1, "A red cup": -3.2},
         }
     )
-    own = words.usual(says, reading, "en")
-    assert own == [Usual("mug", -1.5, "A red mug at the left.")]
+    own = [Usual()]
 
     def fit(*names: str) -> float:
         return float(fits(says, reading, names, own, "en")[0])
@@ -234,6 +295,10 @@ def test_words_are_held_against_the_models_own() -> None:
     assert fit("red mug") == pytest.approx(0)
     assert fit("blue mug") == pytest.approx(-4)
     assert fit("plate") == LOWEST
+    assert own == [Usual(-1.5, "A red mug at the left.")]
+    # what is hopeless is not worth a question
+    own = [Usual()]
+    assert fit("plate") == fit("green plate") == LOWEST and own == [Usual()]
 
 
 def test_names_are_tidied() -> None:

@@ -122,12 +122,12 @@ def fit(pam: PerceiveAnything, painter: Painter, count: int, console: Console) -
             ("BY_WORD", (name,), []),
             ("BY_WORD", (label(absent[number % len(absent)]),), []),
         ):
-            found = pam.search.measured(case.embedding, names, like, unlike if like else ())
+            (found,) = pam.search.measured(case.embedding, names, like, unlike if like else ())
             right = _right(case, found, 1 if like else 0)
             if names and names != (name,):
                 right = torch.zeros_like(right)
             weights = getattr(calibration, key)
-            rows[key].append(({name: found[1][name] for name in weights if name in found[1]}, right))
+            rows[key].append(({name: found.measures[name] for name in weights if name in found.measures}, right))
     return {key: logistic(parts) for key, parts in rows.items()}
 
 
@@ -173,7 +173,7 @@ def _cases(pam: PerceiveAnything, painter: Painter, count: int, console: Console
 def _right(case: _Case, found: Measured, known: int) -> Tensor:
     """Whether each candidate is one of the kind: 1 or 0; -1 where it is the example, or the mask is neither here nor
     there, so that it says nothing about likeness and words."""
-    masks = found[0].masks
+    masks = found.candidates.masks
     cells = [coverage(truth, masks.shape[-1]) for truth in case.truths]
     truths = torch.from_numpy(np.stack([cell > cell.max() / 2 for cell in cells])).to(masks.device)
     ious, best = overlaps(masks, truths)[0].max(dim=1)
