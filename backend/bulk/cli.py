@@ -26,7 +26,7 @@ from backend.errors import BadRequest, ConfigError
 from backend.job import Example
 from backend.settings import Settings
 from backend.system.memory import peak_bytes
-from backend.tasks.search import MOST_LETTERS
+from backend.tasks.search import is_name
 
 _WORKER_PATIENCE_S = 600.0
 _NICE = 5
@@ -307,7 +307,7 @@ def _examples(settings: Settings, spec: Spec, labels: list[str]) -> dict[str, tu
 def _looked_for(option: str) -> tuple[str, str]:
     """A text, and the label of what is found."""
     text, _, label = option.partition("=")
-    if not text.strip() or len(text) > MOST_LETTERS:
+    if not is_name(text):
         raise BadRequest(f"--find {option[:40]!r}: give a word or a short phrase, and perhaps =LABEL")
     return text.strip(), label.strip()
 

@@ -20,12 +20,14 @@ class Labels:
         candidates: each label as results carry it (its alias, if it has one; of nested ones its whole path, see
             `path`), with all its names: value, alias and the synonyms of `predicted_values`.
         values: of each candidate, by which labels of several controls are the same.
+        hints: of each candidate, words that it may be looked for by beside its names.
         free: labels marked pallas="auto": choosing one at the prompt leaves the choice to the model.
         several: a region may have more than one of them.
     """
 
     candidates: tuple[Candidate, ...] = ()
     values: tuple[str, ...] = ()
+    hints: tuple[tuple[str, ...], ...] = ()
     free: frozenset[str] = frozenset()
     several: bool = False
 
@@ -36,6 +38,7 @@ class Labels:
         return cls(
             tuple(Candidate(label=label, names=c.names) for label, c in zip(labels, tag.children, strict=True)),
             tuple(child.value for child in tag.children),
+            tuple(child.hints for child in tag.children),
             frozenset(label for label, c in zip(labels, tag.children, strict=True) if "auto" in c.wishes),
             tag.attributes.get("choice", "").lower() == "multiple",
         )

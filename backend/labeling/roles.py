@@ -41,7 +41,7 @@ class ImageRoles:
         notice: name of the control that takes messages to the annotator (a <TextArea> with pallas="notice"), or None.
         find: name of the control whose text is looked for (a <TextArea> with pallas="find"), or None.
         alike: labels of clicks that point at examples (pallas="alike"), by the control's name.
-        looked_for: in such tasks; with pallas-find="label values" the labels' names.
+        looked_for: in such tasks; with pallas-find="label values" the labels' names and hints.
         everywhere: what is looked for is so in pictures with regions, too.
         propose: with pallas="propose", regions are proposed for tasks in which nobody has marked anything.
         labels: of every control of the picture by its name, also those that only prompts come from.
@@ -130,12 +130,16 @@ class ImageRoles:
         return self.ask([chosen]).model_copy(update={"find": find})
 
     def kinds(self) -> tuple[Kind, ...]:
-        """The labels that a region may have, with all their names."""
+        """The labels that a region may have, with all their names and hints."""
         for control in (*self.geometry, *self.words):
             labels = control.labels
             if labels:
-                rows = zip(labels.candidates, labels.values, strict=True)
-                return tuple(Kind(one.names, (value,)) for one, value in rows if one.label not in labels.free)
+                rows = zip(labels.candidates, labels.values, labels.hints, strict=True)
+                return tuple(
+                    Kind(tuple(dict.fromkeys((*one.names, *hints))), (value,))
+                    for one, value, hints in rows
+                    if one.label not in labels.free
+                )
         return ()
 
     def label_of(self, text: str) -> tuple[str, ...]:

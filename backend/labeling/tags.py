@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -25,12 +26,14 @@ class Child:
         value: the same in every control, whatever aliases they give it.
         names: all words that mean it, for the model.
         wishes: the words of `pallas`.
+        hints: what `hint` says of it, by its commas: words that it may be looked for by.
     """
 
     label: str
     value: str
     names: tuple[str, ...]
     wishes: frozenset[str] = frozenset()
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def _leaves(element: Element, nested: bool, path: tuple[str, ...] = ()) -> Itera
             else:
                 names = (value.strip(), label.strip(), *map(str.strip, child.get("predicted_values", "").split(",")))
                 unique = tuple(dict.fromkeys(name for name in names if name))
-                yield Child(label, value or label, unique, _words(child.get("pallas", ""))), here
+                hints = tuple(filter(None, map(str.strip, re.split("[,;，；、]", child.get("hint", "")))))
+                yield Child(label, value or label, unique, _words(child.get("pallas", "")), hints), here
 
 
 def _words(text: str) -> frozenset[str]:

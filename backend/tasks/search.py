@@ -116,8 +116,10 @@ class Searches:
         """One for each kind that is looked for in a picture, beside what is drawn there."""
         known = tuple(drawn.all_known(task, "", image, self._memory, self._most_pixels))
         return [
-            Search(FindAsk(texts=kind.names, like=kind.like, known=known, limit=self._limit), kind.labels)
+            Search(FindAsk(texts=names, like=kind.like, known=known, limit=self._limit), kind.labels)
             for kind in image.looked_for
+            # a label may be called "?", and a hint be a whole story: nothing to look for, and no reason to fail
+            if (names := tuple(filter(is_name, kind.names))) or kind.like
         ]
 
 
@@ -125,6 +127,11 @@ def is_example(item: ResultItem, image: ImageRoles) -> bool:
     """Whether an item is a click that points at an example, or at a counter-example."""
     labels = image.alike.get(item.from_name, frozenset())
     return kind_of(item.type) in POINTS and not is_leftover(item) and bool(labels.intersection(item.labels()))
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be looked for: it has letters, and not too many."""
+    return len(text) <= MOST_LETTERS and any(letter.isalnum() for letter in text)
 
 
 def asked_as(item: ResultItem) -> str:

@@ -151,6 +151,35 @@ def test_labels_are_looked_for_where_the_config_says_so(answers: Answers) -> Non
     assert not any(one.searches for one in planner.plans(task(brush(mask)), roles) if isinstance(one, PicturePlan))
 
 
+def test_hints_are_searched_too(answers: Answers) -> None:
+    """A label's hint may list what it means; it changes neither its value nor what the class is chosen among."""
+    hinted = CONFIG.replace('<Label value="plate"/>', '<Label value="plate" alias="p1" hint="dish, soup plate"/>')
+    hinted = hinted.replace('<TextArea name="note" toName="image"/>', "")
+    roles = read_roles(hinted.format(more='pallas-find="label values"'))
+    planner = Planner(Settings(_env_file=None), answers)
+    (found,) = planner.plans(task(), roles)
+    assert isinstance(found, PicturePlan)
+    searches = [search for search, _ in found.searches]
+    assert [search.ask.texts for search in searches][1] == ("plate", "p1", "dish", "soup plate")
+    mask = np.zeros((40, 60), bool)
+    mask[10:20, 10:30] = True
+    region = RegionReply(mask=to_rle(mask), area=200, iou=0.8, object_score=3.0)
+    shaped = planner.shape([(found, reply([], [region]))])
+    assert [item["value"]["brushlabels"] for item in shaped.prediction.result if item["type"] == "brushlabels"] == [
+        ["p1"]
+    ]
+    (image,) = roles.images.values()
+    assert image.label_of("Soup plate") == ("plate",)
+    assert [c.names for c in image.geometry[0].labels.candidates][1] == ("plate", "p1")
+    # what cannot be looked for is left out, and the others are found
+    for odd, texts in (('value="?" hint="..."', [("cup", "mug", "red mug")]), (f'value="plate" hint="{"x" * 300}"', 2)):
+        config = CONFIG.replace('<Label value="plate"/>', f"<Label {odd}/>").format(more='pallas-find="label values"')
+        (found,) = planner.plans(task(), read_roles(config))
+        assert isinstance(found, PicturePlan)
+        asked = [search.ask.texts for search, _ in found.searches]
+        assert asked == texts or (texts == 2 and asked[1] == ("plate",))
+
+
 def reply(*groups: Sequence[RegionReply]) -> JobReply:
     return JobReply(
         width=60, height=40, groups=tuple(map(tuple, groups)), seconds={}, model_version="m@1", cached=False
