@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from model import TokenLimits
 from model.values.task import Task
 
-VERSION = 6
+VERSION = 7
 """Of the payload, to be raised with each change of it; a worker puts others back (`parked`)."""
 
 FUNCTION = "backend.engine.perform"
@@ -169,6 +169,8 @@ class ClipAsk(_Value):
         live: an annotator waits for each frame: masks are in the reply, it comes soon, and the video stays at hand.
         frame_rate: frames a second that are looked at; None: as the worker is set.
         most_frames: that are tracked in each direction, the marked one among them; None: all.
+        looks: marked things of which only is wanted what they look like, each on its own frame.
+        warm: when the frames are shown that are only to be encoded, for who asks about them next; seconds.
         part: a long video is worked on in several jobs, one after another; this is the number of the job.
     """
 
@@ -183,6 +185,8 @@ class ClipAsk(_Value):
     live: bool = False
     frame_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     most_frames: Annotated[int, Field(ge=1)] | None = None
+    looks: tuple[ClipMark, ...] = ()
+    warm: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
     part: int = 0
 
 
@@ -313,6 +317,7 @@ class ClipReply(_Value):
         duration_s: of the video, as players show it.
         objects: as asked.
         texts, labels: of the whole video.
+        features: one for each of the ask's looks, as of a RegionReply; empty where it is not to be had.
         share: how much of the work is done, 0..1.
         done: False where another job (`part` + 1) has to go on.
         worker: that has the work in hand, and goes on quickest.
@@ -322,6 +327,7 @@ class ClipReply(_Value):
     objects: tuple[ObjectReply, ...] = ()
     texts: dict[str, TextReply] = {}
     labels: tuple[LabelReply, ...] = ()
+    features: tuple[str, ...] = ()
     share: float = 1.0
     done: bool = True
     worker: str = ""

@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -25,7 +26,7 @@ from backend.labeling.video_roles import VideoRoles
 from backend.predict.means import Means
 from backend.predict.outcome import Outcome
 from backend.predict.sending import request_of
-from backend.queueing.queues import INTERACTIVE
+from backend.queueing.queues import BATCH, INTERACTIVE
 from backend.tasks.video_plan import ClipPlan
 from backend.tasks.wanted import new_id, point_of
 
@@ -99,13 +100,19 @@ class Editor:
         return self._value(editor.type_of(kind), value) | {"from_name": name, "to_name": video.name}
 
     def _warmed(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> dict[str, Any]:
-        """Have a worker fetch the video: what is decoded and encoded of a frame is so when it is asked for."""
+        """Have a worker fetch the video, and encode the frames around when nobody clicks: the next prompt is quick."""
         task, video = _video(asked, roles)
         rate = video.rate(task.data)
-        reply = self._run(self._request(task, video, ClipAsk(live=True), request_id))
+        request = self._request(task, video, ClipAsk(live=True), request_id)
+        reply = self._run(request)
         count = Clock(rate, reply.duration_s).count
         window = min(max(1, context.window), _MOST_WINDOW)
         near = editor.frames(_at(context, rate), window, context.direction, count)
+        assert request.clip is not None
+        clip = request.clip.model_copy(update={"warm": tuple(time_of(number, rate) for number in near)})
+        with suppress(QueueFull, NoWorker):  # then they are encoded when they are asked for
+            request = request.model_copy(update={"clip": clip, "sent_at": time.time()})
+            self._means.dispatcher.submit(request, BATCH, self._means.dispatcher.holder(request.picture))
         return {"status": "ok", "cached": list(near), "pending": [], "frame_count": count}
 
     def _track(self, asked: PredictRequest, context: Context, roles: Roles, request_id: str) -> dict[str, Any]:
@@ -208,11 +215,11 @@ class Editor:
 
     def _run(self, request: JobRequest) -> ClipReply:
         """A short job, waited for through all of its parts."""
-        worker = ""
+        worker, click = self._means.dispatcher.holder(request.picture), True
         until = time.monotonic() + self._means.settings.wait_s
         with self._means.seats.taken():
             while True:
-                job = self._means.dispatcher.submit_once(request, INTERACTIVE, worker)
+                job = self._means.dispatcher.submit_once(request, INTERACTIVE, worker, click)
                 result = self._means.dispatcher.results([job], max(0.0, until - time.monotonic())).get(job)
                 if result is None:
                     raise QueueFull("no worker came to this frame in time: try again in a moment")
@@ -220,7 +227,7 @@ class Editor:
                 assert reply.clip is not None and request.clip is not None
                 if reply.clip.done:
                     return reply.clip
-                worker = reply.clip.worker
+                worker, click = reply.clip.worker, False
                 clip = request.clip.model_copy(update={"part": request.clip.part + 1})
                 request = request.model_copy(update={"clip": clip, "sent_at": time.time()})
 

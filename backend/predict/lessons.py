@@ -6,27 +6,26 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from backend.errors import PromptError
-from backend.job import Group, PointPrompt, RegionPrompt
+from backend.job import ClipAsk, ClipMark, Group, JobReply, PointPrompt, RegionPrompt
 from backend.label_studio.access import cloud_path
 from backend.label_studio.protocol import LabelStudioTask
+from backend.labeling.labels import Labels
 from backend.labeling.roles import ImageRoles, Roles
+from backend.labeling.video_roles import VideoRoles
 from backend.learning.memory import Entry
 from backend.learning.reviewed import ReviewedRegion, reviewed_regions
-from backend.tasks.plan import PicturePlan
+from backend.predict.elsewhere import places_beside
+from backend.tasks.plan import PicturePlan, Plan
+from backend.tasks.video_drawn import RECTANGLE, clip_object
+from backend.tasks.video_plan import ClipPlan
 from backend.tasks.wanted import WantedRegion
 
 _TRUTH_WEIGHT = 2.0
-_ELSEWHERE = 2
-"""Places of a picture beside its regions that are looked at too."""
-_TRIES = 40
-_APART = 3.0  # per cent of the picture
 _SAME = 0.5
 _COMPARED_PIXELS = 20_000_000
 
@@ -35,12 +34,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Lesson:
-    """One example: the id of its region, what is known of it, and where it is."""
+    """One example: the id of its region, what is known of it, and where it is; of a video on which frame."""
 
     id: str
     entry: Entry
     prompt: RegionPrompt
-    image: ImageRoles
+    image: ImageRoles | VideoRoles
+    mark: ClipMark | None = None
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,20 @@ class Lessons:
     examples: tuple[Lesson, ...] = ()
     disputes: tuple[dict[str, Any], ...] = ()
 
-    def plans(self, task: LabelStudioTask, most: int, known: Iterable[str] = ()) -> list[PicturePlan]:
+    def plans(self, task: LabelStudioTask, most: int, known: Iterable[str] = ()) -> list[Plan]:
         """The jobs that look at them, of at most so many regions each; those that are known already are left out."""
         there = set(known)
-        plans = []
-        images = {(one.image.name, one.image.page): one.image for one in self.examples}
-        for key, image in images.items():
+        plans: list[Plan] = []
+        places: dict[tuple[str, int | None], list[Lesson]] = {}
+        for one in self.examples:
+            if one.id not in there:
+                places.setdefault(_place(one.image), []).append(one)
+        for mine in places.values():
+            image = mine[0].image
+            if isinstance(image, VideoRoles):
+                plans += _clip_plans(task, image, mine, most)
+                continue
             address = image.picture(task.data)
-            mine = [one for one in self.examples if (one.image.name, one.image.page) == key and one.id not in there]
             if address is None:
                 continue
             wanted = [WantedRegion(one.prompt, id=one.id) for one in mine]
@@ -70,6 +76,31 @@ class Lessons:
                 part = tuple(wanted[first : first + most])
                 plans.append(PicturePlan(image, cloud_path(address.strip(), task.id), part, Group(features=True)))
         return plans
+
+
+def looks(plan: Plan, reply: JobReply) -> Iterator[tuple[str, str]]:
+    """Of each region that a plan looked at its id, and its features as the reply carries them."""
+    if isinstance(plan, ClipPlan):
+        if reply.clip is not None:
+            yield from zip(plan.looked, reply.clip.features, strict=False)
+    elif isinstance(plan, PicturePlan):
+        yield from ((wanted.id, one.features) for wanted, one in zip(plan.wanted, reply.groups[0], strict=True))
+
+
+def _clip_plans(task: LabelStudioTask, video: VideoRoles, mine: Sequence[Lesson], most: int) -> Iterator[ClipPlan]:
+    address, rate = video.address(task.data), video.rate(task.data)
+    if address is None:
+        return
+    for first in range(0, len(mine), most):
+        part = [(one.id, one.mark) for one in mine[first : first + most] if one.mark is not None]
+        ask = ClipAsk(looks=tuple(mark for _, mark in part), frame_rate=rate)
+        where = cloud_path(address.strip(), task.id)
+        yield ClipPlan(video, where, rate, ask, looked=tuple(name for name, _ in part))
+
+
+def _place(image: ImageRoles | VideoRoles) -> tuple[str, int | None]:
+    """The name of a picture's or a video's tag, and which of its pages it is."""
+    return image.name, image.page if isinstance(image, ImageRoles) else None
 
 
 def lessons_of(task: LabelStudioTask, roles: Roles, undecided: Iterable[str], most_pixels: int) -> Lessons:
@@ -85,66 +116,96 @@ def lessons_of(task: LabelStudioTask, roles: Roles, undecided: Iterable[str], mo
     assert task.id is not None
     passed = set(undecided)
     found = [one for one in reviewed_regions(task.annotations, task.id) if not one.cancelled and one.id not in passed]
-    mine = []
+    mine: list[_Mine] = []
     for region in found:
-        image = roles.images.get(region.image)
-        if image is None or region.of_video:
-            continue
-        image = image.on(region.page)
         try:
-            prompt = region.prompt(most_pixels)
+            one = _tracked(task, region, roles) if region.of_video else _drawn(region, roles, most_pixels)
         except PromptError as error:
             log.info("region %s teaches nothing: %s", ascii(region.id), error)
             continue
-        mine.append((region, image, prompt, _labels(region, image)))
+        if one is not None:
+            mine.append(one)
     kept, disputes = _agreed(mine)
     at = time.time()
     examples = []
-    for region, image, prompt, labels, works in kept:
+    for (region, image, prompt, labels, mark), works in kept:
         if labels:
             weight = _TRUTH_WEIGHT if region.ground_truth else 1.0
-            shape = _digest(task, image, prompt)
+            shape = _digest(task, image, prompt, mark)
             entry = Entry(task=task.id, annotations=works, labels=labels, weight=weight, shape=shape, at=at)
-            examples.append(Lesson(region.id, entry, prompt, image))
+            examples.append(Lesson(region.id, entry, prompt, image, mark))
     elsewhere: list[Lesson] = []
-    for image in {(one.image.name, one.image.page): one.image for one in examples}.values():
-        regions = [prompt for _, other, prompt, _ in mine if (other.name, other.page) == (image.name, image.page)]
-        elsewhere += _elsewhere(task, image, regions, at)
+    for image in {_place(one.image): one.image for one in examples}.values():
+        if isinstance(image, ImageRoles):
+            regions = [prompt for _, other, prompt, _, _ in mine if _place(other) == _place(image)]
+            elsewhere += _elsewhere(task, image, regions, at)
     return Lessons((*examples, *elsewhere), tuple(disputes))
 
 
-_Mine = tuple[ReviewedRegion, ImageRoles, RegionPrompt, dict[str, tuple[str, ...]]]
-_Kept = tuple[ReviewedRegion, ImageRoles, RegionPrompt, dict[str, tuple[str, ...]], tuple[int, ...]]
+_Mine = tuple[ReviewedRegion, ImageRoles | VideoRoles, RegionPrompt, dict[str, tuple[str, ...]], ClipMark | None]
 
 
-def _labels(region: ReviewedRegion, image: ImageRoles) -> dict[str, tuple[str, ...]]:
+def _drawn(region: ReviewedRegion, roles: Roles, most_pixels: int) -> _Mine | None:
+    """A region of a picture; None where the config has no such picture any more. Raises PromptError."""
+    image = roles.images.get(region.image)
+    if image is None:
+        return None
+    image = image.on(region.page)
+    sets = [(control.name, control.labels) for control in (*image.geometry, *image.words)]
+    return region, image, region.prompt(most_pixels), _labels(region, image.labels, sets), None
+
+
+def _tracked(task: LabelStudioTask, region: ReviewedRegion, roles: Roles) -> _Mine | None:
+    """A tracked thing of a video, as it is on the first frame that it is shown on; None of an event.
+
+    Raises PromptError.
+    """
+    video = roles.videos.get(region.image)
+    if video is None or region.shape.type != RECTANGLE:
+        return None
+    rate = video.rate(task.data)
+    mark = clip_object((region.shape.value.model_extra or {}).get("sequence"), (), rate).marks[0]
+    sets = [(video.rectangle or "", video.labels), *((control.name, control.labels) for control in video.words)]
+    # a <VideoRectangle> has its labels from the <Labels> beside it
+    known = {name: labels or video.labels for name, labels in video.known.items()}
+    # boxes of two annotators are compared where they are on the same frame
+    there = replace(region, page=round(mark.time_s * rate))
+    return there, video, RegionPrompt(box=mark.box, drawing=mark.drawing), _labels(region, known, sets), mark
+
+
+def _labels(
+    region: ReviewedRegion, known: Mapping[str, Labels], sets: Sequence[tuple[str, Labels]]
+) -> dict[str, tuple[str, ...]]:
     """Of each control that receives labels, the region's own or those of the same value; none that leave the choice to
     the model.
     """
     values = [
         value
         for name, mine in region.labels.items()
-        if name in image.labels
-        for value in image.labels[name].values_of(mine)
-        if not set(image.labels[name].matching([value])) & image.labels[name].free
+        if name in known
+        for value in known[name].values_of(mine)
+        if not set(known[name].matching([value])) & known[name].free
     ]
     found = {}
-    for control in (*image.geometry, *image.words):
-        own = [one for one in region.labels.get(control.name, ()) if one in control.labels]
-        matching = own or control.labels.matching(values)
-        if teaches := tuple(label for label in matching if label not in control.labels.free):
-            found[control.name] = teaches
+    for name, labels in sets:
+        own = [one for one in region.labels.get(name, ()) if one in labels]
+        matching = own or labels.matching(values)
+        if teaches := tuple(label for label in matching if label not in labels.free):
+            found[name] = teaches
     return found
 
 
-def _agreed(mine: Sequence[_Mine]) -> tuple[list[_Kept], list[dict[str, Any]]]:
-    """One of each region; what annotators disagree about is not taught but told, unless one of it is marked as true."""
+def _agreed(mine: Sequence[_Mine]) -> tuple[list[tuple[_Mine, tuple[int, ...]]], list[dict[str, Any]]]:
+    """One of each region, with the annotations that have it.
+
+    What annotators disagree about is not taught but told, unless one of it is marked as true.
+    """
     groups: list[list[_Mine]] = []
     several = len({one[0].annotation for one in mine}) > 1
     for one in mine:
         same = next((group for group in groups if _is_same(group[0], one, several)), None)
         groups.append([one]) if same is None else same.append(one)
-    kept: list[_Kept] = []
+    kept = []
     disputes = []
     for group in groups:
         annotations = tuple(dict.fromkeys(one[0].annotation for one in group if one[0].annotation is not None))
@@ -158,7 +219,7 @@ def _agreed(mine: Sequence[_Mine]) -> tuple[list[_Kept], list[dict[str, Any]]]:
             labels = {f"user {who}" if who > 0 else "somebody": _shown(one[3]) for who, one in people.items()}
             disputes.append({"region": chosen[0].id, "labels": labels})
             continue
-        kept.append((*chosen, annotations))
+        kept.append((chosen, annotations))
     return kept, disputes
 
 
@@ -206,41 +267,18 @@ def _overlap(one: RegionPrompt, other: RegionPrompt) -> float:
 
 
 def _elsewhere(task: LabelStudioTask, image: ImageRoles, regions: Sequence[RegionPrompt], at: float) -> list[Lesson]:
-    """A few places of the picture that lie apart from its regions, always the same ones."""
-    if any(prompt.drawing is not None for prompt in regions):
-        return []  # nothing says which places those cover
-    rng = np.random.default_rng([task.id or 0, image.page or 0])
-    places = [(float(x), float(y)) for x, y in rng.uniform(5, 95, (_TRIES, 2))]
-    boxes = [box for prompt in regions if (box := _box(prompt)) is not None]
-    free = [(x, y) for x, y in places if not any(_inside(box, x, y) for box in boxes)][:_ELSEWHERE]
     lessons = []
-    for number, (x, y) in enumerate(free):
+    for number, (x, y) in enumerate(places_beside(regions, [task.id or 0, image.page or 0])):
         prompt = RegionPrompt(points=(PointPrompt(x=x, y=y),))
         entry = Entry(task=task.id or 0, shape=_digest(task, image, prompt), at=at)
         lessons.append(Lesson(f"elsewhere:{task.id}:{image.name}:{image.page or 0}:{number}", entry, prompt, image))
     return lessons
 
 
-def _box(prompt: RegionPrompt) -> tuple[float, float, float, float] | None:
-    """Around a region, in percentages of the picture."""
-    from model.values.mask import from_rle, mask_box
-
-    if prompt.mask is None:
-        return prompt.box
-    height, width = prompt.mask["size"]
-    box = mask_box(from_rle(prompt.mask))
-    return (
-        None
-        if box is None
-        else (100 * box[0] / width, 100 * box[1] / height, 100 * box[2] / width, 100 * box[3] / height)
-    )
-
-
-def _inside(box: tuple[float, float, float, float], x: float, y: float) -> bool:
-    # a click in a ring's hole or just beside a thing is often taken for the thing
-    return box[0] - _APART <= x <= box[2] + _APART and box[1] - _APART <= y <= box[3] + _APART
-
-
-def _digest(task: LabelStudioTask, image: ImageRoles, prompt: RegionPrompt) -> str:
-    text = json.dumps([image.picture(task.data), prompt.model_dump(mode="json")], sort_keys=True)
+def _digest(
+    task: LabelStudioTask, image: ImageRoles | VideoRoles, prompt: RegionPrompt, mark: ClipMark | None = None
+) -> str:
+    address = image.picture(task.data) if isinstance(image, ImageRoles) else image.address(task.data)
+    time_s = () if mark is None else (mark.time_s,)
+    text = json.dumps([address, prompt.model_dump(mode="json"), *time_s], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -20,7 +20,7 @@ from backend.learning.packing import unpack_features
 from backend.learning.published import base_model
 from backend.predict.in_flight import InFlight
 from backend.predict.lesson_queue import Due, LessonQueue
-from backend.predict.lessons import Lessons, lessons_of
+from backend.predict.lessons import Lessons, lessons_of, looks
 from backend.predict.taught import TaughtProject
 from backend.queueing.dispatcher import Dispatcher
 from backend.queueing.leases import Lease
@@ -223,10 +223,10 @@ class Teacher:
             version = ""
             for plan, reply in result.replies:
                 version = base_model(reply.model_version)
-                for wanted, region in zip(plan.wanted, reply.groups[0], strict=True):
-                    features = unpack_features(region.features)
+                for name, packed in looks(plan, reply):
+                    features = unpack_features(packed)
                     if features.any():
-                        found[wanted.id] = (entries[wanted.id], features)
+                        found[name] = (entries[name], features)
             state = self.memory.state(project.number)
             if state is not None and state.model == version:
                 self.memory.keep(project.number, version, found)

@@ -76,20 +76,21 @@ class Dispatcher:
             make_queue(INTERACTIVE, self.redis).push_job_id(job.id, at_front=True)
         return self.collect(job, request)
 
-    def submit(self, request: JobRequest, queue: str = INTERACTIVE) -> Job:
-        """Enqueue a job.
+    def submit(self, request: JobRequest, queue: str = INTERACTIVE, worker: str = "") -> Job:
+        """Enqueue a job; with a worker (`holder`), that one alone takes it, as long as it is alive.
 
         Raises:
             QueueFull, NoWorker; redis.RedisError where Redis is away.
         """
-        self._room(queue)
-        return self._enqueue(make_queue(queue, self.redis), request)
+        known = any(one.name == worker for one in self._room(queue))
+        return self._enqueue(make_queue(queue, self.redis, clips_key(worker) if known else None), request)
 
-    def submit_once(self, request: JobRequest, queue: str, worker: str = "") -> str:
+    def submit_once(self, request: JobRequest, queue: str, worker: str = "", click: bool = False) -> str:
         """Enqueue a job, unless the same question is in work or was answered not long ago; the job's id.
 
-        With a worker, that one alone takes it, as long as it is alive. Whoever asks gets the result by that id, and it
-        stays for an hour; but an error is no answer, and who asks after one asks anew. Raises what `submit` raises.
+        With a worker (`holder`), that one alone takes it, as long as it is alive, and a click before all others.
+        Whoever asks gets the result by that id, and it stays for an hour; but an error is no answer, and who asks after
+        one asks anew. Raises what `submit` raises.
         """
         job_id = _digest(request, self.model_version())
         if (job := find(self.redis, job_id)) is not None:
@@ -97,8 +98,14 @@ class Dispatcher:
                 return job_id
             job.delete()
         known = any(one.name == worker for one in self._room(queue))
-        self._enqueue(make_queue(queue, self.redis, clips_key(worker) if known else None), request, job_id)
+        key = private_key(worker) if click else clips_key(worker)
+        self._enqueue(make_queue(queue, self.redis, key if known else None), request, job_id)
         return job_id
+
+    def holder(self, picture: str) -> str:
+        """The worker that a picture or a video is at hand on, if it is likely to come to it first; else empty."""
+        warm = self._affinity.choose(picture, self.workers())
+        return "" if warm is None else warm.name
 
     def _is_answered(self, job_id: str) -> bool:
         result = results(self.redis, [job_id], 0).get(job_id)

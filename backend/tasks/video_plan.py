@@ -34,6 +34,7 @@ class ClipPlan(Plan):
         ask: the questions.
         corrected: the objects are tracked regions that a person has corrected, instead of new ones.
         saved: what that person saved: all of it is answered again, but for what is tracked anew.
+        looked: ids of the regions that are only looked at, as the ask has them.
     """
 
     video: VideoRoles
@@ -42,6 +43,7 @@ class ClipPlan(Plan):
     ask: ClipAsk
     corrected: tuple[Correction, ...] = ()
     saved: tuple[dict[str, Any], ...] = ()
+    looked: tuple[str, ...] = ()
 
     def address(self, data: Mapping[str, Any]) -> str:
         return self.video.address(data) or ""
@@ -53,7 +55,7 @@ class ClipPlan(Plan):
         return replace(self, picture=picture)
 
     def groups(self) -> tuple[object, ...]:
-        return (*self.ask.objects, *self.ask.whole, *self.ask.whole_sets)
+        return (*self.ask.objects, *self.ask.looks, *self.ask.whole, *self.ask.whole_sets)
 
     def asked(self) -> dict[str, Any]:
         return {"clip": self.ask, "alone": True}

@@ -52,7 +52,7 @@ class _Missing:
 
 
 class Embeddings:
-    """Embeddings by address, each encoded once however many jobs and workers want it."""
+    """Embeddings by address, each encoded once however many jobs and workers want it; `cache` holds them."""
 
     def __init__(
         self, settings: Settings, pam: PerceiveAnything, pictures: PictureStore, locks: EmbeddingLocks
@@ -63,7 +63,7 @@ class Embeddings:
         self._most_pixels = settings.max_picture_pixels
         self._addresses = Addresses(settings.picture_memory_s)
         on_host = pam.device.type == "cpu"
-        self._cache = EmbeddingCache(
+        self.cache = EmbeddingCache(
             settings.embedding_cache_bytes, 0 if on_host else settings.embedding_host_bytes, str(pam.device)
         )
         self._large_side = settings.large_side
@@ -74,7 +74,7 @@ class Embeddings:
 
     def stats(self) -> dict[str, float]:
         """For /metrics."""
-        cache = self._cache
+        cache = self.cache
         return {
             "embedding_hits": cache.stats.hits,
             "embedding_misses": cache.stats.misses,
@@ -126,7 +126,7 @@ class Embeddings:
         known = self._addresses.get(address)
         if known is not None and self._originals.is_gone(known):
             known = None
-        embedding = self._cache.get(known) if known is not None else None
+        embedding = self.cache.get(known) if known is not None else None
         if known is not None and embedding is not None:
             self._originals.found_at(known, address)
             return embedding
@@ -135,7 +135,7 @@ class Embeddings:
         self._addresses.put(address, content)
         self._originals.found_at(content, address)
         # the same picture under another address is the same picture
-        embedding = self._cache.get(content) if content != known else None
+        embedding = self.cache.get(content) if content != known else None
         if embedding is None:
             missing.setdefault(content, _Missing(data, [])).places.append(place)
         return embedding
@@ -157,14 +157,14 @@ class Embeddings:
         for content, result in made.items():
             if not isinstance(result, Exception):
                 made[content] = seen = self._with_detail(content, result)
-                self._cache.put(content, seen)
+                self.cache.put(content, seen)
         return made
 
     def _with_detail(self, content: str, embedding: Embedding) -> Embedding:
         """The embedding of a large picture, with where its pixels can be had."""
         if not self._is_large(embedding.width, embedding.height):
             return embedding
-        return replace(embedding, detail=CachedDetail(content, self._originals, self._cache))
+        return replace(embedding, detail=CachedDetail(content, self._originals, self.cache))
 
     def _is_large(self, width: int, height: int) -> bool:
         return 0 < self._large_side < max(width, height)

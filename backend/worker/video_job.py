@@ -15,13 +15,15 @@ import numpy as np
 from backend.errors import PromptError
 from backend.fetching.pictures import PictureStore
 from backend.fetching.videos import fetch, opened
-from backend.job import ClipAsk, ClipMark, ClipReply, EventReply, LabelReply, LabelSet, TextAsk, TextReply
+from backend.job import ClipAsk, ClipMark, ClipReply, EventReply, Group, LabelReply, LabelSet, TextAsk, TextReply
 from backend.label_studio.geometry import hull
 from backend.label_studio.protocol import RegionValue
+from backend.learning.packing import pack_features
 from backend.settings import Settings
+from backend.worker.choosing import Chooser
 from backend.worker.replies import best_label, text_reply
 from backend.worker.video_checkpoint import Checkpoint, ObjectSoFar
-from backend.worker.video_files import VideoFiles
+from backend.worker.video_files import FrameEmbeddings, VideoFiles
 from backend.worker.video_object import TrackedObject
 from model import Sampling, TokenLimits
 from model.values.task import Task, VideoTask, video_instruction
@@ -47,6 +49,8 @@ class VideoJob:
         limits: of each text, in tokens.
         checkpoint: of the same work, to go on from; it is not used where the model or the video is another one now.
         files: keeps the videos of live asks.
+        chooser: chooses labels of objects.
+        memory: of the project's labels, as in `JobRequest`.
 
     Attributes:
         width, height: of the video, pixels; 0 before it is open.
@@ -63,7 +67,12 @@ class VideoJob:
         limits: TokenLimits,
         checkpoint: Checkpoint | None = None,
         files: VideoFiles | None = None,
+        chooser: Chooser | None = None,
+        memory: str = "",
     ) -> None:
+        self._chooser = chooser or Chooser(pam, None)
+        self._memory = memory
+        self._features = [""] * len(ask.looks)
         self._files = files
         self._settings = settings
         self._pam = pam
@@ -82,6 +91,7 @@ class VideoJob:
         self._video = (0, 0, 0, 0)
         self.kept_at = time.monotonic()
         self._file: tempfile._TemporaryFileWrapper[bytes] | None = None
+        self._encoded: FrameEmbeddings | None = None
         self.width = self.height = 0
         self._steps: Generator[None, None, None] = self._run()
 
@@ -101,6 +111,7 @@ class VideoJob:
             objects=tuple(found.reply() for found in self._objects),
             texts=self._texts,
             labels=self._labels,
+            features=tuple(self._features),
             share=round(self._share, 4),
             done=self._share >= 1,
         )
@@ -137,6 +148,10 @@ class VideoJob:
     def _run(self) -> Generator[None, None, None]:
         video = self._opened()
         self.width, self.height, self._duration_s = video.width, video.height, video.duration_s
+        if self._ask.warm:
+            yield from self._warm(video)
+        if self._ask.looks:
+            yield from self._look(video)
         if not self._ask.objects:
             yield from self._whole(video)
             return
@@ -147,7 +162,7 @@ class VideoJob:
         if not all(self._described(found) for found in self._objects):
             tracks = yield from self._track(video, share)
             for number, track in tracks.items():
-                yield from self._describe(self._objects[number], track)
+                yield from self._describe(video, number, track)
         if self._ask.events is not None:
             for number in range(len(self._objects)):
                 yield from self._tell(video, number, share)
@@ -173,11 +188,40 @@ class VideoJob:
     def _opened(self) -> Video:
         """Fetch the video to a file of its own, if it is not kept, and open it with fewer frames."""
         if self._kept and self._files is not None:
-            self._file = self._files.get(self._address)
+            kept = self._files.get(self._address)
+            self._file, self._encoded = kept.file, self._files.frames(kept)
         else:
             self._file = fetch(self._pictures, self._address, self._settings)
         rate = self._ask.frame_rate or self._settings.video_frame_rate
         return opened(Path(self._file.name), self._settings).thinned(rate)
+
+    def _warm(self, video: Video) -> Iterator[None]:
+        """Encode the frames that are not encoded yet; who asks about one of them need not wait for that."""
+        if self._encoded is None:
+            return
+        times = {float(video.timestamps_s[number]): number for number in map(video.nearest, self._ask.warm)}
+        missing = {number: time_s for time_s, number in times.items() if self._encoded.get(time_s) is None}
+        for number, picture in video.read(sorted(missing)):
+            self._encoded.put(missing[number], self._pam.encode(picture, large=0))
+            yield
+
+    def _look(self, video: Video) -> Iterator[None]:
+        """What each of the marked things looks like on its frame."""
+        from model.errors import PromptError as NoPrompt
+
+        frames = defaultdict(list)
+        for place, mark in enumerate(self._ask.looks):
+            frames[video.nearest(mark.time_s)].append((place, mark))
+        for number, picture in video.read(sorted(frames)):
+            embedding = self._pam.encode(picture, large=0)
+            for place, mark in frames[number]:
+                try:
+                    regions = self._pam.segment(embedding, [self._prompt(mark)])
+                except NoPrompt:  # it lies outside the picture
+                    continue
+                (row,) = self._pam.features(regions)
+                self._features[place] = pack_features(row)
+            yield
 
     @property
     def _kept(self) -> bool:
@@ -220,7 +264,9 @@ class VideoJob:
         if self._before is not None:
             masks = {number: kept.masks for number, kept in enumerate(self._before.objects)}
             before = Progress(self._before.steps, masks)
-        self._tracking = tracking = self._pam.track(video, prompts, direction=self._ask.direction, progress=before)
+        self._tracking = tracking = self._pam.track(
+            video, prompts, direction=self._ask.direction, progress=before, encoded=self._encoded
+        )
         known = before.steps if before is not None else 0
         if known:
             log.info("a video is taken up again: %d of %d frames are tracked already", known, tracking.total)
@@ -237,14 +283,22 @@ class VideoJob:
         log.info("a video is tracked: %d frames here, %d before", tracking.total - known, known)
         return tracking.tracks
 
-    def _describe(self, found: TrackedObject, track: Track) -> Iterator[None]:
+    def _describe(self, video: Video, number: int, track: Track) -> Iterator[None]:
         """The texts and labels of one object."""
+        found = self._objects[number]
         if not found.texts:
             found.texts = self._words(track, self._ask.texts)
             yield
         if self._ask.label_sets and track.anchor is not None and not found.labels:
-            reading = self._pam.read([track.anchor])
-            found.labels = tuple(self._choose(reading, labels) for labels in self._ask.label_sets)
+            anchor = track.anchor
+            if self._memory:
+                # the memory knows what things look like: that is seen on the picture, which a track does not keep
+                mark = min(self._ask.objects[number].marks, key=lambda mark: mark.time_s)
+                embedding = self._pam.encode(video.frame(video.nearest(mark.time_s)), large=0)
+                (anchor,) = self._pam.segment(embedding, [self._prompt(mark)])
+            reading = self._pam.read([anchor])
+            asked = Group(label_sets=self._ask.label_sets)
+            ((found.labels,), _) = self._chooser.labels(reading, asked, self._memory)
             yield
 
     def _words(self, track: Track, asks: Sequence[TextAsk]) -> dict[str, TextReply]:

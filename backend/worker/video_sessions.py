@@ -10,9 +10,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from backend.fetching.pictures import PictureStore
-from backend.job import JobReply, JobRequest
+from backend.job import ClipReply, JobReply, JobRequest
 from backend.settings import Settings
-from backend.worker.video_checkpoint import Checkpoints
+from backend.worker.choosing import Chooser
+from backend.worker.embedding_cache import EmbeddingCache
+from backend.worker.judges import Judges
+from backend.worker.video_checkpoint import Checkpoint, Checkpoints
 from backend.worker.video_files import VideoFiles
 from backend.worker.video_job import VideoJob
 
@@ -36,6 +39,8 @@ class VideoSessions:
         settings, pam, pictures: as the engine has them.
         wanted: whether somebody with a click waits for this worker.
         checkpoints: what is known of videos under way.
+        cache: of embeddings, where those of frames that an annotator is at lie too.
+        judges: the label memories.
         worker: its name.
     """
 
@@ -46,6 +51,8 @@ class VideoSessions:
         pictures: PictureStore,
         wanted: Callable[[], bool],
         checkpoints: Checkpoints,
+        cache: EmbeddingCache,
+        judges: Judges,
         worker: str = "",
     ) -> None:
         self._settings = settings
@@ -54,12 +61,15 @@ class VideoSessions:
         self._wanted = wanted
         self._checkpoints = checkpoints
         self._worker = worker
+        self._chooser = Chooser(pam, judges)
         self._in_hand: OrderedDict[str, VideoJob] = OrderedDict()
-        self._files = VideoFiles(settings, pictures)
+        self._files = VideoFiles(settings, pictures, cache)
 
     def advance(self, request: JobRequest) -> JobReply:
         """Work on a video for a while; the reply says whether it is done."""
         begin, live = time.monotonic(), request.clip is not None and request.clip.live
+        if request.clip is not None and request.clip.warm:
+            return self._warmed(request, begin)
         key = _key(request)
         job = self._in_hand.pop(key, None) or self._begin(key, request)
         going = True
@@ -81,6 +91,19 @@ class VideoSessions:
         else:
             job.close()
             self._checkpoints.drop(key)
+        return self._reply(request, job, reply, begin)
+
+    def _warmed(self, request: JobRequest, begin: float) -> JobReply:
+        """Frames are encoded until somebody with a click waits; the others are when they are asked for."""
+        job = self._job(request, None)
+        try:
+            while job.run() and not self._wanted():
+                pass
+        finally:
+            job.close()
+        return self._reply(request, job, job.reply(), begin)
+
+    def _reply(self, request: JobRequest, job: VideoJob, reply: ClipReply, begin: float) -> JobReply:
         seconds = {"queue": max(0.0, time.time() - request.sent_at), "video": time.monotonic() - begin}
         return JobReply(
             width=job.width,
@@ -101,6 +124,10 @@ class VideoSessions:
             other, job = self._in_hand.popitem(last=False)
             self._keep(other, job)
             job.close()
+        return self._job(request, checkpoint)
+
+    def _job(self, request: JobRequest, checkpoint: Checkpoint | None) -> VideoJob:
+        assert request.clip is not None
         return VideoJob(
             self._settings,
             self._pam,
@@ -110,6 +137,8 @@ class VideoSessions:
             request.limits,
             checkpoint,
             self._files,
+            self._chooser,
+            request.memory,
         )
 
     def _keep(self, key: str, job: VideoJob) -> None:

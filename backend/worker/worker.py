@@ -156,8 +156,11 @@ class ResidentWorker(QueueWorker):
     def _held(self, job: Job) -> str | None:
         """The picture of a job that has just ended well."""
         reply = getattr(job, "_result", None)  # as rq keeps it after a job; None or missing after a failure
-        if not isinstance(reply, dict) or "error" in reply or reply.get("clip"):
+        if not isinstance(reply, dict) or "error" in reply:
             return None
+        if reply.get("clip"):
+            # of a video that an annotator is at the file and its newest frames are at hand here
+            return str(job.args[0]["picture"]) if job.args[0]["clip"].get("live") else None
         encode_s = float(reply.get("seconds", {}).get("encode", 0.0))
         if encode_s > 0:
             self.encode_s = _mean(self.encode_s, encode_s)
@@ -284,9 +287,9 @@ def _load(
             return any(queue.count for queue in waiting)
         return False
 
-    sessions = VideoSessions(settings, pam, pictures, wanted, Checkpoints(client), name)
-    versions = VersionSwitch(settings, client, pam)
     embeddings, judges = Embeddings(settings, pam, pictures, locks), Judges(client, pam.version)
+    sessions = VideoSessions(settings, pam, pictures, wanted, Checkpoints(client), embeddings.cache, judges, name)
+    versions = VersionSwitch(settings, client, pam)
     engine = Engine(settings, pam, embeddings, sessions, versions, fits, judges)
     engine.warm_up()
     seconds = time.perf_counter() - begin

@@ -7,10 +7,10 @@ that look back at the same frames go through memory attention and mask decoder t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from PIL import Image
@@ -35,6 +35,16 @@ OBJECTS_PER_BATCH = 8
 _CLAMP = 32.0  # of the logits that a correction starts from, as in SAM 2
 
 
+class FrameCache(Protocol):
+    """Embeddings of a video's frames by when they are shown, in seconds (`Video.timestamps_s`); any may be gone."""
+
+    def get(self, time_s: float) -> Embedding | None:
+        """A frame's, if it is there."""
+
+    def put(self, time_s: float, embedding: Embedding) -> None:
+        """Keep a frame's."""
+
+
 @dataclass(frozen=True)
 class Pass:
     """One way through the video: the frames of each object, in the order in which they are visited."""
@@ -55,6 +65,7 @@ def track(
     start_frame: int | None = None,
     direction: Direction = "forward",
     progress: Progress | None = None,
+    encoded: FrameCache | None = None,
 ) -> Tracking:
     """See `PerceiveAnything.track`."""
     if start_frame is not None and not 0 <= start_frame < video.frame_count:
@@ -70,7 +81,7 @@ def track(
     total, kept = sum(len(way.order) for way in passes), kept_frames(planned)
     if progress is not None and not (0 <= progress.steps <= total and set(progress.masks) <= set(objects)):
         raise PromptError("this progress is of another video, or of other prompts")
-    frames = Tracker(tower, video, objects, tracks).run(passes, progress, kept)
+    frames = Tracker(tower, video, objects, tracks, encoded).run(passes, progress, kept)
     return Tracking(frames, tracks, kept, total, progress)
 
 
@@ -93,7 +104,14 @@ def _passes(objects: dict[int, Timeline], start: int | None, direction: Directio
 class Tracker:
     """One video's tracking under way."""
 
-    def __init__(self, tower: Tower, video: Video, objects: dict[int, Timeline], tracks: dict[int, Track]) -> None:
+    def __init__(
+        self,
+        tower: Tower,
+        video: Video,
+        objects: dict[int, Timeline],
+        tracks: dict[int, Track],
+        kept: FrameCache | None = None,
+    ) -> None:
         self._tower = tower
         self._video = video
         self._objects = objects
@@ -101,6 +119,7 @@ class Tracker:
         self._memory = Remembering(tower, video.frame_count)
         self._banks = {name: Bank() for name in objects}
         self._encoded: tuple[int, Embedding] | None = None
+        self._kept = kept
 
     def run(
         self, passes: Sequence[Pass], progress: Progress | None, kept: Mapping[int, set[int]]
@@ -135,10 +154,15 @@ class Tracker:
                 part.extend(islice(frames, together))
             except Exception as error:  # the frames before it come first
                 fault = error
-            embeddings = self._tower.encode([as_rgb(picture) for _, picture in part]) if part else []
-            for found, embedding in zip(part, embeddings, strict=True):
-                self._encoded = found[0], embedding
-                yield found
+            known = {frame: self._found(frame) for frame, _ in part}
+            missing = [(frame, picture) for frame, picture in part if known[frame] is None]
+            made = self._tower.encode([as_rgb(picture) for _, picture in missing]) if missing else []
+            known |= zip([frame for frame, _ in missing], made, strict=True)
+            for frame, picture in part:
+                embedding = known[frame]
+                assert embedding is not None
+                self._encoded = frame, embedding
+                yield frame, picture
             if fault is not None:
                 raise fault
             if len(part) < together:
@@ -152,7 +176,7 @@ class Tracker:
                 if not prompt.correction:
                     said[frame].append(name)
         for frame in sorted(said):
-            embedding = self._embed(frame, self._video.frame(frame))
+            embedding = self._embed(frame, lambda frame=frame: self._video.frame(frame), keep=True)  # type: ignore[misc]
             for name, region, memory in self._prompted(embedding, frame, said[frame]):
                 self._banks[name].marked[frame] = memory
                 if self._tracks[name].anchor is None:
@@ -161,7 +185,7 @@ class Tracker:
     def _recall(self, masks: Masks, kept: Mapping[int, set[int]]) -> None:
         """Remember what was tracked before, from its masks: memories for the frames to come, features to describe."""
         for frame in sorted({frame for mine in masks.values() for frame in mine}):
-            embedding = self._embed(frame, self._video.frame(frame))
+            embedding = self._embed(frame, lambda frame=frame: self._video.frame(frame))  # type: ignore[misc]
             for name, mine in masks.items():
                 if frame not in mine:
                     continue
@@ -179,7 +203,7 @@ class Tracker:
                 track.moments[min(self._banks[name].marked)] = track.anchor.features
 
     def _step(self, frame: int, picture: Image.Image, names: Sequence[int], backward: bool) -> dict[int, Segment]:
-        embedding = self._embed(frame, picture)
+        embedding = self._embed(frame, lambda: picture)
         marked = [name for name in names if frame in self._banks[name].marked]
         regions: dict[int, Segment] = {name: region for name, region, _ in self._prompted(embedding, frame, marked)}
         groups: dict[Look, list[int]] = defaultdict(list)
@@ -236,7 +260,17 @@ class Tracker:
         dense = logits[None, None].clamp(-_CLAMP, _CLAMP)
         return self._tower.decode_features(features, embedding.high_resolution, coords, labels, dense)
 
-    def _embed(self, frame: int, picture: Image.Image) -> Embedding:
+    def _embed(self, frame: int, picture: Callable[[], Image.Image], keep: bool = False) -> Embedding:
+        """Of a frame; `keep`: it is likely to be prompted again, by another tracking."""
         if self._encoded is None or self._encoded[0] != frame:
-            self._encoded = frame, self._tower.encode([as_rgb(picture)])[0]
+            embedding = self._found(frame)
+            if embedding is None:
+                embedding = self._tower.encode([as_rgb(picture())])[0]
+                if self._kept is not None and keep:
+                    self._kept.put(float(self._video.timestamps_s[frame]), embedding)
+            self._encoded = frame, embedding
         return self._encoded[1]
+
+    def _found(self, frame: int) -> Embedding | None:
+        """What was encoded of a frame before, by this tracking or another one."""
+        return None if self._kept is None else self._kept.get(float(self._video.timestamps_s[frame]))

@@ -21,7 +21,7 @@ from model.video.prompt import FramePrompt
 from model.video.source import FOLDER_RATE, Picture, Video
 from model.video.stream import CLIP_LENGTH, Event, frames_of, stream
 from model.video.track import Progress, Track, Tracking
-from model.video.tracker import Direction, track
+from model.video.tracker import Direction, FrameCache, track
 
 
 class Videos:
@@ -39,6 +39,7 @@ class Videos:
         start_frame: int | None = None,
         direction: Direction = "forward",
         progress: Progress | None = None,
+        encoded: FrameCache | None = None,
     ) -> Tracking:
         """Follow objects through a video, all of them together, frame by frame.
 
@@ -54,6 +55,8 @@ class Videos:
             progress: of a tracking of the same video with the same prompts (`Tracking.progress`): only the frames after
                 it come. Its few masks stand for what SAM 2 remembered, so what comes may differ a little from what an
                 uninterrupted tracking gives; corrections before it count through them alone.
+            encoded: embeddings of this video's frames: those that are there are not encoded again, and those of frames
+                with prompts are put there.
 
         Returns:
             An iterator of `TrackedFrame`; its `tracks` say what is known of each object so far.
@@ -62,7 +65,7 @@ class Videos:
             VideoError: the video cannot be opened or read, now or at a frame.
             PromptError: no prompt, one outside the picture or on no frame, or a correction of nothing.
         """
-        return track(self._tower, open_video(video), prompts, start_frame, direction, progress)
+        return track(self._tower, open_video(video), prompts, start_frame, direction, progress, encoded)
 
     def describe(
         self,

@@ -11,6 +11,8 @@ from backend.labeling.roles import read_roles
 from backend.predict.lesson_queue import Due, LessonQueue
 from backend.predict.lessons import Lessons, lessons_of
 from backend.settings import Settings
+from backend.tasks.plan import PicturePlan
+from backend.tasks.video_plan import ClipPlan
 from tests.backend.test_drawn import item, mask_item, rectangle
 from tests.http.stack import CONFIG
 
@@ -89,10 +91,56 @@ def test_of_one_person_the_newest_counts_and_ground_truth_before_all() -> None:
 def test_jobs_ask_for_what_is_not_known_yet() -> None:
     found = taught(work(1, mask_item(MASK, "a"), mask_item(FAR, "b", "animal")))
     task = LabelStudioTask.model_validate({"id": 7, "data": {"image": " x.png "}})
-    plans = found.plans(task, 2, {"a"})
+    plans = [plan for plan in found.plans(task, 2, {"a"}) if isinstance(plan, PicturePlan)]
     assert [len(plan.wanted) for plan in plans] == [2, 1] and all(plan.picture == "x.png" for plan in plans)
     assert {one.id for plan in plans for one in plan.wanted} == {one.id for one in found.examples} - {"a"}
     assert found.plans(LabelStudioTask(id=7, data={}), 2) == []
+
+
+VIDEO = read_roles(
+    """<View><Video name="video" value="$video" frameRate="10"/><VideoRectangle name="box" toName="video"/>
+    <Labels name="what" toName="video"><Label value="cat"/><Label value="dog"/></Labels>
+    <TimelineLabels name="events" toName="video"><Label value="dog"/></TimelineLabels>
+    <Choices name="kind" toName="video" perRegion="true"><Choice value="dog"/></Choices></View>"""
+)
+
+
+def tracked(label: str, frame: int = 6, x: float = 10, name: str = "t", **more: Any) -> dict[str, Any]:
+    """A box that is off on frame 1 and shown from a frame on."""
+    place = {"x": x, "y": 20, "width": 30, "height": 40, "rotation": 0}
+    sequence = [place | {"frame": 1, "enabled": False}, place | {"frame": frame, "enabled": True}]
+    value = {"sequence": sequence, "labels": [label]}
+    return {"id": name, "from_name": "box", "to_name": "video", "type": "videorectangle", "value": value} | more
+
+
+def taught_by_video(*works: dict[str, Any]) -> tuple[LabelStudioTask, Lessons]:
+    given = {"id": 7, "data": {"video": " clip.mp4"}, "annotations": list(works)}
+    task = LabelStudioTask.model_validate(given)
+    return task, lessons_of(task, VIDEO, (), 10**6)
+
+
+def test_a_tracked_box_teaches_by_the_first_frame_it_is_shown_on() -> None:
+    event = {"id": "e", "from_name": "events", "to_name": "video", "type": "timelinelabels"}
+    event |= {"value": {"ranges": [{"start": 1, "end": 9}], "timelinelabels": ["dog"]}}
+    broken = tracked("cat", name="b") | {"value": {"sequence": [{"frame": "x"}], "labels": ["cat"]}}
+    task, found = taught_by_video(work(1, tracked("dog"), tracked("cat", name="c"), event, broken))
+    assert labels(found) == {"t": {"box": ("dog",), "kind": ("dog",)}, "c": {"box": ("cat",)}}
+    (plan,) = found.plans(task, 9, {"c"})
+    assert isinstance(plan, ClipPlan) and (plan.picture, plan.looked) == ("clip.mp4", ("t",))
+    (mark,) = plan.ask.looks
+    assert mark.box == (10, 20, 40, 60) and 0.5 <= mark.time_s < 0.6
+    assert len(found.plans(task, 1)) == 2, "no more regions in a job than a request may have"
+    # moved in the picture or in time: it is looked at anew
+    shapes = {taught_by_video(work(1, tracked("dog", *place)))[1].examples[0].entry.shape for place in
+              ((6, 10), (7, 10), (6, 11))}  # fmt: skip
+    assert len(shapes) == 3
+
+
+def test_annotators_of_a_video_are_compared_on_the_same_frame() -> None:
+    _, found = taught_by_video(work(1, tracked("dog", name="a")), work(2, tracked("cat", x=12, name="b")))
+    assert labels(found) == {} and len(found.disputes) == 1
+    _, found = taught_by_video(work(1, tracked("dog", name="a")), work(2, tracked("cat", 9, 12, "b")))
+    assert set(labels(found)) == {"a", "b"}
 
 
 def event(action: str, **more: Any) -> WebhookRequest:

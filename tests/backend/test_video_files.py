@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from backend.settings import Settings
+from backend.worker.embedding_cache import EmbeddingCache
 from backend.worker.video_files import VideoFiles
 
 
@@ -22,13 +23,13 @@ class Store:
 
 def test_a_video_is_fetched_once_and_few_are_kept() -> None:
     store = Store()
-    files = VideoFiles(Settings(_env_file=None), store)  # type: ignore[arg-type]
+    files = VideoFiles(Settings(_env_file=None), store, EmbeddingCache(0))  # type: ignore[arg-type]
     first = files.get("a")
-    assert files.get("a") is first and Path(first.name).read_bytes() == b"a"
+    assert files.get("a") is first and Path(first.file.name).read_bytes() == b"a"
     files.get("b")
     files.get("c")
     assert store.asked == ["a", "b", "c"]
-    name = first.name
+    name = first.file.name
     assert Path(name).exists()  # who has it in hand keeps it
     del first
     assert not Path(name).exists()
@@ -39,7 +40,7 @@ def test_a_video_is_fetched_once_and_few_are_kept() -> None:
 
 def test_an_address_is_believed_for_a_while_only() -> None:
     store = Store()
-    files = VideoFiles(Settings(_env_file=None, picture_memory_s=0), store)  # type: ignore[arg-type]
+    files = VideoFiles(Settings(_env_file=None, picture_memory_s=0), store, EmbeddingCache(0))  # type: ignore[arg-type]
     files.get("a")
     files.get("a")
     assert store.asked == ["a", "a"]

@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.http.stack import PictureHost, Stack, run_host, run_stack
 from tests.videos import picture, write
+from tests.waiting import wait_until
 
 TAGS = {
     "box": '<VideoRectangle name="box" toName="video"/>',
@@ -111,6 +112,24 @@ def test_frames_are_at_hand_before_they_are_asked_for(editor: Editor) -> None:
     assert item["type"] == "prewarm_ack"
     assert item["value"] == {"status": "ok", "cached": [10, 11, 12, 13], "pending": [], "frame_count": FRAMES}
     assert editor.value("prewarm", frame=2, window=50, direction="backward")["cached"] == [1, 2]
+
+
+def test_frames_are_encoded_before_they_are_asked_for(stack: Stack, videos: PictureHost) -> None:
+    def total(what: str) -> float:
+        return sum(worker.stats.get(what, 0.0) for worker in stack.workers())
+
+    editor = Editor(stack, f"{videos.url}/clip.mp4?warm")  # nobody else's
+    jobs = total("jobs")
+    editor.value("prewarm", frame=20, window=3, direction="forward")
+    wait_until(lambda: total("jobs") >= jobs + 2)  # the video is fetched, the frames are encoded
+    hits = total("embedding_hits")
+    # it goes to the worker that has them
+    assert mask_of(editor.ask(control="mask", frame=21, result=[BOX])["value"]).any()
+    wait_until(lambda: total("embedding_hits") == hits + 1)
+    # a frame that is prompted again is not encoded again
+    editor.ask(control="mask", frame=25, result=[BOX])
+    editor.ask(control="mask", frame=25, result=[BOX, click(25, 50)])
+    wait_until(lambda: total("embedding_hits") == hits + 2)
 
 
 def test_prompts_on_a_frame_come_back_as_the_control_has_it(editor: Editor) -> None:

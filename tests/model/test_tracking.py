@@ -323,3 +323,26 @@ def test_frames_before_a_damaged_one_come_first(pam: PerceiveAnything, batches: 
     with pytest.raises(VideoError, match="frame 5"):
         tracking.finish()
     assert batches == [1, 5] and len(tracking.tracks[0].sightings) == 5
+
+
+def test_frames_that_are_encoded_already_are_not_encoded_again(
+    pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Kept(dict[float, Embedding]):
+        def put(self, time_s: float, embedding: Embedding) -> None:
+            self[time_s] = embedding
+
+    video, kept, prompts = open_video(FOLDER), Kept(), [FramePrompt(Prompt(box=LEFT), 1)]
+    plain = [found.regions[0].mask for found in pam.track(video, prompts)]
+    list(pam.track(video, prompts, encoded=kept))
+    # those with prompts are kept: they are likely to be asked about again
+    assert list(kept) == [float(video.timestamps_s[1])]
+    for number, picture in video.read(range(video.frame_count)):
+        kept.put(float(video.timestamps_s[number]), pam.encode(picture, large=0))
+
+    def none(_pictures: object) -> list[Embedding]:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(pam.tower, "encode", none)
+    again = [found.regions[0].mask for found in pam.track(video, prompts, encoded=kept)]
+    assert len(again) == len(plain) and all((one == other).all() for one, other in zip(again, plain, strict=True))
