@@ -1,7 +1,10 @@
-"""Groups of pictures that look alike: by the sides of a few fixed planes on which their features lie.
+"""Groups of pictures that look alike: k-means over their features, one picture after the other.
 
-Locality-sensitive hashing: the planes go through the mean of the pictures so far, so that groups are about as large as
-each other; a picture's group does not depend on later ones, and nothing has to be sorted anew.
+Sequential k-means (MacQueen, 1967): a picture joins the nearest centre, which moves towards it. Predictions are stored
+with their group as they come, a million of them if need be, so nothing is held back and nothing is sorted anew. The
+first pictures, which are often of one kind, must not keep all centres to themselves: until some have been seen, centres
+are spread out as k-centre does it. A picture that is farther from all centres than two of them are from each other
+becomes a centre in the place of one of these.
 """
 
 from __future__ import annotations
@@ -14,51 +17,79 @@ import numpy as np
 import redis
 
 _KEY = "pallas:clusters:"
-_PLANES = 3
+_MOST = 8
+_SPREAD = 64
+"""Pictures over which centres are spread out; later on a stray one must not take another group's number."""
 _KEPT_S = 90 * 86_400
 
 
 class Clusters:
-    """Those of one project, 2^planes at most; safe to use from many threads."""
+    """Those of one project, `most` at most; safe to use from many threads."""
 
-    def __init__(self, planes: int = _PLANES) -> None:
-        self._planes = planes
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
         self._lock = threading.Lock()
-        self._mean: np.ndarray = np.zeros(0)
-        self._seen = 0
+        self._centres: np.ndarray = np.zeros((0, 0))
+        self._counts: np.ndarray = np.zeros(0)
 
     def of(self, features: np.ndarray) -> int:
         """The number of a picture's group; features (d,) of any length but 0."""
+        row = np.asarray(features, dtype=float)
         with self._lock:
-            if len(self._mean) != len(features):
+            if self._centres.shape[1:] != row.shape:
                 # of another model nothing can be compared
-                self._mean, self._seen = np.zeros(len(features)), 0
-            self._seen += 1
-            self._mean = self._mean + (features - self._mean) / self._seen
-            sides = _directions(self._planes, len(features)) @ (features - self._mean) > 0
-        return int(sides @ (1 << np.arange(self._planes)))
+                self._centres, self._counts = np.zeros((0, len(row))), np.zeros(0)
+            number = self._own(row)
+            if number is None:
+                number = int(np.linalg.norm(self._centres - row, axis=1).argmin())
+            self._counts[number] += 1
+            if self._counts.sum() > _SPREAD:
+                self._centres[number] += (row - self._centres[number]) / self._counts[number]
+            return number
+
+    def _own(self, row: np.ndarray) -> int | None:
+        """The number of a group that a picture begins, if it does."""
+        away = np.linalg.norm(self._centres - row, axis=1)
+        if len(away) and not away.min() > 0:
+            return None
+        if len(away) < self._most:
+            self._centres = np.vstack([self._centres, row])
+            self._counts = np.append(self._counts, 0)
+            return len(away)
+        if self._counts.sum() >= _SPREAD:
+            return None
+        gaps = np.linalg.norm(self._centres[:, None] - self._centres[None], axis=2)
+        gaps[np.tril_indices(len(gaps))] = np.inf
+        one, other = (int(place) for place in np.unravel_index(gaps.argmin(), gaps.shape))
+        if away.min() <= gaps[one, other]:
+            return None
+        self._centres[other] = row
+        self._counts[one] += self._counts[other]
+        self._counts[other] = 0
+        return other
 
     def to_bytes(self) -> bytes:
-        """One line of JSON, then the mean as float32."""
+        """One line of JSON, then the centres as float64."""
         with self._lock:
-            return json.dumps({"seen": self._seen}).encode() + b"\n" + self._mean.astype("<f4").tobytes()
+            return (
+                json.dumps({"counts": self._counts.tolist()}).encode() + b"\n" + self._centres.astype("<f8").tobytes()
+            )
 
     @classmethod
-    def from_bytes(cls, data: bytes, planes: int = _PLANES) -> Clusters:
+    def from_bytes(cls, data: bytes, most: int = _MOST) -> Clusters:
         """Raises ValueError for what `to_bytes` did not write."""
         head, _, body = data.partition(b"\n")
-        found = cls(planes)
+        found = cls(most)
         try:
-            found._seen = int(json.loads(head)["seen"])
-            found._mean = np.frombuffer(body, "<f4").astype(float)
+            found._counts = np.array(json.loads(head)["counts"], dtype=float)
+            centres = np.frombuffer(body, "<f8").astype(float)
+            count = len(found._counts)
+            if count > most or (count == 0) != (centres.size == 0):
+                raise ValueError("other groups")
+            found._centres = centres.reshape(count, -1) if count else np.zeros((0, 0))
         except (KeyError, TypeError) as error:
             raise ValueError(f"no clusters: {type(error).__name__}") from None
         return found
-
-
-def _directions(planes: int, width: int) -> np.ndarray:
-    """The same ones always."""
-    return np.random.default_rng(0).normal(0, 1, (planes, width))
 
 
 def read_clusters(client: redis.Redis, project: int, model: str) -> Clusters:
