@@ -13,9 +13,11 @@ import pytest
 from backend.bulk.sources import Item, JsonSource
 from backend.job import Drawing, RegionPrompt
 from backend.label_studio import rle
+from backend.label_studio.video_clock import time_of
 from backend.labeling.roles import read_roles
 from backend.tasks.drawn import newest
 from backend.worker.cut import to_pixels
+from model import open_video
 from tests.bulk.conftest import Bulk
 from tests.http.stack import CONFIG, box
 
@@ -140,3 +142,15 @@ def test_a_folder_has_pictures_but_no_pages(bulk: Bulk, tmp_path: Path) -> None:
     bulk("--input", tmp_path, "--config", tmp_path / "listed.xml", *output)
     (task,) = json.loads((tmp_path / "out.json").read_text())
     assert task["data"]["pages"] == [f"/data/local-files/?d={tmp_path.name}/thing.png"] and task["predictions"]
+
+
+@pytest.mark.parametrize(("name", "shown"), [("v05-sound.webm", (12, 13)), ("v0.mp4", (25, 25))])
+def test_a_box_on_a_clip_whose_pictures_begin_after_its_sound(name: str, shown: tuple[int, int]) -> None:
+    """The frame that a browser shows then, counted from the file's zero."""
+    config = (CASES / "c14.xml").read_text()
+    (item,) = read(CASES / "c14.json", config)
+    assert item.task is not None
+    (drawn,) = newest(item.task)
+    begin = time_of(drawn["value"]["sequence"][0]["frame"], read_roles(config).videos["video"].rate(item.task.data))
+    video = open_video(CASES / name)
+    assert (video.nearest(begin), video.nearest(1.02)) == shown

@@ -86,28 +86,66 @@ def test_coco_read_by_pycocotools(tasks: list[Any], export: Export, tmp_path: Pa
     assert evaluation.stats[0] == pytest.approx(1.0)
 
 
+def rgb2id(colours: np.ndarray) -> np.ndarray:
+    """As panopticapi reads a PNG."""
+    wide = colours.astype(np.uint32)
+    numbers: np.ndarray = wide[..., 0] + 256 * wide[..., 1] + 256**2 * wide[..., 2]
+    return numbers
+
+
+def panoptic_faults(file: Path, pngs: Path) -> list[str]:
+    """What panopticapi's evaluation and its converters refuse, and what COCO's description of the format asks for."""
+    found, faults = read(file), []
+    categories = {category["id"]: category for category in found["categories"]}
+    images = {image["id"]: image for image in found["images"]}
+    if sorted(one["image_id"] for one in found["annotations"]) != sorted(images):
+        faults.append("an image without its one annotation")
+    for annotation in found["annotations"]:
+        image, png = images[annotation["image_id"]], Image.open(pngs / annotation["file_name"])
+        if Path(annotation["file_name"]).stem != Path(image["file_name"]).stem:
+            faults.append("a PNG that is not named after its image")
+        if png.format != "PNG" or png.mode != "RGB" or png.size != (image["width"], image["height"]):
+            faults.append(f"{png.format} {png.mode} {png.size}")
+        numbers = rgb2id(np.asarray(png))
+        in_png = set(np.unique(numbers).tolist()) - {0}
+        in_json = [segment["id"] for segment in annotation["segments_info"]]
+        if len(set(in_json)) != len(in_json) or 0 in in_json:
+            faults.append("segment ids that are not unique, or 0")
+        faults += [f"segment {one} is in the PNG and not in the JSON" for one in in_png - set(in_json)]
+        faults += [f"segment {one} is in the JSON and not in the PNG" for one in set(in_json) - in_png]
+        for segment in annotation["segments_info"]:
+            rows, columns = np.nonzero(numbers == segment["id"])
+            if segment["category_id"] not in categories or segment["iscrowd"] not in (0, 1):
+                faults.append("an unknown category, or no iscrowd")
+            if not len(rows) or segment["area"] != len(rows):
+                faults.append(f"area {segment['area']}, {len(rows)} pixels")
+            elif segment["bbox"] != [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]:
+                faults.append(f"bbox {segment['bbox']}")
+    return faults
+
+
 def test_panoptic_by_its_rules(tasks: list[Any], export: Export, tmp_path: Path) -> None:
-    """Those that panopticapi checks: colours are numbers, each with its segment, and areas are right."""
+    # regions that lie on each other, one of them whole under another one
+    hidden = np.zeros((HEIGHT, WIDTH), bool)
+    hidden[2:8, 40:50] = True
+    tasks[1]["annotations"][0]["result"] = [brush(ring_with_pieces(), region=name) for name in ("x", "y")]
+    tasks[1]["annotations"][0]["result"] += [brush(hidden, "person", "s"), box(60, 0, 40, 40, region="z")]
     export(tasks, "coco-panoptic")
     out = tmp_path / "coco-panoptic"
-    found = read(out / "panoptic_all.json")
+    file = out / "panoptic_all.json"
+    assert panoptic_faults(file, out / "panoptic_all") == []
+    found = read(file)
     assert [category["name"] for category in found["categories"]] == CLASSES
     assert all({"id", "name", "isthing", "color"} <= set(category) for category in found["categories"])
-    images = {image["id"]: image for image in found["images"]}
-    for annotation in found["annotations"]:
-        image = images[annotation["image_id"]]
-        colours = np.asarray(Image.open(out / "panoptic_all" / annotation["file_name"]).convert("RGB"), np.uint32)
-        assert colours.shape == (image["height"], image["width"], 3)
-        numbers = colours[..., 0] + 256 * colours[..., 1] + 256**2 * colours[..., 2]
-        segments = {segment["id"]: segment for segment in annotation["segments_info"]}
-        assert set(np.unique(numbers).tolist()) - {0} == set(segments)
-        for number, segment in segments.items():
-            rows, columns = np.nonzero(numbers == number)
-            x, y = columns.min(), rows.min()
-            assert segment["area"] == len(rows)
-            assert segment["bbox"] == [x, y, columns.max() + 1 - x, rows.max() + 1 - y]
-    (car, *_) = found["annotations"][0]["segments_info"]
-    assert car["caption"] == "a red car" and car["score"] == 0.75
+    first, second = (one["segments_info"] for one in found["annotations"])
+    assert len(first) == 4 and first[0]["caption"] == "a red car" and first[0]["score"] == 0.75
+    # of two alike one alone is seen
+    assert len(second) == 3
+    # the checks do find faults
+    found["annotations"][0]["segments_info"][0]["area"] += 1
+    found["annotations"][1]["segments_info"].pop()
+    file.write_text(json.dumps(found))
+    assert len(panoptic_faults(file, out / "panoptic_all")) == 2
 
 
 def test_of_two_regions_the_smaller_is_on_top(tmp_path: Path, export: Export) -> None:
