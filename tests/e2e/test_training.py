@@ -15,20 +15,23 @@ from tests.http.stack import Stack
 from tests.tuning import made
 
 _TRAINED_MS = 900_000
-_ENOUGH, _HELD, _MOST = 52, 7, 120
+_ENOUGH, _HELD, _MOST = 40, 5, 120
+_CONFIG = """<View><Image name="image" value="$image"/><Brush name="mask" toName="image"/></View>"""
+"""Masks alone are learned: what else a run learns is the same to the button and to the page."""
 
 
 def test_start_training(label_studio: LabelStudio, stack: Stack, browser: LoggedIn, artifacts: Path) -> None:
-    project = label_studio.make_project(made.CONFIG, "training")
+    project = label_studio.make_project(_CONFIG, "training")
     label_studio.connect(project, stack.url)
-    held = 0
+    made_up = made.tasks(_MOST)
+    for task in made_up:
+        (annotation,) = task["annotations"]
+        task["annotations"] = [{"result": [item | {"type": "brush"} for item in annotation["result"][:1]]}]
     # which tasks are held out depends on their numbers, which Label Studio gives
-    for number, made_up in enumerate(made.tasks(_MOST)):
-        if number >= _ENOUGH and held >= _HELD:
-            break
-        task = label_studio.add_task(project, made_up["data"])
-        label_studio.annotate(task, made_up["annotations"][0]["result"])
-        held += is_held(str(task))
+    numbers: list[int] = []
+    while len(numbers) < _ENOUGH or sum(is_held(str(number)) for number in numbers) < _HELD:
+        count = max(10, _ENOUGH - len(numbers))
+        numbers += label_studio.import_tasks(project, made_up[len(numbers) : len(numbers) + count])
     with browser.page() as page:
         page.goto(f"{label_studio.url}/projects/{project}/settings/ml")
         page.get_by_label("Machine learning model options").click(timeout=PAGE_MS)
