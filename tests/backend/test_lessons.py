@@ -120,7 +120,7 @@ def taught_by_video(*works: dict[str, Any]) -> tuple[LabelStudioTask, Lessons]:
 
 
 def test_a_tracked_box_teaches_by_the_first_frame_it_is_shown_on() -> None:
-    event = {"id": "e", "from_name": "events", "to_name": "video", "type": "timelinelabels"}
+    event: dict[str, Any] = {"id": "e", "from_name": "events", "to_name": "video", "type": "timelinelabels"}
     event |= {"value": {"ranges": [{"start": 1, "end": 9}], "timelinelabels": ["dog"]}}
     broken = tracked("cat", name="b") | {"value": {"sequence": [{"frame": "x"}], "labels": ["cat"]}}
     task, found = taught_by_video(work(1, tracked("dog"), tracked("cat", name="c"), event, broken))
