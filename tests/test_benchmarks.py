@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from benchmarks import large, parts
+from benchmarks import finding, large, parts
 from benchmarks.bounds import Machine, Work, operations
 from benchmarks.gpu.parts import Part
 from benchmarks.gpu.rows import Row, Timer, markdown, read_row
@@ -204,6 +205,33 @@ def test_a_boundary_is_compared_near_both_outlines() -> None:
     assert large.boundary_iou(square, square) == 1.0
     assert 0.5 < large.boundary_iou(hollow, square) < 1 and 0.2 < large.boundary_iou(moved, square) < 0.7
     assert large.boundary_iou(np.zeros_like(square), square) == 0.0
+
+
+def test_finding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("model.finding.finder.POINTS_PER_SIDE", 4)
+    finding.main(["--repeats", "1", "--candidates", "3"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[3:]] == [
+        *("| encode", "| 16 clicks decoded", "| candidates"),
+        *(f"| {what} against 3, {which}" for what in ("a word", "a phrase") for which in ("first", "next")),
+    ]
+    assert all(float(cell) >= 0 for line in lines[3:] for cell in line.strip("|").split("|")[1:])
+
+
+def test_each_counted_thing_is_right_once() -> None:
+    boxes = [(0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0)]
+
+    class Boxed:
+        def __init__(self, *box: float) -> None:
+            self.box = box
+
+    found = [Boxed(1, 0, 10, 10), Boxed(0, 0, 10, 9), Boxed(24, 0, 39, 10), Boxed(50, 0, 60, 10)]
+    assert finding.right(found, boxes) == 1  # type: ignore[arg-type]
+    assert finding.box_iou(None, boxes[0]) == 0 == finding.box_iou(boxes[1], boxes[0])
+    for one in json.loads((finding.DEMO / "counted" / "truth.json").read_text())["counted"]:
+        with Image.open(finding.DEMO / "counted" / one["file"]) as picture:
+            for x1, y1, x2, y2 in one["boxes"]:
+                assert 0 <= x1 < x2 <= picture.width and 0 <= y1 < y2 <= picture.height
 
 
 def test_around_the_model() -> None:
