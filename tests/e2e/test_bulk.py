@@ -20,8 +20,10 @@ from demo.truth import Scene
 from tests.bulk.test_late import start_front
 from tests.e2e.configs import drawn_box, regions, with_labels
 from tests.e2e.label_studio import LabelStudio
+from tests.e2e.several import PLACES, SIZE, several
 from tests.http.stack import SHIPPED, Stack, run_host
 from tests.waiting import wait_until
+from tiny.clicks import iou
 
 SCENE, KIND = "test-11-00012", "ladybird"
 
@@ -120,6 +122,33 @@ def test_retrieved_predictions_that_come_late(
     finally:
         front.terminate()
         front.wait(20)
+
+
+def test_a_project_is_searched_by_word_and_by_what_is_labelled(
+    label_studio: LabelStudio,
+    scenes: dict[str, Scene],
+    bulk: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+) -> None:
+    """One picture as three tasks: in one a person has labelled one of a kind, the other two are bare."""
+    config = with_labels(SHIPPED, ["swimmer", "object"])
+    project = label_studio.make_project(config, "searched")
+    masks = several(scenes, ("test-11-00018", "dolphin"), (SCENE, KIND), tmp_path / "crowd.png")
+    labelled, by_word, by_example = (label_studio.upload(project, tmp_path / "crowd.png") for _ in range(3))
+    x, y = 100 * PLACES[0][0] / SIZE[0], 100 * PLACES[0][1] / SIZE[1]
+    label_studio.annotate(labelled, drawn_box(config, (x - 12, y - 15, x + 12, y + 15), SIZE, "swimmer"))
+
+    def found(task: int, *asked: str) -> list[bool]:
+        """Of each of the kind, whether it is found; all that is found has the label."""
+        told(bulk("--project", project, "--task-ids", task, *asked))
+        (prediction,) = label_studio.predictions(task)
+        answered = [region for region in regions(prediction["result"]).values() if region.masks]
+        assert answered and all(region.labels == ["swimmer"] for region in answered)
+        return [any(iou(mask, truth) > 0.5 for one in answered for mask in one.masks) for truth in masks]
+
+    assert any(found(by_word, "--find", "dolphin=swimmer"))
+    assert sum(found(by_example, "--like-labeled", "swimmer")) >= 2
+    assert counts(label_studio, project) == {labelled: 0, by_word: 1, by_example: 1}
 
 
 def test_a_file_is_imported_as_it_is(

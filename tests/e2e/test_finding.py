@@ -58,7 +58,8 @@ def test_a_typed_word_finds_all_of_them(desk: Desk, crowd: list[Mask]) -> None:
     assert len(desk.page.regions()) >= 2
 
 
-def test_one_of_them_finds_the_others(desk: Desk, crowd: list[Mask]) -> None:
+def shown(desk: Desk) -> Exchange:
+    """The answer to a click on the first, accepted region with the label for examples."""
     desk.page.choose("Rectangle")
     x, y = spot(PLACES[0])
     desk.page.drag(x - 14, y - 17, x + 14, y + 17)
@@ -67,11 +68,31 @@ def test_one_of_them_finds_the_others(desk: Desk, crowd: list[Mask]) -> None:
     desk.page.wait_for_draft()
     desk.page.choose_again("KeyPoint")
     desk.page.choose_label("alike")
-    found = desk.page.click(x, y, "Control")
+    return desk.page.click(x, y, "Control")
+
+
+def suggested(exchange: Exchange) -> int:
+    return sum(bool(region.masks) for region in regions(exchange.result).values())
+
+
+def test_one_of_them_finds_the_others(desk: Desk, crowd: list[Mask]) -> None:
+    found = shown(desk)
     assert met(found, crowd) == [False, True, True]
-    suggested = sum(bool(region.masks) for region in regions(found.result).values())
-    desk.page.wait_for_suggestions(suggested)
+    desk.page.wait_for_suggestions(suggested(found))
     desk.page.shot("find-alike")
     desk.page.accept()
     desk.page.shot("find-alike-accepted")
     assert len(desk.page.regions()) >= 3
+
+
+def test_a_wrong_one_becomes_a_counter_example(desk: Desk, crowd: list[Mask]) -> None:
+    """An Alt-click on a suggestion asks again, without it."""
+    found = shown(desk)
+    assert met(found, crowd)[1]
+    desk.page.wait_for_suggestions(suggested(found))
+    desk.page.choose_label("alike")
+    again = desk.page.click(*spot(PLACES[1]), "Alt")
+    clicks = [prompt.get("is_positive") for prompt in again.prompts if prompt["type"].startswith("keypoint")]
+    assert {False, True} <= set(clicks)
+    assert met(again, crowd)[:2] == [False, False]
+    desk.page.shot("find-unlike")
