@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -94,7 +95,12 @@ class Learner:
         books = {"step": str(self.step), "seconds": repr(self.gone_s)}
         try:
             save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, part, books)
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
+            # what is half written takes room that others need
+            with contextlib.suppress(OSError):
+                part.unlink()
+            if isinstance(error, OSError):
+                raise
             # its way to say that the disk is full
             raise OSError(f"{part} cannot be written ({error})") from None
         part.replace(self._file)

@@ -9,9 +9,11 @@ import pytest
 import redis
 
 from backend.learning.memory import Entry, LabelMemory
+from backend.learning.mirror import load, save
 from backend.learning.published import learned, read_judge
 from backend.settings import Settings
 from backend.worker.judges import Judges
+from tests.disks import small_disk
 
 RNG = np.random.default_rng(3)
 
@@ -35,6 +37,18 @@ def memory(client: redis.Redis, tmp_path: Path) -> LabelMemory:
 
 def some(label: str, count: int, first: int = 1) -> dict[str, tuple[Entry, np.ndarray]]:
     return {f"{label}-{task}": example(label, task) for task in range(first, first + count)}
+
+
+def test_a_full_disk_costs_the_memorys_new_copy_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with small_disk(tmp_path / "disk", 64) as disk:
+        rows = np.ones((100, 100), np.float16)  # 20 kB
+        save(disk / "7.safetensors", "m", {str(n): {} for n in range(100)}, rows)
+        (disk / "others").write_bytes(b"x" * 36_000)
+        save(disk / "7.safetensors", "m", {str(n): {} for n in range(100)}, 2 * rows)
+        assert "the label memory 7 is in Redis alone" in caplog.text
+        assert [path.name for path in sorted(disk.iterdir())] == ["7.safetensors", "others"]
+        kept = load(disk / "7.safetensors")
+        assert kept is not None and (kept[2] == 1).all()
 
 
 def test_what_is_kept_is_published_to_workers(memory: LabelMemory, client: redis.Redis) -> None:

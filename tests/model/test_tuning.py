@@ -20,6 +20,7 @@ from model.tuning.learner import Learner
 from model.tuning.lessons import middle
 from model.tuning.shelf import Shelf
 from model.values.mask import mask_box, to_coco_rle
+from tests.disks import small_disk
 from tests.tuning import made
 
 
@@ -108,11 +109,18 @@ def test_a_damaged_checkpoint_begins_the_stage_anew(tmp_path: Path, caplog: pyte
     assert torch.equal(again.parameters["weight"], first.parameters["weight"])
 
 
-def test_a_full_disk_is_an_error_of_the_disk(tmp_path: Path) -> None:
-    weight = nn.Parameter(torch.randn(3))
-    learner = Learner({"weight": weight}, 0.1, 1e9, 5, tmp_path / "gone" / "state.safetensors")
-    with pytest.raises(OSError, match=r"state|No such file"):
-        learner.save()
+def test_a_full_disk_is_an_error_of_the_disk_and_costs_nothing_that_was_saved(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64) as disk:
+        file = disk / "state.safetensors"
+        weight = nn.Parameter(torch.randn(5000))  # 20 kB
+        Learner({"weight": weight}, 0.1, 1e9, 5, file).save()
+        (disk / "others").write_bytes(b"x" * 36_000)
+        with pytest.raises(OSError, match=r"state|No space"):
+            Learner({"weight": nn.Parameter(torch.zeros(5000))}, 0.1, 1e9, 5, file).save()
+        assert [path.name for path in sorted(disk.iterdir())] == ["others", "state.safetensors"]
+        again = nn.Parameter(torch.zeros(5000))
+        Learner({"weight": again}, 0.1, 1e9, 5, file)
+        assert torch.equal(again, weight)
 
 
 def test_borders_are_learned_and_nothing_else_changes(pam: PerceiveAnything, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from backend.errors import BadRequest, VersionError
 from backend.queueing.connection import connect
 from benchmarks.stand_in import MADE, StandIn
 from tests.bulk.conftest import environment
+from tests.disks import small_disk
 from tests.http.stack import Stack, point
 from tests.tuning import made
 from tests.tuning.conftest import Backend, Steer
@@ -194,6 +195,20 @@ def test_shuffled_work_is_not_promoted_also_after_a_kill(stack: Stack, project: 
     assert "goes on where it was stopped" in done.stdout and "masks before" not in done.stdout
     assert "nothing is promoted (masks: " in done.stdout
     assert not list(Store(stack.settings).versions("input")) and not state.exists()
+
+
+def test_a_full_disk_is_told(stack: Stack, project: StandIn, backend: Backend, tmp_path: Path) -> None:
+    (tmp_path / "tasks.json").write_text(json.dumps(made.tasks(40)))
+    (tmp_path / "config.xml").write_text(made.CONFIG)
+    files = ["--input", tmp_path / "tasks.json", "--config", tmp_path / "config.xml", "--what", "masks"]
+    folder = stack.settings.state_dir / "versions" / "input"
+    # no room for all of the pictures
+    with small_disk(folder, 64):
+        said = backend("fit", *files, code=1).stderr
+        assert "versions cannot be written (No space left on device): free some room, then fit goes on" in said
+        run = Runs(connect(stack.settings)).get(None)
+        assert run is not None and run.state == "failed" and "free some room" in run.message
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_the_button_starts_a_run_and_its_end_is_told(
