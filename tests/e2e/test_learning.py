@@ -23,7 +23,9 @@ from tests.waiting import wait_until
 
 NEW = "gasket-B"
 LABELS = [NEW, "dolphin", "turtle", "house"]
-TAUGHT = 8
+TAUGHT, BY_HAND = 12, 4
+CROWD = 1020
+"""A scene in which so many new things find room."""
 
 
 def write(drawn: Scene, folder: Path, name: str) -> Path:
@@ -32,9 +34,9 @@ def write(drawn: Scene, folder: Path, name: str) -> Path:
     return path
 
 
-def share(drawn: Scene) -> tuple[float, float, float, float]:
-    """The box of a scene's first thing, in percentages."""
-    x1, y1, x2, y2 = mask_box(drawn.things[0].mask) or (0, 0, *SIZE)
+def share(drawn: Scene, place: int = 0) -> tuple[float, float, float, float]:
+    """The box of one of a scene's things, in percentages."""
+    x1, y1, x2, y2 = mask_box(drawn.things[place].mask) or (0, 0, *SIZE)
     return 100 * x1 / SIZE[0], 100 * y1 / SIZE[1], 100 * x2 / SIZE[0], 100 * y2 / SIZE[1]
 
 
@@ -62,8 +64,25 @@ def test_a_new_label_is_proposed_after_some_examples(
     project = label_studio.make_project(config, "learning")
     backend = label_studio.connect(project, stack.url)
     memory = LabelMemory(connect(stack.settings), stack.settings)
-    # one after the other: a suggestion, its label corrected, submitted
-    for number in range(TAUGHT):
+    with browser.page() as one:
+        # a label is chosen, a box is drawn, its suggestion accepted: four things of one task
+        crowd = scene(CROWD, [NEW] * BY_HAND)
+        task = label_studio.upload(project, write(crowd, tmp_path, "crowd"))
+        page = LabellingPage(one, label_studio.url, artifacts)
+        page.open(project, task)
+        page.auto_annotation()
+        page.choose("Rectangle")
+        for place in range(BY_HAND):
+            page.choose_label(NEW)
+            page.drag(*share(crowd, place))
+            page.wait_for_suggestions()
+            page.accept()
+        page.shot("learning-taught")
+        page.submit()
+    (annotation,) = label_studio.annotations(task)
+    assert [set(one.labels) for one in regions(annotation["result"]).values()] == [{NEW}] * BY_HAND
+    # one task after the other: a suggestion, its label corrected, submitted
+    for number in range(TAUGHT - BY_HAND):
         drawn = scene(900 + number, [NEW])
         task = label_studio.upload(project, write(drawn, tmp_path, f"taught-{number}"))
         found = accepted(label_studio, backend, task, drawn_box(config, share(drawn), SIZE, NEW))
