@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -57,13 +58,16 @@ def main() -> None:
         begin = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds = time.perf_counter() - begin
+        # of the export alone: its input was made here
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         peak = re.search(r"peak memory (\d+) MB", done.stdout)
         assert peak is not None, done.stdout
         size = sum(path.stat().st_size for path in (folder / "out").rglob("*") if path.is_file())
     Console().print(
-        f"{given.regions:,} regions as {given.format}: {seconds:.0f} s, peak memory {peak[1]} MB, {size / 2**20:.0f} MB"
-        " written",
+        f"{given.regions:,} regions as {given.format}: {seconds:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of the "
+        f"processor; peak memory {peak[1]} MB, {size / 2**20:.0f} MB written",
         highlight=False,
+        soft_wrap=True,
     )
 
 
