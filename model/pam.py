@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from model.compute.clock import Clock, Span
 from model.compute.device import pick_device, pick_dtype, quantizes
 from model.compute.linear import quicken
 from model.compute.quantized import quantize as eight_bits
+from model.compute.stream import OwnStream
 from model.errors import AdapterError, DeviceError
 from model.finding.finder import SURE, Search
 from model.finding.words import checked
@@ -73,6 +75,7 @@ class PerceiveAnything:
         self.base_version = self.version = version or name
         self._wardrobe = Wardrobe(tower, vision, language)
         self.clock = Clock(tower.device)
+        self._aside = OwnStream(tower.device)
 
     @classmethod
     def from_pretrained(
@@ -187,6 +190,18 @@ class PerceiveAnything:
     def _encoded(self, pictures: Sequence[Image.Image]) -> list[Embedding]:
         most = fitting(self.device, self.tower.bytes_to_encode, self.pictures_at_once)
         return in_batches(pictures, self.tower.encode, most)
+
+    def beside(self) -> AbstractContextManager[None]:
+        """A block whose `encode` and `encode_all` run beside what the device does for others: CUDA has a stream for it.
+
+        What they give is to be used outside of the block only after `joined`.
+        """
+        return self._aside.beside()
+
+    def joined(self, embedding: Embedding) -> Embedding:
+        """An embedding that was encoded `beside`, for everybody."""
+        self._aside.join((embedding.features, *embedding.high_resolution))
+        return embedding
 
     @property
     def pictures_at_once(self) -> int:

@@ -83,6 +83,12 @@ class QueueWorker(SimpleWorker):
                 return job
         return None
 
+    def waiting(self, queue: Queue, start: int, count: int) -> list[Job]:
+        """So many jobs of a queue from the `start`-th on, the next one first; they stay there."""
+        ids = queue.get_job_ids(start, count)
+        found = Job.fetch_many(ids, self.connection, JSONSerializer) if ids else []
+        return [job for job in found if job is not None]
+
     def begin(self, job: Job) -> Execution:
         """From here on the job counts as running: if this worker dies, it is failed, not put back to kill the next."""
         execution = self.prepare_execution(job)

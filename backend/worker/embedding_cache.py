@@ -69,6 +69,10 @@ class EmbeddingCache:
             gone = self._far.put(old, dropped.to("cpu")) if self._far.limit else [(old, dropped)]
             self.stats.evictions += len(gone)
 
+    def __contains__(self, key: str) -> bool:
+        """May be asked from another thread."""
+        return key in self._near or key in self._far
+
     def __len__(self) -> int:
         return len(self._near) + len(self._far)
 

@@ -64,6 +64,12 @@ def expect(payloads: Sequence[dict[str, Any]]) -> None:
         _resident.expect(payloads)
 
 
+def coming(payloads: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> None:
+    """Tell this process's engine what it may be asked after what it is asked now; see `Engine.coming`."""
+    if _resident is not None:
+        _resident.coming(payloads, now)
+
+
 def joins() -> bool:
     """Whether this process's engine lets jobs begin while others are under way."""
     return _resident is not None and _resident.joins
@@ -134,6 +140,10 @@ class Engine:
         """These will be given to `perform` one after the other: the first call computes all of them together."""
         self._expected = list(payloads) if len(payloads) > 1 else []
         self._ready = {}
+
+    def coming(self, payloads: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]] = ()) -> None:
+        """These wait behind what is to be performed now: their pictures are got ready meanwhile."""
+        self._embeddings.expect(_pictures(payloads), _pictures(now))
 
     @property
     def joins(self) -> bool:
@@ -226,6 +236,12 @@ class Engine:
             alarm.begin_anew()
         except Exception:
             log.exception("%d jobs failed together", len(requests))
+
+
+def _pictures(payloads: Sequence[dict[str, Any]]) -> list[str]:
+    """The addresses in payloads that nobody has checked yet."""
+    found = [one.get("picture") for one in payloads if one.get("clip") is None]
+    return [picture for picture in found if isinstance(picture, str) and picture]
 
 
 def _request(payload: dict[str, Any]) -> JobRequest:

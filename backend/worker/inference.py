@@ -100,7 +100,7 @@ class Inference:
         replies: dict[int, JobReply | Exception] = {}
         for adapter in dict.fromkeys(request.adapter for request in requests):
             places = [place for place, request in enumerate(requests) if request.adapter == adapter]
-            found = run_through(self._answer([requests[place] for place in places]), self._pam.advance)
+            found = run_through(self._answer([requests[place] for place in places]), self._step)
             replies |= zip(places, found, strict=True)
         return [replies[place] for place in range(len(requests))]
 
@@ -151,6 +151,11 @@ class Inference:
         return [
             one.reply(self._pam.version, self._looked_at(one)) if isinstance(one, _Ongoing) else one for one in ongoing
         ]
+
+    def _step(self) -> None:
+        """Some token steps, and beside them the next picture."""
+        self._embeddings.encode_ahead()
+        self._pam.advance()
 
     def _looked_at(self, one: _Ongoing) -> str:
         return pack_features(self._pam.picture_features(one.seen.embedding)) if one.request.look else ""

@@ -9,8 +9,9 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import redis
 
@@ -42,7 +43,7 @@ from backend.system.imports import uncollected
 from backend.system.memory import Tidy
 from backend.worker.embedding_locks import EmbeddingLocks
 from backend.worker.embeddings import Embeddings
-from backend.worker.engine import Engine, expect, joins, make_resident, resident_stats
+from backend.worker.engine import Engine, coming, expect, joins, make_resident, resident_stats
 from backend.worker.fit_starter import FitStarter
 from backend.worker.judges import Judges
 from backend.worker.sitting import Sitting
@@ -103,9 +104,11 @@ class ResidentWorker(QueueWorker):
         if self.affinity is not None:
             with _if_redis_is_there():
                 self.affinity.busy(self.name)
-        begun = [(job, self.prepare_execution(job)), *self._companions(job, queue)]
+        begun = [(job, self.begin(job)), *self._companions(job, queue)]
         if len(begun) > 1:
             expect([one.args[0] for one, _ in begun])
+        if queue.name in _TOGETHER:
+            self._look_ahead(queue, [one.args[0] for one, _ in begun])
         try:
             if queue in self._clicked() and joins() and _joins(job):
                 begun = Sitting(self, self._clicked(), _joins).hold(job, begun[0][1], queue)
@@ -139,6 +142,17 @@ class ResidentWorker(QueueWorker):
                 break
             companions.append((other, self.begin(other)))
         return companions
+
+    def _look_ahead(self, queue: Queue, now: Sequence[dict[str, Any]]) -> None:
+        """Let the pictures of the next step be got ready during this one; others take their steps' jobs before it."""
+        try:
+            others = max(0, int(self.connection.scard(PRIVATE)) - 1)
+            after = self.waiting(queue, others * len(now), len(now))
+            coming([job.args[0] for job in after if _sociable(job)], now)
+        except redis.RedisError as error:
+            log.warning("Redis does not answer (%s)", type(error).__name__)
+        except Exception:  # their own turn will tell
+            log.exception("the next jobs are not looked at ahead")
 
     def _clicked(self) -> list[Queue]:
         """The queues of clicks, those that this worker alone takes from first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,3 +36,22 @@ class OwnStream:
             with torch.cuda.stream(self.stream):
                 yield outside
             outside.wait_stream(self.stream)
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """On that device and stream, beside whatever the caller's stream does until `join`; what is read here must be
+        there already, and nobody may write to it."""
+        if self.stream is None:
+            yield
+            return
+        with torch.cuda.device(self._device), torch.cuda.stream(self.stream):
+            yield
+
+    def join(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Let the caller's stream go on with what was made by all that was asked `beside` so far."""
+        if self.stream is None:
+            return
+        caller = torch.cuda.current_stream(self._device)
+        caller.wait_stream(self.stream)
+        for tensor in tensors:
+            tensor.record_stream(caller)

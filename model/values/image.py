@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import threading
 import warnings
 import zlib
 from functools import cache
@@ -49,6 +50,7 @@ _PERCENTILES = (0.5, 99.5)
 _SAMPLED = 1_000_000  # pixels, about, that they are taken from
 _ROWS = 1024
 _ORIENTATION = 0x0112  # EXIF's tag
+_OPENING = threading.Lock()
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -69,17 +71,14 @@ def open_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Im
     if isinstance(source, bytes) and not source:
         raise PictureError("the picture has 0 bytes: upload it again")
     try:
-        with warnings.catch_warnings():
-            # the limit is ours (max_pixels); Pillow's own warning would only say it twice
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-                _to_full_page(image)
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise PictureTooLargeError(
-                        f"the picture has {width}×{height} pixels, the limit is {max_pixels:,}: make it smaller"
-                    )
-                return to_rgb(image)
+        with _header(source) as image:
+            _to_full_page(image)
+            width, height = image.size
+            if width * height > max_pixels:
+                raise PictureTooLargeError(
+                    f"the picture has {width}×{height} pixels, the limit is {max_pixels:,}: make it smaller"
+                )
+            return to_rgb(image)
     except (PictureError, FileNotFoundError, IsADirectoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -88,6 +87,15 @@ def open_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Im
         raise PictureError(_unknown(source)) from None
     except _DAMAGE as error:
         raise PictureError(f"the picture is truncated or damaged ({error}): upload it again") from None
+
+
+def _header(source: str | Path | bytes) -> Image.Image:
+    """The picture, none of its pixels decoded."""
+    # what is ignored is the whole process's, and several threads open pictures
+    with _OPENING, warnings.catch_warnings():
+        # the limit is ours (max_pixels); Pillow's own warning would only say it twice
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 
 def _to_full_page(image: Image.Image) -> None:
