@@ -39,3 +39,9 @@ class AdapterError(ModelError):
 
 class TuningError(ModelError, ValueError):
     """Work that a model cannot learn from: too little of it, or none held out; the message says what is needed."""
+
+
+def in_a_line(error: Exception) -> str:
+    """What another library says, without the rest of it."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

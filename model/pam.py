@@ -100,7 +100,7 @@ class PerceiveAnything:
             sam2_config: the Hydra YAML that fits them, a path or a name of the `sam2` package; None finds it.
             device: "auto" (cuda, mps, cpu in this order), "cuda", "cuda:1", "mps", "cpu".
             dtype: "auto" (bfloat16 on GPUs that have it, float16 on others, float32 on the CPU), or one of these.
-            compile: compile SAM 2's encoder; loading takes minutes more.
+            compile: compile SAM 2's encoder and what tracks videos; loading takes minutes more.
             quantize: "int8" keeps the language model's linear layers in eight bits, on a CPU in float32 only: less
                 memory, and quicker where they are large; answers may differ (docs/model.md).
             resident: keep the token step laid out, compiled and captured as CUDA graphs; None does so on CUDA. Not with
@@ -127,6 +127,8 @@ class PerceiveAnything:
         pam = cls(tower, vision, language, checkpoint.name, checkpoint.version)
         if compile or place.type == "cuda":
             tower.settle(pam.pictures_at_once, compile)
+        if compile:
+            pam.video.settle()
         if (place.type == "cuda" if resident is None else resident) and not in_eight_bits:
             pam.stay()
         return pam

@@ -18,6 +18,7 @@ from transformers import Qwen2ForCausalLM
 
 from model.compute.precision import sums_in_float32
 from model.compute.stream import OwnStream
+from model.errors import in_a_line
 from model.language.buffers import MOST, ROWS, STOPS, Shape, State, bucket
 from model.language.grid import Grid
 from model.language.layer import layer_step, normed, weights_of
@@ -188,8 +189,7 @@ class Resident:
                 return
             except Exception as error:
                 self._layer, self.compiled = layer_step, False
-                reason = str(error).strip().splitlines()
-                log.warning("the token step is not compiled (%s): it runs as it is", reason[0] if reason else error)
+                log.warning("the token step is not compiled (%s): it runs as it is", in_a_line(error))
         self._compute(shape, greedy)
 
     def _captured(self, shape: Shape, greedy: bool) -> torch.cuda.CUDAGraph:

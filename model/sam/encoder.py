@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from model.compute.precision import full_float32
 from model.compute.stream import OwnStream
+from model.errors import in_a_line
 from model.values.image import normalised
 
 TOGETHER = 8
@@ -112,7 +113,7 @@ class Encoder:
                     self._compute(torch.zeros(shape, dtype=torch.uint8, device=self._device))
             except Exception as error:
                 self._run, compiled = self._levels, False
-                log.warning("SAM 2's encoder is not compiled (%s): it runs as it is", _reason(error))
+                log.warning("SAM 2's encoder is not compiled (%s): it runs as it is", in_a_line(error))
         self.sizes = tuple(sizes)
         if self._device.type == "cuda":
             try:
@@ -120,7 +121,7 @@ class Encoder:
                     self._graphs[shape[0]] = self._captured(shape)
             except Exception as error:
                 self._graphs.clear()
-                log.warning("SAM 2's encoder is not captured (%s): it runs without graphs", _reason(error))
+                log.warning("SAM 2's encoder is not captured (%s): it runs without graphs", in_a_line(error))
         return compiled
 
     def _captured(self, shape: tuple[int, ...]) -> _Captured:
@@ -174,9 +175,3 @@ def _batches(pixels: torch.Tensor, sizes: Sequence[int]) -> list[tuple[int, torc
         parts.append((size, pixels[start : start + size]))
         start += size
     return parts
-
-
-def _reason(error: Exception) -> str:
-    """In a line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -6,7 +6,7 @@ that look back at the same frames go through memory attention and mask decoder t
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -31,6 +31,9 @@ Direction = Literal["forward", "backward", "both"]
 
 OBJECTS_PER_BATCH = 8
 """Objects that go through memory attention together; bounds its memory (about 60 MB an object at n = 64)."""
+
+MARKED_KEPT = 16
+"""Frames with prompts, those that come first, whose embeddings are kept until their turn (17 MB each at n = 64)."""
 
 _CLAMP = 32.0  # of the logits that a correction starts from, as in SAM 2
 
@@ -120,22 +123,27 @@ class Tracker:
         self._banks = {name: Bank() for name in objects}
         self._encoded: tuple[int, Embedding] | None = None
         self._kept = kept
+        self._turns: Counter[int] = Counter()  # of marked frames that are kept, how often they are still to come
+        self._marked: dict[int, Embedding] = {}
 
     def run(
         self, passes: Sequence[Pass], progress: Progress | None, kept: Mapping[int, set[int]]
     ) -> Iterator[TrackedFrame]:
         """First the frames with prompts, then every frame of every pass that did not come before the progress."""
-        self._mark()
-        done = 0
+        done = 0 if progress is None else progress.steps
+        orders = []
+        for way in passes:
+            skipped, done = min(done, len(way.order)), max(0, done - len(way.order))
+            orders.append(way.order[skipped:])
+        self._mark(orders)
         if progress is not None:
             self._recall(progress.masks, kept)
-            done = progress.steps
-        for number, way in enumerate(passes):
+        for number, (way, order) in enumerate(zip(passes, orders, strict=True)):
             again = number + 1 < len(passes)
-            skipped, done = min(done, len(way.order)), max(0, done - len(way.order))
-            for frame, picture in self._ahead(self._video.read(way.order[skipped:])):
+            for frame, picture in self._ahead(self._video.read(order)):
                 here = [name for name, frames in way.frames.items() if frame in frames]
                 regions = self._step(frame, picture, here, way.backward)
+                self._leave(frame)
                 for name in here:
                     self._memory.forget(self._banks[name], frame, way.backward, way.frames[name][0] if again else None)
                 yield TrackedFrame(frame, float(self._video.timestamps_s[frame]), picture, regions)
@@ -168,15 +176,26 @@ class Tracker:
             if len(part) < together:
                 return
 
-    def _mark(self) -> None:
+    def _leave(self, frame: int) -> None:
+        """A frame's turn is over."""
+        if frame in self._marked:
+            self._turns[frame] -= 1
+            if not self._turns[frame]:
+                del self._marked[frame]
+
+    def _mark(self, orders: Sequence[Sequence[int]]) -> None:
         """Remember the objects on the frames with prompts, without any memory: all later ones build on these."""
         said = defaultdict(list)
         for name, timeline in self._objects.items():
             for frame, prompt in timeline.items():
                 if not prompt.correction:
                     said[frame].append(name)
+        turns = Counter(frame for order in orders for frame in order if frame in said)
+        self._turns = Counter({frame: turns[frame] for frame in list(turns)[:MARKED_KEPT]})
         for frame in sorted(said):
             embedding = self._embed(frame, lambda frame=frame: self._video.frame(frame), keep=True)  # type: ignore[misc]
+            if frame in self._turns:
+                self._marked[frame] = embedding
             for name, region, memory in self._prompted(embedding, frame, said[frame]):
                 self._banks[name].marked[frame] = memory
                 if self._tracks[name].anchor is None:
@@ -273,4 +292,6 @@ class Tracker:
 
     def _found(self, frame: int) -> Embedding | None:
         """What was encoded of a frame before, by this tracking or another one."""
+        if frame in self._marked:
+            return self._marked[frame]
         return None if self._kept is None else self._kept.get(float(self._video.timestamps_s[frame]))

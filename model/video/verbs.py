@@ -16,6 +16,7 @@ from model.values.prompt import Prompt
 from model.values.region import RegionFeatures, Text, Texts
 from model.values.sampling import GREEDY, Sampling
 from model.values.task import Task, VideoTask, instruction, video_instruction
+from model.video.compiled import settle
 from model.video.opening import open_video
 from model.video.prompt import FramePrompt
 from model.video.source import FOLDER_RATE, Picture, Video
@@ -31,6 +32,10 @@ class Videos:
         self._tower = tower
         self._vision = vision
         self._language = language
+
+    def settle(self, backend: str = "inductor") -> bool:
+        """Compile what runs at every frame; see `model.video.compiled`."""
+        return settle(self._tower, backend)
 
     def track(
         self,

@@ -25,6 +25,7 @@ from model import (
     PromptError,
     Region,
     Sampling,
+    Task,
     VideoError,
     open_video,
 )
@@ -35,6 +36,7 @@ from model.video.track import CLIP_FRAMES, clip_numbers
 from model.video.tracker import Tracker
 from tests.checkpoints import COMPACT
 from tests.device import DEVICE
+from tests.model.test_encoder import compilations
 
 FOLDER = COMPACT / "inputs" / "video"
 LEFT, RIGHT = (60.0, 80.0, 130.0, 150.0), (200.0, 60.0, 300.0, 170.0)
@@ -309,7 +311,7 @@ def test_frames_are_encoded_ahead_in_batches(pam: PerceiveAnything, batches: lis
     """With the same tracks; those of a stream are encoded one by one, as they come."""
     said = [FramePrompt(Prompt(box=LEFT), 3)]
     ahead = list(pam.track(FOLDER, said, direction="both"))
-    assert batches == [1, 8, 7, 3]
+    assert batches == [1, 7, 7, 3]  # the first of them is there already
     next(iter(pam.stream(FOLDER, Prompt(box=LEFT), clip_length=2, changes=False, sampling=Sampling(max_new_tokens=1))))
     assert set(batches[4:]) == {1}
     pam.tower.encoder.sizes = ()
@@ -322,7 +324,7 @@ def test_frames_before_a_damaged_one_come_first(pam: PerceiveAnything, batches: 
     tracking = pam.track(pictures, [Prompt(box=LEFT)])
     with pytest.raises(VideoError, match="frame 5"):
         tracking.finish()
-    assert batches == [1, 5] and len(tracking.tracks[0].sightings) == 5
+    assert batches == [1, 4] and len(tracking.tracks[0].sightings) == 5
 
 
 def test_frames_that_are_encoded_already_are_not_encoded_again(
@@ -346,3 +348,67 @@ def test_frames_that_are_encoded_already_are_not_encoded_again(
     monkeypatch.setattr(pam.tower, "encode", none)
     again = [found.regions[0].mask for found in pam.track(video, prompts, encoded=kept)]
     assert len(again) == len(plain) and all((one == other).all() for one, other in zip(again, plain, strict=True))
+
+
+@pytest.mark.parametrize("sizes", [(1, 8), ()])
+def test_frames_with_prompts_are_encoded_once(
+    pam: PerceiveAnything, batches: list[int], monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]
+) -> None:
+    """Also for what is then asked about their pictures; as many as there is room for."""
+    pam.tower.encoder.sizes = sizes
+    said = [FramePrompt(Prompt(box=LEFT), 2), FramePrompt(Prompt(box=LEFT), 9), FramePrompt(Prompt(box=RIGHT), 5, 1)]
+    tracking = pam.track(FOLDER, said, direction="both")
+    before = list(tracking)
+    # frames 2 to 17 forward; 4 to 0 backward from the second object's first one, frame 2 once more
+    assert len(before) == 16 + 5 and sum(batches) == 16 + 4
+    pam.describe_video(tracking.tracks[1], [Task.BRIEF], sampling=Sampling(max_new_tokens=2))
+    assert sum(batches) == 20
+    batches.clear()
+    monkeypatch.setattr("model.video.tracker.MARKED_KEPT", 1)
+    again = list(pam.track(FOLDER, said, direction="both"))
+    assert sum(batches) == 22
+    for one, other in zip(before, again, strict=True):
+        for name, region in one.regions.items():
+            assert one.frame == other.frame and (region.mask == other.regions[name].mask).mean() > 0.999
+
+
+@pytest.fixture
+def compiled(pam: PerceiveAnything) -> Iterator[PerceiveAnything]:
+    """What tracks videos is compiled; the backend runs what was traced."""
+    torch._dynamo.reset()
+    assert pam.video.settle("eager")
+    yield pam
+    sam = pam.tower.sam
+    for part in (sam.memory_attention, sam.memory_encoder, sam.sam_mask_decoder.transformer):
+        part.__dict__.pop("forward", None)
+    torch._dynamo.reset()
+
+
+def test_nothing_is_compiled_while_a_video_is_tracked(compiled: PerceiveAnything) -> None:
+    """However many objects there are, and frames that are remembered; with the same masks."""
+    said = [FramePrompt(Prompt(box=LEFT), 0), FramePrompt(Prompt(points=[(220, 100, 1)]), 2, 1)]
+    said += [FramePrompt(Prompt(box=RIGHT), 4, number) for number in (2, 3)]
+    ready = compilations()
+    assert ready
+    found = list(compiled.track(FOLDER, said))
+    compiled.segment(compiled.encode(found[0].picture), [Prompt(box=LEFT), Prompt(points=[(220, 100, 1)])])
+    assert compilations() == ready
+    sam = compiled.tower.sam
+    for part in (sam.memory_attention, sam.memory_encoder, sam.sam_mask_decoder.transformer):
+        del part.forward
+    for one, other in zip(found, compiled.track(FOLDER, said), strict=True):
+        for name, region in one.regions.items():
+            assert (region.mask == other.regions[name].mask).mean() > 0.999
+
+
+def test_where_compiling_fails_videos_are_tracked_as_they_are(
+    pam: PerceiveAnything, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> object:
+        raise RuntimeError("no compiler here")
+
+    with caplog.at_level("WARNING"):
+        assert not pam.video.settle(broken)  # type: ignore[arg-type]
+    assert caplog.text.count("what tracks videos is not compiled") == 1
+    assert "forward" not in pam.tower.sam.memory_attention.__dict__
+    assert len(list(pam.track(FOLDER, [FramePrompt(Prompt(box=LEFT), 12)]))) == 6
