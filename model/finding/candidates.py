@@ -11,8 +11,7 @@ import torch
 
 from model.compute.precision import full_float32
 from model.sam import features
-from model.sam.proposals import stability
-from model.sam.tower import PROMPTS_ON_GPU, Tower
+from model.sam.tower import PROMPTS_ON_GPU, Tower, stability
 from model.values.embedding import Embedding
 from model.values.prompt import Prompt
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.sam.proposals import stability
 from model.sam.tiles import Encode, encoded, placed
-from model.sam.tower import Decoded, Tower
+from model.sam.tower import Decoded, Tower, on_host, stability
 from model.values.embedding import Embedding
 from model.values.mask import Box, mask_box
 from model.values.prompt import Prompt
@@ -183,11 +182,11 @@ class _Looks:
         whole = None if window is None else self._embeddings[next(iter(prompts))]
 
         def glances(pictures: Sequence[Embedding], _: Sequence[Prompt], decoded: Decoded) -> list[_Glance]:
-            masks = (decoded.mask_logits > 0).cpu().numpy()
-            sureness = (decoded.ious[:, 0] * stability(decoded.mask_logits)).tolist()
+            sureness = decoded.ious[:, 0] * stability(decoded.mask_logits)
+            masks, numbers = on_host([*(decoded.mask_logits > 0)], sureness[:, None])
             return [
-                _glance(mask, sure, window, whole or picture)
-                for mask, sure, picture in zip(masks, sureness, pictures, strict=True)
+                _glance(mask, float(sure), window, whole or picture)
+                for mask, (sure,), picture in zip(masks, numbers, pictures, strict=True)
             ]
 
         return dict(zip(prompts, self._tower.each(seen, list(prompts.values()), glances), strict=True))

@@ -14,14 +14,11 @@ import numpy as np
 import torch
 
 from model.sam.tiles import CONTAINED, SIMILAR, Encode, Piece, encoded, merged, piece, placed, views
-from model.sam.tower import PROMPTS_ON_GPU, Tower
+from model.sam.tower import PROMPTS_ON_GPU, Tower, stability
 from model.values.embedding import Embedding
 from model.values.prompt import Prompt
 from model.values.region import Region
 from model.values.window import Window
-
-STABILITY_OFFSET = 1.0
-"""Logits by which the threshold is moved up and down, SAM's own; the tower's 0.05 only chooses a mask token."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +93,10 @@ def _candidates(
 ) -> tuple[list[list[float]], torch.Tensor, list[float]]:
     """Places (N, 2) as shares of width and height, low-res masks (N, 4n, 4n) bool, predicted IoUs; the best first."""
     axis = (np.arange(wanted.points_per_side) + 0.5) / wanted.points_per_side
-    grid = torch.from_numpy(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)).float()
+    grid = torch.from_numpy(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)).float().to(tower.device)
     places, masks, ious = [], [], []
     for part in grid.split(PROMPTS_ON_GPU):
-        coords = (part * tower.image_size)[:, None].to(tower.device)
+        coords = (part * tower.image_size)[:, None]
         labels = torch.ones(len(part), 1, dtype=torch.int32, device=tower.device)
         decoded = tower.decode(embedding, coords, labels, None)
         low_res = decoded.mask_logits > 0
@@ -110,19 +107,13 @@ def _candidates(
             & (stability(decoded.mask_logits) >= wanted.min_stability)
             & (share >= wanted.min_area_share)
             & (share > 0)
-        )
-        places.append(part[good.cpu()])
+        ).nonzero()[:, 0]  # how many there are is looked at once
+        places.append(part[good])
         masks.append(low_res[good])
         ious.append(decoded.ious[good, 0])
     order = torch.cat(ious).argsort(descending=True)
-    return torch.cat(places)[order.cpu()].tolist(), torch.cat(masks)[order], torch.cat(ious)[order].tolist()
-
-
-def stability(logits: torch.Tensor) -> torch.Tensor:
-    """IoU of the masks at the threshold moved up and down, (B,) in 0..1, of logits (B, H, W); 0 for empty masks."""
-    inner = (logits > STABILITY_OFFSET).flatten(1).sum(1)
-    outer = (logits > -STABILITY_OFFSET).flatten(1).sum(1)
-    return inner / outer.clamp(min=1)
+    found = torch.cat([torch.cat(places), torch.cat(ious)[:, None]], dim=1)[order].tolist()
+    return [row[:2] for row in found], torch.cat(masks)[order], [row[2] for row in found]
 
 
 def distinct(masks: torch.Tensor, max_overlap: float, limit: int) -> list[int]:

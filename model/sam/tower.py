@@ -36,7 +36,10 @@ Made = TypeVar("Made")
 PROMPTS_ON_CPU, PROMPTS_ON_GPU = 4, 32
 """Prompts that go through the mask decoder together; bounds the memory of one step (about 20 MB a prompt at n = 64)."""
 
-_STABILITY_DELTA = 0.05
+STABILITY_OFFSET = 1.0
+"""Logits by which the threshold is moved up and down to see how sharp a mask's edge is, as in SAM's mask generator."""
+
+_STABILITY_DELTA = 0.05  # to choose a mask token, SAM 2's own
 _STABILITY_THRESHOLD = 0.98
 _DENSE_SCALE, _DENSE_BIAS = 20.0, -10.0  # a mask as logits of ±10, as SAM 2 itself turns masks into logits
 
@@ -300,7 +303,8 @@ class Tower:
         masks = dict(enumerate(given or ()))
         asked = [row for row in rows if masks.get(row) is None]
         found = [full_size(decoded.mask_logits[row], pictures[row].height, pictures[row].width) > 0 for row in asked]
-        here, numbers = on_host(found, torch.stack([decoded.ious[:, 0], decoded.object_scores], dim=1))
+        sharpness = stability(decoded.mask_logits)
+        here, numbers = on_host(found, torch.stack([decoded.ious[:, 0], decoded.object_scores, sharpness], dim=1))
         masks |= zip(asked, here, strict=True)
         return [
             Segment(
@@ -308,6 +312,7 @@ class Tower:
                 low_res=decoded.mask_logits[row].clone(),
                 iou=float(numbers[row, 0]),
                 object_score=float(numbers[row, 1]),
+                stability=float(numbers[row, 2]),
                 features=decoded.features(row),
             )
             for row in rows
@@ -372,6 +377,13 @@ def unpacked(bits: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.nda
         found.append(np.unpackbits(bits[start:stop], count=count).reshape(shape).view(bool))
         start = stop
     return found
+
+
+def stability(logits: torch.Tensor) -> torch.Tensor:
+    """IoU of the masks at the threshold moved up and down, (B,) in 0..1, of logits (B, H, W); 0 for empty masks."""
+    inner = (logits > STABILITY_OFFSET).flatten(1).sum(1)
+    outer = (logits > -STABILITY_OFFSET).flatten(1).sum(1)
+    return inner / outer.clamp(min=1)
 
 
 def _stability(logits: torch.Tensor) -> torch.Tensor:

@@ -39,6 +39,8 @@ class Segment:
             device; all -1024 where the object score says that nothing is there.
         iou: SAM 2's own estimate of the mask's IoU, 0..1.
         object_score: raw logit; <= 0 means that the model sees no object at the prompt, and the mask is then empty.
+        stability: IoU of the mask with its logits' threshold at 1 and at -1, 0..1: how sharp its edge is; 0 of an empty
+            mask.
         features: what `describe` needs.
         window: the part of a large picture that it was seen in, and that `low_res` and `features` are of; None: all.
     """
@@ -47,6 +49,7 @@ class Segment:
     low_res: torch.Tensor = field(repr=False)
     iou: float
     object_score: float
+    stability: float
     features: RegionFeatures = field(repr=False)
     window: Window | None = None
 
@@ -54,15 +57,6 @@ class Segment:
     def mask_logits(self) -> np.ndarray:
         """`low_res` on the host, which waits for the device."""
         return self.low_res.cpu().numpy()
-
-    @property
-    def stability(self) -> float:
-        """IoU of the mask with its logits' threshold at 1 and at -1, 0..1: how sharp its edge is; waits for the device.
-
-        0 of an empty mask.
-        """
-        inner, outer = (self.low_res > 1).sum(), (self.low_res > -1).sum()
-        return float(inner / outer.clamp(min=1))
 
     @property
     def box(self) -> Box | None:
@@ -97,6 +91,7 @@ class Region(Segment):
             low_res=segment.low_res,
             iou=segment.iou,
             object_score=segment.object_score,
+            stability=segment.stability,
             features=segment.features,
             window=segment.window,
         )

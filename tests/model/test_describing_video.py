@@ -127,7 +127,7 @@ def segment(box: tuple[int, int, int, int] | None) -> Segment:
     if box is not None:
         mask[box[1] : box[3], box[0] : box[2]] = True
     features = RegionFeatures(torch.zeros(1), torch.zeros(1))
-    return Segment(mask=mask, low_res=torch.zeros(1, 1), iou=1.0, object_score=1.0, features=features)
+    return Segment(mask=mask, low_res=torch.zeros(1, 1), iou=1.0, object_score=1.0, stability=1.0, features=features)
 
 
 def told(

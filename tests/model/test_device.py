@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 import torch
 from PIL import Image
 from sam2.modeling.position_encoding import PositionEmbeddingSine
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from backend.worker.replies import region_reply
 from benchmarks import precision
 from model import PerceiveAnything, Prompt, Sampling, Task
 from model.compute.clock import Clock
@@ -23,7 +26,7 @@ from model.compute.device import pick_dtype
 from model.compute.precision import full_float32
 from model.language import prefix as sharing
 from model.language.prefix import Prefix, attend
-from model.sam.tower import Tower, on_host, packed
+from model.sam.tower import PROMPTS_ON_GPU, Tower, on_host, packed
 from model.values.task import instruction
 from tests.device import DEVICE
 
@@ -269,3 +272,57 @@ def test_masks_travel_as_bits(shape: tuple[int, int]) -> None:
             assert one.dtype == bool and (one == mask.numpy()).all()
         assert told.dtype == np.float32 and (told == numbers.numpy()).all()
     assert on_host([], numbers, together=True)[0] == []
+
+
+class HostCopies(TorchDispatchMode):
+    """Counts what would wait for a GPU, on whatever device: copies to the host, and single numbers that are read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.count = 0
+        for name in ("cpu", "tolist"):
+            self._count_calls(name, monkeypatch)
+        monkeypatch.setattr("model.sam.tower.on_host", partial(on_host, together=True))
+        monkeypatch.setattr("model.sam.crops.on_host", partial(on_host, together=True))
+        monkeypatch.setattr("model.sam.tower.PROMPTS_ON_CPU", PROMPTS_ON_GPU)
+
+    def _count_calls(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = getattr(torch.Tensor, name)
+
+        def counted(tensor: torch.Tensor) -> Any:
+            self.count += 1
+            return original(tensor)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_batch_comes_to_the_host_in_one_copy(
+    pam: PerceiveAnything, coffee: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks, scores and how sharp they are; what was given, or nobody reads, does not come."""
+    embedding = pam.encode(coffee)
+    boxes = [Prompt(box=(20 * i, 10 * i, 100 + 20 * i, 80 + 10 * i)) for i in range(16)]
+    drawn = np.zeros((coffee.height, coffee.width), bool)
+    drawn[100:200, 150:300] = True
+    with HostCopies(monkeypatch) as copies:
+        regions = pam.segment(embedding, boxes)
+        assert copies.count == 1
+        replies = [region_reply(region, {}, ()) for region in regions]
+        assert copies.count == 1 and all(0 <= reply.stability <= 1 for reply in replies)
+        pam.segment(embedding, [Prompt(mask=drawn)])
+        assert copies.count == 2
+        pam.features(regions)
+        assert copies.count == 3
+
+
+def test_a_frame_comes_to_the_host_in_one_copy(pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = [Image.effect_noise((320, 240), 60 + number).convert("RGB") for number in range(4)]
+    with HostCopies(monkeypatch) as copies:
+        tracking = pam.track(frames, [Prompt(box=(20 * i, 20, 100 + 20 * i, 120)) for i in range(4)])
+        found = list(tracking)
+        # when they are marked, and at each frame
+        assert len(found) == 4 and copies.count == 1 + 4

@@ -8,7 +8,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from model import PerceiveAnything, Prompt, Region, Sampling, Task
-from model.sam.proposals import distinct, stability
+from model.sam.proposals import distinct
+from model.sam.tower import stability
 from tests.device import DEVICE
 
 
