@@ -139,7 +139,7 @@ class PerceiveAnything:
         vectors = (self.vision.length(side), self.vision.clip_length(side, CLIP_FRAMES))
         lengths = [-(-(before + count) // 8) * 8 for count in vectors]
         most = fitting(self.device, 3 * self.language.kept_bytes(lengths[0]), REGIONS_ON_GPU)
-        self.language.stay(lengths, 1 << (most.bit_length() - 1), compiled, backend)
+        self.language.stay(lengths, 1 << (most.bit_length() - 1), compiled, backend, before + vectors[0])
 
     def use(self, adapter: Adapter | None) -> None:
         """Answer as a version of this model from now on; None is the base. No other thread may ask meanwhile.

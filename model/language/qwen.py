@@ -19,7 +19,8 @@ from model.compute.precision import full_float32
 from model.compute.turns import run_through
 from model.language.buffers import Greedy
 from model.language.decoder import Decoder
-from model.language.grid import Choice, Drawn, Grid, draw, read_prefix
+from model.language.grid import Choice, Drawn, Grid, draw
+from model.language.opening import Opening
 from model.language.prefix import NAME, SCORES_BYTES, Prefix
 from model.language.resident import Resident
 from model.language.unsure import LEAST_PROBABILITY, PreferUnsure, Unsure
@@ -70,6 +71,7 @@ class Language:
         self.defaults = defaults
         self.max_vectors = max_vectors
         self.unsure = unsure
+        self.opening = Opening(self.model)
         self.decoder: Decoder | None = None
         """The token step that stays, for GPUs; None reads token by token with `transformers`' own model."""
 
@@ -86,7 +88,7 @@ class Language:
         before = torch.tensor(self.prompt_ids("")[0], device=blocks.device)
         vectors = self.model.get_input_embeddings()(before)
         vectors = vectors.expand(len(blocks), -1, -1)
-        return read_prefix(self.model, torch.cat([vectors, blocks.to(vectors.dtype)], dim=1)[:, : self.max_vectors])
+        return self.opening.read(torch.cat([vectors, blocks.to(vectors.dtype)], dim=1)[:, : self.max_vectors])
 
     def bytes_to_read(self, tokens: int) -> int:
         """Memory that reading a prompt of so many tokens takes: what is kept of it, and the widest layer's numbers."""
@@ -207,11 +209,23 @@ class Language:
     def _penalty(self, sampling: Sampling) -> float:
         return float(sampling.repetition_penalty or self.defaults.repetition_penalty or 1.0)
 
-    def stay(self, lengths: Sequence[int], regions: int = 64, compiled: bool = True, backend: str = "inductor") -> None:
-        """Keep the token step resident from now on: see `Resident`; the usual buckets are tried at once."""
+    def stay(
+        self,
+        lengths: Sequence[int],
+        regions: int = 64,
+        compiled: bool = True,
+        backend: str = "inductor",
+        opening: int | None = None,
+    ) -> None:
+        """Keep the token step resident from now on: see `Resident`; the usual buckets are tried at once.
+
+        On CUDA reading one prompt of `opening` vectors is captured too.
+        """
         resident = Resident(self.model, lengths, regions, compiled=compiled, backend=backend)
         resident.warm()
         self.decoder = Decoder(resident)
+        if opening is not None and self.model.device.type == "cuda":
+            self.opening.capture(opening)
 
     def texts(
         self, prefix: Prefix, asked: Mapping[Task | VideoTask | str, str], language: str, sampling: Sampling
