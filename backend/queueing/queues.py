@@ -116,10 +116,16 @@ def enqueue(
         job_id=job_id,
         status=JobStatus.QUEUED,
     )
+    if job_id is None:
+        with queue.connection.pipeline() as pipe:
+            pipe.sadd(JOBS, job.id)
+            queue.enqueue_job(job, pipeline=pipe)
+            pipe.execute()
+        return job
     # first, so that a job which is put in is known whatever happens then
     queue.connection.sadd(JOBS, job.id)
     with contextlib.suppress(DuplicateJobError):
-        queue.enqueue_job(job, unique=job_id is not None)
+        queue.enqueue_job(job, unique=True)
     return job
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 from typing import Self
 
 import redis
+from redis.client import Pipeline
 from rq import SimpleWorker, worker_registration
 from rq.executions import Execution
 from rq.job import Job, JobStatus
@@ -22,6 +25,8 @@ from backend.queueing.queues import make_queue
 _REGISTERED_S = 86_400
 """How long rq's registry believes that a job runs: whether its worker lives, the janitor knows better."""
 
+_BEAT_S = 5.0
+
 log = logging.getLogger(__name__)
 
 
@@ -29,6 +34,7 @@ class QueueWorker(SimpleWorker):
     """Takes jobs from queues in their order and calls what they name, in this process; made by `on`."""
 
     death_penalty_class = alarm.Alarm
+    _beaten = -math.inf
     # after an outage the next try comes within seconds, not after a minute
     max_connection_wait_time = 2.0
 
@@ -64,9 +70,35 @@ class QueueWorker(SimpleWorker):
     def set_shutdown_requested_date(self) -> None:
         """Nobody reads it, and a signal must not wait for Redis."""
 
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """rq's own sign of life: several a job, of which one every few seconds is enough. Each would be a wait."""
+        if pipeline is None:
+            if time.monotonic() - self._beaten < _BEAT_S:
+                return
+            self._beaten = time.monotonic()
+        super().heartbeat(timeout, pipeline)
+
+    def prepare_execution(self, job: Job) -> Execution:
+        """All that is noted before a job is performed, in one go; rq does it in two."""
+        ttl = self.get_heartbeat_ttl(job)
+        with self.connection.pipeline() as pipeline:
+            execution = Execution.create(job, ttl, pipeline=pipeline, worker_name=self.name)
+            self.executions[execution.id] = execution
+            self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
+            self.heartbeat(ttl, pipeline=pipeline)
+            job.heartbeat(now(), ttl, pipeline=pipeline)
+            job.prepare_for_execution(self.name, pipeline=pipeline)
+            pipeline.persist(job.key)
+            pipeline.execute()
+        return execution
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+        """Done in `prepare_execution`."""
+
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
         alarm.off()
-        super().handle_execution_ended(job, queue, heartbeat_ttl)
+        # no sign of life: the job's end is written next
+        job.ended_at = now()
 
     def teardown(self) -> None:
         try:
@@ -91,9 +123,7 @@ class QueueWorker(SimpleWorker):
 
     def begin(self, job: Job) -> Execution:
         """From here on the job counts as running: if this worker dies, it is failed, not put back to kill the next."""
-        execution = self.prepare_execution(job)
-        job.set_status(JobStatus.STARTED)
-        return execution
+        return self.prepare_execution(job)
 
     def perform_all(self, begun: Sequence[tuple[Job, Execution]], queue: Queue) -> None:
         """Jobs that were begun, one after the other; busy until the last of them is over."""

@@ -172,14 +172,24 @@ class Answers:
             kept = region.model_copy(update={"at": now, "prompts": tuple(prompts)})
             entries += [region.id, kept.model_dump_json()]
         limits: list[Any] = [now, self._keep_s, self._most_bytes, _OF_REGION, _OF_TASK, index, _MOST_OF_TASK]
-        self._script(keys=[_NEWEST, _BYTES, _KEY, _REVIEWED], args=[*limits, *entries])
-        if prompts and task is not None:
+        named = {} if task is None else {f"{task}:{prompt}": now for prompt in prompts}
+
+        def write() -> None:
             pipe = self._redis.pipeline()
-            pipe.zadd(_PROMPTS, {f"{task}:{prompt}": now for prompt in prompts})
-            pipe.zremrangebyscore(_PROMPTS, "-inf", now - self._keep_s)
-            pipe.zremrangebyrank(_PROMPTS, 0, -_MOST_PROMPTS - 1)
-            pipe.expire(_PROMPTS, self._keep_s)
+            pipe.evalsha(self._script.sha, 4, _NEWEST, _BYTES, _KEY, _REVIEWED, *limits, *entries)
+            if named:
+                pipe.zadd(_PROMPTS, named)
+                pipe.zremrangebyscore(_PROMPTS, "-inf", now - self._keep_s)
+                pipe.zremrangebyrank(_PROMPTS, 0, -_MOST_PROMPTS - 1)
+                pipe.expire(_PROMPTS, self._keep_s)
             pipe.execute()
+
+        try:
+            write()
+        except redis.exceptions.NoScriptError:
+            # a Redis that was just started; nothing is written twice
+            self._redis.script_load(_KEEP)
+            write()
 
     def claim(self, task: int | None, prompts: Sequence[str]) -> bool:
         """Note prompts that are being answered; whether none of them was there."""

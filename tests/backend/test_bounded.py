@@ -73,6 +73,16 @@ def test_answers_stay_within_their_bytes_and_the_newest_are_kept(client: redis.R
     assert len(lists) <= len(kept) / regions + 1
 
 
+def test_a_redis_that_was_started_anew_is_told_how_to_remember(client: redis.Redis) -> None:
+    answers = Answers(client, 1000)
+    client.script_flush()
+    answers.keep(PROJECT, 1, [region("first")], ["clicked"])
+    answers.keep(PROJECT, 1, [region("second")], ["again"])
+    assert set(answers.get(["first", "second"])) == {"first", "second"}
+    assert answers.prompted(1, ["clicked", "again", "other"]) == {"clicked", "again"}
+    assert [one.id for one in answers.of_task(PROJECT, 1)] == ["second", "first"]
+
+
 def test_an_answer_that_is_changed_counts_once(client: redis.Redis) -> None:
     answers = Answers(client, 3600, 20_000)
     for _ in range(200):

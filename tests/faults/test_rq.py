@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import redis
+from redis.connection import AbstractConnection
 
 from backend.job import FUNCTION, JobReply, JobRequest
 from backend.queueing import alarm, queues
@@ -169,6 +170,31 @@ def test_a_job_that_runs_is_known_with_its_worker_and_can_be_given_up(client: re
     assert queues.running(client, BULK) == [] and answer(client, other).return_value == {"n": 7}
     queues.lose(other)
     assert queues.failure(queues.results(client, [other.id], 0)[other.id]) is Failure.LOST
+
+
+def test_few_commands_wait_for_redis(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a wait in the midst of a click."""
+    sent: list[object] = []
+    send = AbstractConnection.send_packed_command
+
+    def counted(connection: AbstractConnection, *command: Any, **named: Any) -> None:
+        sent.append(command)
+        send(connection, *command, **named)
+
+    def cost(jobs: int) -> int:
+        for _ in range(jobs):
+            put(client, "seven", INTERACTIVE)
+        mine = worker(client)
+        sent.clear()
+        mine.work(burst=True)
+        return len(sent)
+
+    put(client, "seven")
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", counted)
+    put(client, "seven")
+    assert len(sent) == 1
+    # idle, suspended, two queues, the job, that it begins, three for its end, idle
+    assert cost(3) - cost(2) <= 10
 
 
 def test_a_job_goes_back_to_the_front_once(client: redis.Redis) -> None:
