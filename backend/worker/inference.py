@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -16,6 +15,7 @@ from backend.settings import Settings
 from backend.worker.choosing import Chooser
 from backend.worker.embeddings import Embeddings, Seen
 from backend.worker.finding import NamedFinder, apart, find
+from backend.worker.joining import Answering, next_replies, together
 from backend.worker.judges import Judges
 from backend.worker.replies import region_reply, text_reply
 from backend.worker.version_switch import VersionSwitch
@@ -23,8 +23,6 @@ from model import Sampling, TokenLimits, run_through
 
 if TYPE_CHECKING:
     from model import Clock, Embedding, PerceiveAnything, Prompt, Reading, Region, Span
-
-log = logging.getLogger(__name__)
 
 
 class _Ongoing:
@@ -117,14 +115,14 @@ class Inference:
             None in place of a reply: what these requests are computed with failed, each should be tried alone.
         """
         waiting = [first]
-        under_way: list[tuple[Sequence[JobRequest], _Answering]] = []
+        under_way: list[tuple[Sequence[JobRequest], Answering]] = []
         try:
             while waiting or under_way:
-                begun, waiting = _together(waiting, [asked for asked, _ in under_way])
+                begun, waiting = together(waiting, [asked for asked, _ in under_way])
                 if begun:
                     under_way.append((begun, self._answer(begun)))
                 for asked, answering in list(under_way):
-                    replies = _next(answering, len(asked))
+                    replies = next_replies(answering, len(asked))
                     if replies is not None:
                         under_way.remove((asked, answering))
                         yield from zip(asked, replies, strict=True)
@@ -135,7 +133,7 @@ class Inference:
             for _, answering in under_way:
                 answering.close()
 
-    def _answer(self, requests: Sequence[JobRequest]) -> _Answering:
+    def _answer(self, requests: Sequence[JobRequest]) -> Answering:
         """As `run`, of requests to one version of the model; yields where token steps have to be made."""
         ongoing: list[_Ongoing | Exception] = [
             _Ongoing(request, seen) if isinstance(seen, Seen) else seen
@@ -262,36 +260,6 @@ class Inference:
                 for ask in asks:
                     mine[ask.key] = text_reply(said[ask.task])
         return texts
-
-
-_Answering = Generator[None, None, list[JobReply | Exception]]
-
-
-def _next(answering: _Answering, count: int) -> Sequence[JobReply | Exception | None] | None:
-    """The replies, if this was the last step to them; None for each if it fails."""
-    try:
-        next(answering)
-    except StopIteration as done:
-        replies: list[JobReply | Exception] = done.value
-        return replies
-    except Exception:
-        log.exception("%d jobs failed together", count)
-        return [None] * count
-    return None
-
-
-def _together(
-    waiting: list[JobRequest], under_way: Sequence[Sequence[JobRequest]]
-) -> tuple[list[JobRequest], list[JobRequest]]:
-    """Requests that begin now, and those that wait until all others are done: weights are of one version at a time.
-
-    Once one of another version waits, nothing joins any more.
-    """
-    version = under_way[0][0].adapter if under_way else waiting[0].adapter if waiting else ""
-    if under_way and any(request.adapter != version for request in waiting):
-        return [], waiting
-    begun = [request for request in waiting if request.adapter == version]
-    return begun, [request for request in waiting if request.adapter != version]
 
 
 @contextmanager

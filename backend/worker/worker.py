@@ -9,9 +9,8 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import redis
 
@@ -41,9 +40,10 @@ from backend.queueing.rq_worker import QueueWorker
 from backend.settings import Settings
 from backend.system.imports import uncollected
 from backend.system.memory import Tidy
+from backend.worker.ahead import look_ahead
 from backend.worker.embedding_locks import EmbeddingLocks
 from backend.worker.embeddings import Embeddings
-from backend.worker.engine import Engine, coming, expect, joins, make_resident, resident_stats
+from backend.worker.engine import Engine, expect, joins, make_resident, resident_stats
 from backend.worker.fit_starter import FitStarter
 from backend.worker.judges import Judges
 from backend.worker.sitting import Sitting
@@ -108,7 +108,7 @@ class ResidentWorker(QueueWorker):
         if len(begun) > 1:
             expect([one.args[0] for one, _ in begun])
         if queue.name in _TOGETHER:
-            self._look_ahead(queue, [one.args[0] for one, _ in begun])
+            look_ahead(self, queue, [one.args[0] for one, _ in begun], _sociable)
         try:
             if queue in self._clicked() and joins() and _joins(job):
                 begun = Sitting(self, self._clicked(), _joins).hold(job, begun[0][1], queue)
@@ -142,17 +142,6 @@ class ResidentWorker(QueueWorker):
                 break
             companions.append((other, self.begin(other)))
         return companions
-
-    def _look_ahead(self, queue: Queue, now: Sequence[dict[str, Any]]) -> None:
-        """Let the pictures of the next step be got ready during this one; others take their steps' jobs before it."""
-        try:
-            others = max(0, int(self.connection.scard(PRIVATE)) - 1)
-            after = self.waiting(queue, others * len(now), len(now))
-            coming([job.args[0] for job in after if _sociable(job)], now)
-        except redis.RedisError as error:
-            log.warning("Redis does not answer (%s)", type(error).__name__)
-        except Exception:  # their own turn will tell
-            log.exception("the next jobs are not looked at ahead")
 
     def _clicked(self) -> list[Queue]:
         """The queues of clicks, those that this worker alone takes from first."""

@@ -31,6 +31,7 @@ class QuickLinear(nn.Linear):
         weight = self.weight
         if (
             not rows.is_cpu
+            or torch.compiler.is_compiling()  # inductor has ways of its own, and none for this operator
             or rows.dtype != torch.float32
             or weight.dtype != torch.float32
             or (weight.numel() < _LEAST_WEIGHTS and rows.numel() * len(weight) < _LEAST_PRODUCTS)
@@ -49,7 +50,7 @@ class FrugalMLP(MLP):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         flat = rows.reshape(-1, rows.shape[-1])
         each = max(1, _NUMBERS_IN_CACHE // self.layers[0].out_features)
-        if not rows.is_cpu or len(flat) <= each or torch.is_grad_enabled():
+        if not rows.is_cpu or torch.compiler.is_compiling() or len(flat) <= each or torch.is_grad_enabled():
             whole: torch.Tensor = super().forward(rows)
             return whole
         return _in_pieces(super().forward, flat, each).view(*rows.shape[:-1], -1)
@@ -61,7 +62,7 @@ class FrugalAttention(MultiScaleAttention):
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         count, height, width, _ = windows.shape
         each = max(1, _NUMBERS_IN_CACHE // (height * width * self.qkv.out_features))
-        if not windows.is_cpu or count <= each or torch.is_grad_enabled():
+        if not windows.is_cpu or torch.compiler.is_compiling() or count <= each or torch.is_grad_enabled():
             whole: torch.Tensor = super().forward(windows)
             return whole
         return _in_pieces(super().forward, windows, each)

@@ -94,6 +94,25 @@ def test_where_compiling_fails_the_encoder_runs_as_it_is(
     assert torch.equal(encoder(pixels)[2], pam.encode(coffee).features)
 
 
+def test_nothing_is_compiled_that_inductor_has_no_way_for(
+    pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own ways of the CPU are for running as it is; pieces would be unrolled, too."""
+    monkeypatch.setattr("model.compute.linear._LEAST_WEIGHTS", 1)
+    monkeypatch.setattr("model.compute.linear._NUMBERS_IN_CACHE", 1)
+    seen: list[str] = []
+
+    def noting(graph: torch.fx.GraphModule, _: object) -> object:
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    torch._dynamo.reset()
+    encoder = Encoder(pam.tower.sam, torch.float32)
+    assert encoder.settle((1,), True, backend=noting)  # type: ignore[arg-type]
+    assert len(seen) > 50 and not [name for name in seen if "mkldnn" in name]
+    torch._dynamo.reset()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_embeddings_in_a_lower_dtype_take_half(
     small_checkpoint: Path, pam: PerceiveAnything, coffee: Image.Image, dtype: torch.dtype
