@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import finding, large, parts
+from benchmarks import draft, finding, large, parts
 from benchmarks.bounds import Machine, Work, operations
 from benchmarks.gpu.parts import Part
 from benchmarks.gpu.rows import Row, Timer, markdown, read_row
@@ -232,6 +232,17 @@ def test_each_counted_thing_is_right_once() -> None:
         with Image.open(finding.DEMO / "counted" / one["file"]) as picture:
             for x1, y1, x2, y2 in one["boxes"]:
                 assert 0 <= x1 < x2 <= picture.width and 0 <= y1 < y2 <= picture.height
+
+
+def test_jpegs_decoded_at_a_fraction(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.effect_noise((90, 60), 80).convert("RGB").save(tmp_path / "noise.jpg")
+    monkeypatch.setattr(draft, "_CLICKS", 2)
+    draft.main(["--checkpoint", str(small_checkpoint), "--pictures", str(tmp_path), "--sides", "100,1600"])
+    small, larger = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    # of a small one nothing is left out
+    assert float(small[4]) == float(small[6]) == 1.0 and 0 <= float(larger[6]) <= float(larger[4]) <= 1
 
 
 def test_around_the_model() -> None:

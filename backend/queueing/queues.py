@@ -118,8 +118,8 @@ def enqueue(
     )
     if job_id is None:
         with queue.connection.pipeline() as pipe:
-            pipe.sadd(JOBS, job.id)
             queue.enqueue_job(job, pipeline=pipe)
+            pipe.sadd(JOBS, job.id)
             pipe.execute()
         return job
     # first, so that a job which is put in is known whatever happens then

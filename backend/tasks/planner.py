@@ -118,7 +118,8 @@ class Planner:
             raise PromptError(f"{len(wanted)} regions in one request, the limit is {self._max_prompts}: accept some")
         whole = bool(image.whole) and not drawn.has_whole(drawn.newest(task), image)
         prompts = [item.id for item in here if item.id]
-        for corrected in self._memory.get([region.id for region in wanted]).values():
+        # others have an id that is new
+        for corrected in self._memory.get([region.id for region in wanted]).values() if negatives else ():
             prompts += corrected.prompts  # what made the region made what becomes of it, too
         plan = _plan(image, _picture(task, image), wanted, whole=whole)
         return replace(plan, prompts=tuple(dict.fromkeys(prompts)))
