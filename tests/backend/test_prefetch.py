@@ -208,7 +208,8 @@ def test_the_next_pictures_are_encoded_between_token_steps(
 def test_what_cannot_be_encoded_ahead_is_tried_in_its_turn(
     joining: PerceiveAnything, store: Store, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode_all, refused = joining.encode_all, []
+    encode_all = joining.encode_all
+    refused: list[int] = []
 
     def short(images: Any, **named: Any) -> Any:
         if images[0].width == 70 and not refused:

@@ -14,7 +14,7 @@ from backend.adapters.table import Table
 from backend.job import JobRequest
 from backend.settings import Settings
 from backend.worker.engine import Engine
-from backend.worker.inference import _together
+from backend.worker.joining import together
 from backend.worker.version_switch import VersionSwitch
 from model import Adapter, PerceiveAnything
 from tests.backend.test_inference import clicks, engine, job
@@ -75,11 +75,11 @@ def test_nothing_joins_while_another_version_waits() -> None:
         return JobRequest(request_id=name, picture="p", adapter=adapter, sent_at=0)
 
     a, b, c = request("a", ""), request("b", "x"), request("c", "")
-    assert _together([a, b, c], []) == ([a, c], [b])
-    assert _together([c], [[a]]) == ([c], [])
-    assert _together([b, c], [[a]]) == ([], [b, c])
-    assert _together([], [[a]]) == ([], [])
-    assert _together([b], []) == ([b], [])
+    assert together([a, b, c], []) == ([a, c], [b])
+    assert together([c], [[a]]) == ([c], [])
+    assert together([b, c], [[a]]) == ([], [b, c])
+    assert together([], [[a]]) == ([], [])
+    assert together([b], []) == ([b], [])
 
 
 def test_a_version_of_another_model_does_not_count(switched: tuple[Engine, str, Table]) -> None:
