@@ -94,9 +94,7 @@ def test_where_compiling_fails_the_encoder_runs_as_it_is(
     assert torch.equal(encoder(pixels)[2], pam.encode(coffee).features)
 
 
-def test_nothing_is_compiled_that_inductor_has_no_way_for(
-    pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_what_inductor_knows_is_compiled(pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own ways of the CPU are for running as it is; pieces would be unrolled, too."""
     monkeypatch.setattr("model.compute.linear._LEAST_WEIGHTS", 1)
     monkeypatch.setattr("model.compute.linear._NUMBERS_IN_CACHE", 1)
