@@ -194,7 +194,7 @@ def ahead(joining: PerceiveAnything, store: Store, client: redis.Redis) -> Itera
 def test_the_next_pictures_are_encoded_between_token_steps(
     ahead: Engine, joining: PerceiveAnything, store: Store, client: redis.Redis
 ) -> None:
-    assert ahead.stats()["embeddings_encoded"] == 3 and len(ahead._embeddings._cache) == 1
+    assert ahead.stats()["embeddings_encoded"] == 3 and len(ahead._embeddings.cache) == 1
     after = asked(store, 1, 2)
     ahead.expect(after)
     found = answers(ahead, after)
