@@ -1,4 +1,4 @@
-"""A detector of `transformers` finds the boxes, PAM masks them: with random weights of that architecture."""
+"""A detector of `transformers` finds the boxes, PAM masks them: with random weights of either architecture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPTokenizer, Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
+from transformers import (
+    BertTokenizer,
+    CLIPTokenizer,
+    GroundingDinoConfig,
+    GroundingDinoForObjectDetection,
+    GroundingDinoImageProcessor,
+    GroundingDinoProcessor,
+    Owlv2Config,
+    Owlv2ForObjectDetection,
+    Owlv2ImageProcessor,
+    Owlv2Processor,
+    SwinConfig,
+)
 
 from model import CheckpointError, Embedding, PerceiveAnything, Prompt, PromptError, Region
 from model.finding.detector import Detector, masked
@@ -45,8 +57,39 @@ def owl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_its_boxes_are_masked(owl: Path, pam: PerceiveAnything, coffee: Image.Image) -> None:
-    detector = Detector.from_pretrained(owl)
+@pytest.fixture(scope="module")
+def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("dino")
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    seen = SwinConfig(
+        image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=2, out_indices=[2, 3, 4]
+    )
+    config = GroundingDinoConfig(
+        backbone_config=seen.to_dict(),
+        text_config=small | {"model_type": "bert", "vocab_size": 1030, "max_position_embeddings": 64},
+        **{"d_model": 32, "num_queries": 12, "max_text_len": 32, "encoder_n_points": 2, "decoder_n_points": 2},
+        **{"encoder_layers": 1, "decoder_layers": 2},  # with a single one, transformers finds no weights to tie
+        **{f"{part}_attention_heads": 2 for part in ("encoder", "decoder")},
+        **{f"{part}_ffn_dim": 32 for part in ("encoder", "decoder")},
+    )
+    GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    # the model knows the special tokens by BERT's own numbers
+    words = {f"[unused{i}]": i for i in range(1030)}
+    named = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
+    named |= {word: 200 + i for i, word in enumerate([*LETTERS, *(f"##{letter}" for letter in LETTERS)])}
+    taken = set(named.values())
+    tokenizer = BertTokenizer(vocab={word: i for word, i in words.items() if i not in taken} | named)
+    pixels = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
+    GroundingDinoProcessor(pixels, tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("architecture", ["owl", "dino"])
+def test_its_boxes_are_masked(
+    architecture: str, request: pytest.FixtureRequest, pam: PerceiveAnything, coffee: Image.Image
+) -> None:
+    detector = Detector.from_pretrained(request.getfixturevalue(architecture))
     boxes = detector.boxes(coffee, ["red mug", "dog"], 0.0)
     assert boxes and [score for _, score in boxes] == sorted((score for _, score in boxes), reverse=True)
     for (x1, y1, x2, y2), score in boxes:
