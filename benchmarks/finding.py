@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 
 from model import PerceiveAnything, Prompt, Region
-from model.finding import finder
+from model.finding import seen as sight
 from model.finding.candidates import Candidates, decoded, grid
 from model.values.mask import Box
 
@@ -50,21 +50,21 @@ def everything(candidates: Candidates, count: int) -> Candidates:
 def costs(pam: PerceiveAnything, image: Image.Image, repeats: int, count: int) -> dict[str, float]:
     """CPU seconds by what is done; "encode" is one encode of the picture."""
     embedding = pam.encode(image)
-    search, clicks = pam.search, grid(embedding, finder.POINTS_PER_SIDE)
+    seeing, clicks = pam.search.seeing, grid(embedding, sight.POINTS_PER_SIDE)
     found = {
         "encode": cpu_seconds(lambda: pam.encode(image), max(5, repeats)),
         f"{len(clicks)} clicks decoded": cpu_seconds(lambda: decoded(pam.tower, embedding, clicks), repeats),
-        "candidates": cpu_seconds(lambda: search.look(pam.encode(image), 1), repeats),
+        "candidates": cpu_seconds(lambda: seeing.look(pam.encode(image), 1), repeats),
     }
     if not len(decoded(pam.tower, embedding, clicks)):
         raise SystemExit("this checkpoint answers no click on the picture: nothing to hold against words")
     many = everything(decoded(pam.tower, embedding, clicks), count)
     for name, texts in (("a word", ["spoon"]), ("a phrase", ["red spoon"])):
         for number, which in enumerate(("first", "next")):
-            seen = search.holding(embedding, many)
+            seen = seeing.holding(embedding, many)
             if number:
-                search.fit(seen, ["dolphin" if name == "a word" else "blue dolphin"])
-            found[f"{name} against {count}, {which}"] = cpu_seconds(lambda s=seen, t=texts: search.fit(s, t), 1)  # type: ignore[misc]
+                seeing.fit(seen, ["dolphin" if name == "a word" else "blue dolphin"])
+            found[f"{name} against {count}, {which}"] = cpu_seconds(lambda s=seen, t=texts: seeing.fit(s, t), 1)  # type: ignore[misc]
     return found
 
 

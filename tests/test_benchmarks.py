@@ -208,7 +208,7 @@ def test_a_boundary_is_compared_near_both_outlines() -> None:
 
 
 def test_finding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("model.finding.finder.POINTS_PER_SIDE", 4)
+    monkeypatch.setattr("model.finding.seen.POINTS_PER_SIDE", 4)
     finding.main(["--repeats", "1", "--candidates", "3"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in lines[3:]] == [

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from demo.truth import read_scenes
 from model import Found, PerceiveAnything, Prompt, PromptError, Region, Sampling, Task
 from model.__main__ import main
-from model.finding import calibration, finder, words
+from model.finding import calibration, seen, words
 from model.finding.candidates import piece
 from model.finding.words import LOWEST, Usual, checked, fits
 from model.reading import Reading
@@ -159,7 +159,7 @@ def test_words_are_looked_for_in_tiles(
 ) -> None:
     """By the name that the model itself gives one of them, seen in a tile."""
     _, masks = yard
-    monkeypatch.setattr(finder, "POINTS_PER_SIDE", 4)  # of the whole picture, which shows nothing of them
+    monkeypatch.setattr(seen, "POINTS_PER_SIDE", 4)  # of the whole picture, which shows nothing of them
     (example,) = tiny.segment(encoded_yard, [Prompt(mask=masks[0])])
     (other,) = tiny.alike(encoded_yard, [example], limit=1, max_tiles=6)
     name = tiny.describe([other], [Task.RECOGNIZE])[0][Task.RECOGNIZE].string
