@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,17 +63,14 @@ def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("dino")
     torch.manual_seed(0)
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    seen = SwinConfig(
-        image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=2, out_indices=[2, 3, 4]
-    )
-    config = GroundingDinoConfig(
-        backbone_config=seen.to_dict(),
-        text_config=small | {"model_type": "bert", "vocab_size": 1030, "max_position_embeddings": 64},
-        **{"d_model": 32, "num_queries": 12, "max_text_len": 32, "encoder_n_points": 2, "decoder_n_points": 2},
-        **{"encoder_layers": 1, "decoder_layers": 2},  # with a single one, transformers finds no weights to tie
-        **{f"{part}_attention_heads": 2 for part in ("encoder", "decoder")},
-        **{f"{part}_ffn_dim": 32 for part in ("encoder", "decoder")},
-    )
+    seen: dict[str, Any] = {"image_size": 64, "embed_dim": 8, "window_size": 2, "out_indices": [2, 3, 4]}
+    seen |= {"depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
+    sizes: dict[str, Any] = {"d_model": 32, "num_queries": 12, "max_text_len": 32}
+    sizes |= {"encoder_layers": 1, "decoder_layers": 2}  # with a single one, transformers finds no weights to tie
+    for part in ("encoder", "decoder"):
+        sizes |= {f"{part}_n_points": 2, f"{part}_attention_heads": 2, f"{part}_ffn_dim": 32}
+    said = small | {"model_type": "bert", "vocab_size": 1030, "max_position_embeddings": 64}
+    config = GroundingDinoConfig(backbone_config=SwinConfig(**seen).to_dict(), text_config=said, **sizes)
     GroundingDinoForObjectDetection(config).save_pretrained(folder)
     # the model knows the special tokens by BERT's own numbers
     words = {f"[unused{i}]": i for i in range(1030)}
