@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from demo.truth import read_scenes
 from model import Found, PerceiveAnything, Prompt, PromptError, Region, Sampling, Task
 from model.__main__ import main
-from model.finding import calibration, seen, words
+from model.finding import calibration, finder, seen, words
 from model.finding.candidates import piece
 from model.finding.words import LOWEST, Usual, checked, fits
 from model.reading import Reading
@@ -182,6 +182,31 @@ def test_words_find_what_the_model_would_call_so(tiny: PerceiveAnything) -> None
             asked += 1
             hits += bool(found) and mask_iou(found[0].mask, thing.mask) > 0.4
     assert asked >= 3 and hits / asked >= 1 / 3
+
+
+def test_the_next_question_has_the_candidates_read(
+    tiny: PerceiveAnything, discs: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    readings = tiny.search.seeing._readings
+
+    def counted(regions: Sequence[Region]) -> Iterator[Reading]:
+        read.append(len(regions))
+        return readings(regions)
+
+    monkeypatch.setattr(finder, "SURE", 2.0)  # else what looks like the surest is read as well
+    monkeypatch.setattr(tiny.search.seeing, "_readings", counted)
+    embedding = tiny.encode(discs)
+    first = tiny.find(embedding, "disc", threshold=0.0)
+    assert sum(read) >= len(first) > 0
+    before = list(read)
+    tiny.find(embedding, "square", threshold=0.0)
+    again = tiny.find(embedding, "disc", threshold=0.0)
+    assert read == before and [one.score for one in again] == pytest.approx([one.score for one in first], abs=1e-4)
+    # another version of the model reads for itself
+    monkeypatch.setattr(tiny, "version", "another")
+    tiny.find(embedding, "disc")
+    assert len(read) > len(before)
 
 
 def test_nothing_fits(tiny: PerceiveAnything, discs: Image.Image) -> None:
