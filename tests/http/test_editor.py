@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backend.queueing.connection import connect
 from tests.http.stack import PictureHost, Stack, run_host, run_stack
 from tests.videos import picture, write
 from tests.waiting import wait_until
@@ -40,6 +41,17 @@ def stack(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     with run_stack(tmp_path_factory.mktemp("stack"), small_checkpoint, "--workers", "2") as running:
         running.wait_for_worker()
         yield running
+
+
+def quiet(stack: Stack) -> None:
+    """Wait until nothing is in the queues or under way."""
+    client = connect(stack.settings)
+
+    def left() -> int:
+        queues = sum(int(client.llen(key)) for key in client.scan_iter("rq:queue:*"))
+        return queues + sum(int(client.zcard(key)) for key in client.scan_iter("rq:wip:*"))
+
+    wait_until(lambda: left() == 0)
 
 
 class Editor:
@@ -118,18 +130,22 @@ def test_frames_are_encoded_before_they_are_asked_for(stack: Stack, videos: Pict
     def total(what: str) -> float:
         return sum(worker.stats.get(what, 0.0) for worker in stack.workers())
 
+    wait_until(lambda: len(stack.workers()) == 2 and {worker.state for worker in stack.workers()} == {"ready"})
+    quiet(stack)  # what other tests left would end it early, or keep the worker that has the frames busy
+    held = total("embedding_bytes")
     editor = Editor(stack, f"{videos.url}/clip.mp4?warm")  # nobody else's
-    jobs = total("jobs")
     editor.value("prewarm", frame=20, window=3, direction="forward")
-    wait_until(lambda: total("jobs") >= jobs + 2)  # the video is fetched, the frames are encoded
+    wait_until(lambda: total("embedding_bytes") > held)
+    quiet(stack)
     hits = total("embedding_hits")
     # it goes to the worker that has them
     assert mask_of(editor.ask(control="mask", frame=21, result=[BOX])["value"]).any()
-    wait_until(lambda: total("embedding_hits") == hits + 1)
+    wait_until(lambda: total("embedding_hits") >= hits + 1)
     # a frame that is prompted again is not encoded again
     editor.ask(control="mask", frame=25, result=[BOX])
+    quiet(stack)
     editor.ask(control="mask", frame=25, result=[BOX, click(25, 50)])
-    wait_until(lambda: total("embedding_hits") == hits + 2)
+    wait_until(lambda: total("embedding_hits") >= hits + 2)
 
 
 def test_prompts_on_a_frame_come_back_as_the_control_has_it(editor: Editor) -> None:
