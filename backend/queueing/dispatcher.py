@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import redis
 from pydantic import ValidationError
@@ -82,8 +82,7 @@ class Dispatcher:
         Raises:
             QueueFull, NoWorker; redis.RedisError where Redis is away.
         """
-        known = any(one.name == worker for one in self._room(queue))
-        return self._enqueue(make_queue(queue, self.redis, clips_key(worker) if known else None), request)
+        return self._enqueue(self._open(queue, worker, clips_key), request)
 
     def submit_once(self, request: JobRequest, queue: str, worker: str = "", click: bool = False) -> str:
         """Enqueue a job, unless the same question is in work or was answered not long ago; the job's id.
@@ -97,10 +96,13 @@ class Dispatcher:
             if job.get_status(refresh=False) in ("queued", "started") or self._is_answered(job_id):
                 return job_id
             job.delete()
-        known = any(one.name == worker for one in self._room(queue))
-        key = private_key(worker) if click else clips_key(worker)
-        self._enqueue(make_queue(queue, self.redis, key if known else None), request, job_id)
+        self._enqueue(self._open(queue, worker, private_key if click else clips_key), request, job_id)
         return job_id
+
+    def _open(self, queue: str, worker: str, own: Callable[[str], str]) -> Queue:
+        """Where a job is put, if there is room: the worker's `own` queue as long as it is alive, else everybody's."""
+        known = any(one.name == worker for one in self._room(queue))
+        return make_queue(queue, self.redis, own(worker) if known else None)
 
     def holder(self, picture: str) -> str:
         """The worker that a picture or a video is at hand on, if it is likely to come to it first; else empty."""

@@ -79,7 +79,10 @@ class QueueWorker(SimpleWorker):
         super().heartbeat(timeout, pipeline)
 
     def prepare_execution(self, job: Job) -> Execution:
-        """All that is noted before a job is performed, in one go; rq does it in two."""
+        """All that is noted before a job is performed, in one go; rq does it in two.
+
+        From here on the job counts as running: if this worker dies, it is failed, not put back to kill the next.
+        """
         ttl = self.get_heartbeat_ttl(job)
         with self.connection.pipeline() as pipeline:
             execution = Execution.create(job, ttl, pipeline=pipeline, worker_name=self.name)
@@ -120,10 +123,6 @@ class QueueWorker(SimpleWorker):
         ids = queue.get_job_ids(start, count)
         found = Job.fetch_many(ids, self.connection, JSONSerializer) if ids else []
         return [job for job in found if job is not None]
-
-    def begin(self, job: Job) -> Execution:
-        """From here on the job counts as running: if this worker dies, it is failed, not put back to kill the next."""
-        return self.prepare_execution(job)
 
     def perform_all(self, begun: Sequence[tuple[Job, Execution]], queue: Queue) -> None:
         """Jobs that were begun, one after the other; busy until the last of them is over."""

@@ -63,7 +63,7 @@ class Sitting:
         payloads: list[dict[str, Any]] = []
         for queue in list(self._queues):
             while len(self._begun) < _MOST and not self._worker.is_ending and (job := self._next(queue)) is not None:
-                self._begin(job, self._worker.begin(job), queue)
+                self._begin(job, self._worker.prepare_execution(job), queue)
                 payloads.append(job.args[0])
         return payloads
 

@@ -104,7 +104,7 @@ class ResidentWorker(QueueWorker):
         if self.affinity is not None:
             with _if_redis_is_there():
                 self.affinity.busy(self.name)
-        begun = [(job, self.begin(job)), *self._companions(job, queue)]
+        begun = [(job, self.prepare_execution(job)), *self._companions(job, queue)]
         if len(begun) > 1:
             expect([one.args[0] for one, _ in begun])
         if queue.name in _TOGETHER:
@@ -140,7 +140,7 @@ class ResidentWorker(QueueWorker):
             if not _sociable(other):
                 queue.push_job_id(other.id, at_front=True)
                 break
-            companions.append((other, self.begin(other)))
+            companions.append((other, self.prepare_execution(other)))
         return companions
 
     def _clicked(self) -> list[Queue]:

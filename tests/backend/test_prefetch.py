@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from model import PerceiveAnything, TokenLimits
 from tests.backend.test_inference import answers, clicks, job, without_seconds
 from tests.backend.test_sitting import joining, put, worker
 from tests.faults.test_rq import answer, signals
+from tests.waiting import wait_until
 
 __all__ = ["joining", "signals"]  # fixtures
 
@@ -70,13 +70,6 @@ def store(tmp_path: Path, client: redis.Redis) -> Store:
     return Store(tmp_path, client)
 
 
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + _HANG_S
-    while not condition():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.005)
-
-
 def waiting(engine: Engine) -> Prefetch:
     return engine._embeddings._prefetch
 
@@ -110,10 +103,10 @@ def test_what_comes_next_is_opened_meanwhile(store: Store, pam: PerceiveAnything
     ]
     # the first one's fetch ends when all others have been asked for
     expected = {"0.jpg", "1.jpg", "2.jpg", "broken.jpg", "gone.jpg"}
-    store.before = lambda name: until(lambda: set(store.fetched) == expected) if name == "0.jpg" else None
+    store.before = lambda name: wait_until(lambda: set(store.fetched) == expected, _HANG_S) if name == "0.jpg" else None
     engine.coming(after)
     assert "groups" in engine.perform(now)
-    until(lambda: all(one.future.done() for one in waiting(engine)._under_way.values()))
+    wait_until(lambda: all(one.future.done() for one in waiting(engine)._under_way.values()), _HANG_S)
     assert waiting(engine).nbytes == engine.stats()["picture_bytes"] > 0
     found = answers(engine, after)
     assert [one.get("error", {}).get("type") for one in found] == [None, None, "PictureError", "PictureNotFound"]
@@ -131,7 +124,7 @@ def test_what_is_not_expected_any_more_is_dropped(store: Store, pam: PerceiveAny
     engine = store.engine(pam, client)
     for first in range(0, 30, 3):
         engine.coming(asked(store, first, first + 1, first + 2))
-        until(lambda: all(one.future.done() for one in waiting(engine)._under_way.values()))
+        wait_until(lambda: all(one.future.done() for one in waiting(engine)._under_way.values()), _HANG_S)
         assert len(waiting(engine)._under_way) == 3 and waiting(engine).nbytes < 3 * 3 * 400 * 50
     engine.coming([])
     assert not waiting(engine)._under_way and engine.stats()["picture_bytes"] == 0
@@ -145,7 +138,7 @@ def test_no_more_is_opened_ahead_than_there_is_room_for(
     engine = store.engine(pam, client)
     payloads = asked(store, 0, 1, 2, 3)
     engine.coming(payloads)
-    until(lambda: all(one.future.done() for one in waiting(engine)._under_way.values()))
+    wait_until(lambda: all(one.future.done() for one in waiting(engine)._under_way.values()), _HANG_S)
     assert store.fetched == {"0.jpg": 1}
     assert all("groups" in one for one in answers(engine, payloads))
     assert set(store.fetched.values()) == {1}
@@ -159,7 +152,7 @@ def test_a_picture_may_change_while_it_is_looked_forward_to(
     engine = store.engine(pam, client)
     (payload,) = asked(store, 0)
     engine.coming([payload])
-    until(lambda: all(one.future.done() for one in waiting(engine)._under_way.values()))
+    wait_until(lambda: all(one.future.done() for one in waiting(engine)._under_way.values()), _HANG_S)
     Image.new("RGB", (77, 33)).save(store.folder / "0.jpg")
     assert engine.perform(payload)["width"] == 77 and store.fetched["0.jpg"] == 2
 
@@ -186,7 +179,7 @@ def ahead(joining: PerceiveAnything, store: Store, client: redis.Redis) -> Itera
     engine = store.engine(joining, client)
     now, *after = asked(store, 0, 1, 2, limits=TokenLimits.same(30))
     engine.coming(after)
-    until(lambda: all(one.future.done() for one in waiting(engine)._under_way.values()))
+    wait_until(lambda: all(one.future.done() for one in waiting(engine)._under_way.values()), _HANG_S)
     assert "groups" in engine.perform(now)
     yield engine
 
@@ -221,7 +214,7 @@ def test_what_cannot_be_encoded_ahead_is_tried_in_its_turn(
     engine = store.engine(joining, client)
     now, after = asked(store, 0, 1, limits=TokenLimits.same(30))
     engine.coming([after])
-    until(lambda: all(one.future.done() for one in waiting(engine)._under_way.values()))
+    wait_until(lambda: all(one.future.done() for one in waiting(engine)._under_way.values()), _HANG_S)
     assert "groups" in engine.perform(now) and refused
     assert "groups" in engine.perform(after) and store.fetched["1.jpg"] == 1
 

@@ -160,7 +160,7 @@ def test_who_waits_is_woken(settings: Settings, client: redis.Redis) -> None:
 
 def test_a_job_that_runs_is_known_with_its_worker_and_can_be_given_up(client: redis.Redis) -> None:
     job, other = put(client, "seven"), put(client, "seven")
-    worker(client, name="gone").begin(job)
+    worker(client, name="gone").prepare_execution(job)
     ((job_id, key, name),) = queues.running(client, BULK)
     assert (job_id, name) == (job.id, "gone") and job.get_status(refresh=True) == "started"
     client.lrem(make_queue(BULK, client).key, 0, job.id)
@@ -269,7 +269,7 @@ def test_a_worker_that_is_told_to_end_finishes_what_it_took_together(client: red
     """Between two of them too: rq takes a worker for idle as soon as the first is done."""
     mine = worker(client)
     jobs = [put(client, "seven") for _ in range(2)]
-    begun = [(job, mine.begin(job)) for job in jobs]
+    begun = [(job, mine.prepare_execution(job)) for job in jobs]
     mine._install_signal_handlers()
     first = mine.perform_job
 
