@@ -33,6 +33,7 @@ from backend.queueing.queues import (
     Queue,
     Result,
     clips_key,
+    drop,
     enqueue,
     failure,
     find,
@@ -41,6 +42,7 @@ from backend.queueing.queues import (
     make_queue,
     private_key,
     results,
+    take_back,
 )
 from backend.settings import Settings
 
@@ -95,7 +97,7 @@ class Dispatcher:
         if (job := find(self.redis, job_id)) is not None:
             if job.get_status(refresh=False) in ("queued", "started") or self._is_answered(job_id):
                 return job_id
-            job.delete()
+            drop(job)
         self._enqueue(self._open(queue, worker, private_key if click else clips_key), request, job_id)
         return job_id
 
@@ -201,9 +203,7 @@ class Dispatcher:
         if result is not None:
             return result
         workers = self.workers()
-        still_queued = job.get_status() == "queued"
-        if still_queued:
-            job.cancel()
+        still_queued = take_back(job)
         if not workers:
             raise NoWorker("the last worker went away: start one with `python -m backend worker`, then try again")
         if all(worker.state == "loading" for worker in workers):

@@ -12,7 +12,13 @@ from typing import Any
 
 import redis
 from rq import Queue
-from rq.exceptions import AbandonedJobError, DeserializationError, DuplicateJobError, NoSuchJobError
+from rq.exceptions import (
+    AbandonedJobError,
+    DeserializationError,
+    DuplicateJobError,
+    InvalidJobOperation,
+    NoSuchJobError,
+)
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.job_lifecycle import record_job_failure
@@ -140,7 +146,25 @@ def find(client: redis.Redis, job_id: str) -> Job | None:
 def forget(client: redis.Redis, job_id: str) -> None:
     """A job and its result leave Redis."""
     if (job := find(client, job_id)) is not None:
+        drop(job)
+
+
+def drop(job: Job) -> None:
+    """As `forget`, of a job that was found."""
+    # another who shared it may have been quicker; rq does not take that for done
+    with contextlib.suppress(InvalidJobOperation):
         job.delete()
+
+
+def take_back(job: Job) -> bool:
+    """Whether nobody has begun a job; nobody does then. One whose time to wait was over counts as not begun."""
+    try:
+        if job.get_status() != JobStatus.QUEUED:
+            return False
+        job.cancel()
+    except (InvalidJobOperation, NoSuchJobError):
+        pass  # it expired just now
+    return True
 
 
 def job_key(job_id: str) -> str:

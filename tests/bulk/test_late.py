@@ -70,6 +70,7 @@ def test_what_is_not_ready_in_time_is_delivered_later(
         assert answer.headers["X-Pallas-Late"] == str(len(late))
         # asked again while it is in work: nothing is computed twice, and nothing is stored twice
         once_more = stack.post("/predict", json=body(label_studio))
+        assert once_more.status_code == 200, once_more.text + stack.log.read_text()
         again = once_more.json()
         answered = {place + 1 for place, result in enumerate(again["results"]) if result}
         wait_until(lambda: set(label_studio.counts()) >= late - answered)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import redis
 from redis.connection import AbstractConnection
+from rq.job import JobStatus
 
 from backend.job import FUNCTION, JobReply, JobRequest
 from backend.queueing import alarm, queues
@@ -133,6 +134,20 @@ def test_a_job_of_an_id_waits_where_it_was_put_and_once(client: redis.Redis) -> 
 def test_a_job_that_waits_in_vain_is_forgotten_and_one_with_an_id_is_not(client: redis.Redis) -> None:
     assert 7000 < client.ttl(queues.job_key(put(client, "seven", waits_s=8000).id)) <= 8000
     assert client.ttl(queues.job_key(put(client, "seven", job_id="b").id)) == -1
+
+
+def test_a_job_that_another_forgot_meanwhile_is_no_fault(client: redis.Redis) -> None:
+    """Two batches share a job and take it away at once, or it expires as somebody gives up waiting for it."""
+    for end in (queues.drop, queues.take_back):
+        job = put(client, "seven", job_id="shared")
+        queues.forget(client, "shared")
+        end(job)
+        queues.forget(client, "shared")
+        assert queues.find(client, "shared") is None
+    waits, runs = put(client, "seven"), put(client, "seven")
+    runs.set_status(JobStatus.STARTED)
+    assert queues.take_back(waits) and not queues.take_back(runs)
+    assert waits.get_status() == "canceled" and runs.get_status() == "started"
 
 
 def test_results_and_failures(client: redis.Redis) -> None:
