@@ -169,6 +169,10 @@ class Editor:
     def _next(self, session: _Session, seconds: float) -> tuple[ClipReply | None, _Session]:
         """What the session's newest job says, if it comes in time; the next one is put into the queue."""
         dispatcher = self._means.dispatcher
+        if dispatcher.missing([session.job]):
+            # Redis has lost it, or a session that asked for the same was cancelled, and the job with it
+            job = dispatcher.submit_once(session.request, INTERACTIVE)
+            session = session.model_copy(update={"job": job})
         result = dispatcher.results([session.job], seconds).get(session.job)
         if result is None:
             return None, session

@@ -6,6 +6,9 @@ There is no Enterprise here: what its editor does with the answers was not tried
 from __future__ import annotations
 
 import base64
+import os
+import signal
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +21,7 @@ from PIL import Image
 from backend.queueing.connection import connect
 from tests.http.stack import PictureHost, Stack, run_host, run_stack
 from tests.videos import picture, write
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 TAGS = {
     "box": '<VideoRectangle name="box" toName="video"/>',
@@ -82,7 +85,9 @@ class Editor:
     def frames(self, session: str) -> list[dict[str, Any]]:
         """All frames of a session, as a client polls them."""
         found: list[dict[str, Any]] = []
+        until = time.monotonic() + HANG_S
         while True:
+            assert time.monotonic() < until, "it is never done"
             value = self.value("track_progress", session_id=session)
             assert value["error"] is None
             found += value["frames"]
@@ -207,6 +212,20 @@ def test_sessions_end_when_they_are_cancelled_or_the_task_is_left(editor: Editor
     assert editor.ask("release")["type"] == "release_ack"
     for session in sessions:
         assert "no such session" in editor.value("track_progress", session_id=session)["error"]
+
+
+def test_of_two_sessions_that_ask_the_same_one_may_be_cancelled(editor: Editor) -> None:
+    asked = {"frame": 12, "direction": "forward", "max_frames": 5, "result": [BOX]}
+    pids = [worker.pid for worker in editor.stack.workers()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        first, second = (editor.value("track", **asked)["session_id"] for _ in range(2))
+        assert editor.value("track_cancel", session_id=first) == {"status": "cancelled"}
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    assert editor.frames(second)
 
 
 def test_what_is_wrong_is_said(editor: Editor, videos: PictureHost) -> None:
