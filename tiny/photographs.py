@@ -23,7 +23,7 @@ from PIL import Image
 
 from tiny import regions, trunk
 from tiny.children import end_with_parent
-from tiny.packages import PHOTOGRAPHS, unpack_deb
+from tiny.packages import LABELLED, PHOTOGRAPHS, unpack_deb
 from tiny.resources import entries
 
 STORED_SIDE = 1024
@@ -54,13 +54,16 @@ class View:
 
 
 def fetch(root: Path) -> tuple[Path, ...]:
-    """Download the packages and store the photographs below `root`; those that are there are kept.
+    """Download the packages and store the photographs to learn from below `root`; those that are there are kept.
+
+    What is only measured with stays in its package.
 
     Raises RuntimeError when apt-get or dpkg is missing or fails.
     """
-    for package, folder in PHOTOGRAPHS.items():
+    for package, folder in (PHOTOGRAPHS | LABELLED).items():
         if not (root / "packages" / package / folder).is_dir():
             unpack_deb(package, root / "packages" / package)
+    for package, folder in PHOTOGRAPHS.items():
         for name, read in _found(root / "packages" / package / folder):
             target = root / "photographs" / package / f"{re.sub(r'[^a-zA-Z0-9]+', '-', name)}.jpg"
             if target.is_file():

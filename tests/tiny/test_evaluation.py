@@ -17,6 +17,7 @@ from tiny.art import ArtMissing, Catalog, kinds
 from tiny.clips import Clip, Director
 from tiny.evaluation import clips, named
 from tiny.evaluation.__main__ import main
+from tiny.packages import BACKGROUNDS, CLIPPINGS, LABELLED, PHOTOGRAPHS, TEST_BACKGROUNDS
 from tiny.photographs import held_out
 from tiny.scenes import Painter
 
@@ -114,15 +115,24 @@ def test_photographs_that_people_drew_regions_of(
 
 def test_what_is_labelled_was_never_trained_on_and_has_names_of_the_table(tmp_path: Path) -> None:
     rows = yaml.safe_load(Path(named.__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    assert set(rows) == {"demo", "art"}
+    assert set(rows) == {"demo", "counted", "art", "packages"} and sum(map(len, rows.values())) >= 100
     assert all(held_out(tmp_path / name) for name in rows["art"])
-    assert all((ROOT / "demo" / "pictures" / name).is_file() for name in rows["demo"])
+    for source, folder in (("demo", "pictures"), ("counted", "counted")):
+        assert all((ROOT / "demo" / folder / name).is_file() for name in rows[source])
+    packages = {name.split("/")[0] for name in rows["packages"]}
+    assert packages == set(LABELLED) and not packages & {*PHOTOGRAPHS, *CLIPPINGS, *BACKGROUNDS} - {TEST_BACKGROUNDS}
     labelled = [row for pictures in rows.values() for listed in pictures.values() for row in listed]
     assert {name for row in labelled for name in row["names"]} <= set(kinds())
     for left, top, right, bottom in (row["box"] for row in labelled):
         assert 0 <= left < right <= 100 and 0 <= top < bottom <= 100
     with pytest.raises(ArtMissing, match="volleyball"):
         list(named.things(tmp_path))
+    inside = (name.split("/", 1) for name in rows["packages"])
+    files = [tmp_path / "packages" / package / LABELLED[package] / name for package, name in inside]
+    for file in (*files, *(tmp_path / "photographs" / name for name in rows["art"])):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert len(list(named.things(tmp_path))) == len(labelled)
 
 
 def test_a_wrong_name_is_worse_than_object(monkeypatch: pytest.MonkeyPatch) -> None:

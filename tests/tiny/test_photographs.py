@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,6 +20,7 @@ from tiny.album import Album
 from tiny.art import Catalog, kinds
 from tiny.batch import MEAN, STD
 from tiny.looks import UNKNOWN
+from tiny.packages import LABELLED, PHOTOGRAPHS
 from tiny.photographs import View
 from tiny.texts import Truth, write
 from tiny.trunk import Pretrained
@@ -51,6 +53,24 @@ def test_the_trunk_sees_pixels_as_the_package_did(pretrained: Pretrained) -> Non
     ours = pretrained.trunk.stem((pixels / 255 - MEAN[:, None, None]) / STD[:, None, None])
     torch.testing.assert_close(ours[..., : wanted.shape[2], : wanted.shape[3]], wanted, atol=1e-4, rtol=1e-4)
     assert pretrained.classifier(pretrained.trunk(torch.randn(2, 3, 64, 64))[-1]).shape == (2, 1000)
+
+
+def test_packages_to_measure_with_are_fetched_and_not_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked: list[str] = []
+
+    def unpack(package: str, folder: Path) -> None:
+        unpacked.append(package)
+        inside = folder / (PHOTOGRAPHS | LABELLED)[package]
+        inside.mkdir(parents=True)
+        Image.effect_noise((300, 300), 90).save(inside / "noise.jpg", quality=95)
+
+    monkeypatch.setattr(photographs, "unpack_deb", unpack)
+    files = photographs.fetch(tmp_path)
+    assert sorted(unpacked) == sorted(PHOTOGRAPHS | LABELLED) and not PHOTOGRAPHS.keys() & LABELLED
+    assert {file.parent.name for file in files} == set(PHOTOGRAPHS)
+    assert photographs.fetch(tmp_path) == files and len(unpacked) == len(PHOTOGRAPHS | LABELLED)
 
 
 def test_things_of_one_colour_are_regions(pretrained: Pretrained) -> None:

@@ -1,4 +1,4 @@
-"""Names of things on photographs: those of the demo and the art folder's held-out ones, labelled by hand in named.yaml.
+"""Names of things on photographs that nothing was trained on, labelled by hand in named.yaml.
 
 A name is right where it is one of the thing's, *object* where the table has none for it; anything else but *object* is
 wrong, and worse than *object*.
@@ -18,11 +18,12 @@ from rich.progress import track
 from model import PerceiveAnything, Prompt, Task
 from tiny.art import ArtMissing
 from tiny.looks import UNKNOWN
+from tiny.packages import LABELLED
 
 TARGETS: dict[str, float | None] = {"named_top1": 0.50, "named_right": None, "named_wrong": None}
 """The promised figures, by key: of the things that have a name of the table, how many are called so; of all things, how
 many get a right answer; and how many a wrong name (to be at most 0.15)."""
-_FOLDERS = {"demo": Path(__file__).parents[2] / "demo" / "pictures"}
+_DEMO = Path(__file__).parents[2] / "demo"
 _FILE = Path(__file__).with_suffix(".yaml")
 
 
@@ -39,12 +40,19 @@ def things(art: Path) -> Iterator[Labelled]:
     """All that are labelled. Raises ArtMissing where the art folder lacks a photograph."""
     for source, pictures in yaml.safe_load(_FILE.read_text(encoding="utf-8")).items():
         for name, rows in pictures.items():
-            file = _FOLDERS.get(source, art / "photographs") / name
+            file = _file(source, name, art)
             if not file.is_file():
                 raise ArtMissing(f"{file} is missing: python -m tiny art --art {art}")
             for row in rows:
                 left, top, right, bottom = (side / 100 for side in row["box"])
                 yield Labelled(file, (left, top, right, bottom), tuple(row["names"]))
+
+
+def _file(source: str, name: str, art: Path) -> Path:
+    if source == "packages":
+        package, _, inside = name.partition("/")
+        return art / "packages" / package / LABELLED[package] / inside
+    return {"demo": _DEMO / "pictures", "counted": _DEMO / "counted", "art": art / "photographs"}[source] / name
 
 
 def figures(pam: PerceiveAnything, art: Path, console: Console) -> tuple[dict[str, float], list[tuple[str, str, str]]]:
