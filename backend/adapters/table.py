@@ -33,6 +33,20 @@ class Entry:
     active: str | None = None
     shadow: str | None = None
 
+    def name_for(self, base: str, asked: str = "", shadow_share: float = 0.0) -> str:
+        """The version that answers a request, as `Entry` has it; empty where it is the base.
+
+        Args:
+            base: of the model that the workers have; versions of another one do not count.
+            asked: names the request, so that the same one always goes to the same version.
+            shadow_share: of the requests that a second version answers, 0..1.
+        """
+        if self.base != base:
+            return ""
+        if self.shadow and asked and _place(asked) < shadow_share:
+            return self.shadow
+        return self.active or ""
+
 
 class Table:
     """Raises (every method): redis.RedisError."""
@@ -43,22 +57,6 @@ class Table:
     def entry(self, project: str) -> Entry | None:
         """Of a project by its key in requests (`id.created`; empty: of a file)."""
         return _entry(self._redis.hget(_USED, project or INPUT))
-
-    def name_for(self, project: str, base: str, asked: str = "", shadow_share: float = 0.0) -> str:
-        """The version that answers a request, as `Entry` has it; empty where it is the base.
-
-        Args:
-            project: its key in requests.
-            base: of the model that the workers have; versions of another one do not count.
-            asked: names the request, so that the same one always goes to the same version.
-            shadow_share: of the requests that a second version answers, 0..1.
-        """
-        found = self.entry(project)
-        if found is None or found.base != base:
-            return ""
-        if found.shadow and asked and _place(asked) < shadow_share:
-            return found.shadow
-        return found.active or ""
 
     def weights(self, version: str) -> bytes | None:
         """The safetensors of a version in use, as `Entry` has it."""

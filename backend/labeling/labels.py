@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from backend.job import PATH, Candidate, LabelSet
 from backend.labeling.tags import Tag
@@ -71,6 +72,7 @@ class Labels:
         known = {c.label: value for c, value in zip(self.candidates, self.values, strict=True)}
         return tuple(known.get(label, label) for label in labels)
 
+    @cached_property
     def label_set(self) -> LabelSet:
         """For the job: the names are asked in Chinese where they are Chinese."""
         names = [name for candidate in self.candidates for name in candidate.names]

@@ -159,8 +159,8 @@ def _group(controls: Sequence[Control], chosen: Sequence[Sequence[str]], propose
         texts |= dict.fromkeys(control.texts())
         open_choice = propose or any(not control.labels.fixed(labels) for labels in chosen)
         # the model need not choose where the annotator has
-        if control.labels and open_choice and control.labels.label_set() not in sets:
-            sets.append(control.labels.label_set())
+        if control.labels and open_choice and control.labels.label_set not in sets:
+            sets.append(control.labels.label_set)
     return Group(propose=propose, texts=tuple(texts), label_sets=tuple(sets))
 
 

@@ -121,7 +121,7 @@ class VideoRoles:
             texts=tuple(dict.fromkeys((CLASS, *_texts(self.words)))),
             label_sets=_sets([self.labels, *(control.labels for control in self.words)]),
             events=self.language if timeline is not None else None,
-            event_labels=timeline.labels.label_set() if timeline is not None and timeline.labels else None,
+            event_labels=timeline.labels.label_set if timeline is not None and timeline.labels else None,
         )
 
     def ask_whole(self, ask: ClipAsk) -> ClipAsk:
@@ -138,6 +138,6 @@ def _texts(controls: Sequence[Control]) -> tuple[TextAsk, ...]:
 def _sets(some: Sequence[Labels]) -> tuple[LabelSet, ...]:
     sets: list[LabelSet] = []
     for labels in some:
-        if labels and labels.label_set() not in sets:
-            sets.append(labels.label_set())
+        if labels and labels.label_set not in sets:
+            sets.append(labels.label_set)
     return tuple(sets)

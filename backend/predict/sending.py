@@ -43,14 +43,17 @@ def request_of(
         QueueFull: there is no room for it in Redis.
     """
     memory = learned(client, project) if settings.learn_labels and project else ""
+    own = Table(client).entry(project)
+    adapter = ""
+    if own is not None:
+        base = heartbeat.published_version(client) or ""
+        adapter = own.name_for(base, request_id if click else "", settings.shadow_share)
     return JobRequest(
         request_id=request_id,
         picture=park(plan.picture, client, settings),
         **plan.asked() | ({"alone": True} if alone else {}),
         limits=settings.token_limits,
-        adapter=Table(client).name_for(
-            project, heartbeat.published_version(client) or "", request_id if click else "", settings.shadow_share
-        ),
+        adapter=adapter,
         sent_at=time.time(),
         memory=memory,
         look=look,
@@ -63,7 +66,8 @@ def version_of(project: str, settings: Settings, client: redis.Redis) -> str:
         base = heartbeat.published_version(client)
         if base is None:
             return settings.model
-        name = Table(client).name_for(project, base)
+        own = Table(client).entry(project)
     except redis.RedisError:
         return settings.model
+    name = own.name_for(base) if own is not None else ""
     return f"{base}+{name_of(name)}" if name else base

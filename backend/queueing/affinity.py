@@ -26,9 +26,10 @@ class Affinity:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
-    def busy(self, worker: str) -> None:
-        """The worker has begun a job."""
-        self._redis.sadd(_BUSY, worker)
+    @staticmethod
+    def busy(worker: str, client: redis.Redis) -> None:
+        """The worker has begun a job; said by the pipeline that notes the job's begin."""
+        client.sadd(_BUSY, worker)
 
     def free(self, worker: str, pictures: Iterable[str], held_s: float, click: bool = False) -> None:
         """The worker has ended its jobs, perhaps a click's, and holds some pictures, believed for held_s seconds."""

@@ -7,12 +7,23 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import redis
 
 _KEY = "pallas:worker:"
 _NAMES = "pallas:workers"
 _VERSION_KEY = "pallas:model_version"
+
+# By a set of names: a scan would walk through every job in Redis at each click. In one go, since each click asks.
+_EVERYBODY = """
+local found = {}
+for _, name in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local status = redis.call('GET', ARGV[1] .. name)
+  if status then found[#found + 1] = status else redis.call('SREM', KEYS[1], name) end
+end
+return found
+"""
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +57,8 @@ class WorkerStatus:
 
 def everybody(client: redis.Redis) -> list[WorkerStatus]:
     """The workers that are alive."""
-    # by a set of names: a scan would walk through every job in Redis at each click
-    names = sorted(members(client, _NAMES))
-    values = client.mget([_KEY + name for name in names]) if names else []
-    gone = [name for name, value in zip(names, values, strict=True) if value is None]
-    if gone:
-        client.srem(_NAMES, *gone)
-    return [_parse(value) for value in values if value is not None]
+    found: Any = client.register_script(_EVERYBODY)([_NAMES], [_KEY])
+    return sorted(map(_parse, found), key=lambda status: status.name)
 
 
 def members(client: redis.Redis, key: str) -> set[str]:

@@ -135,7 +135,7 @@ class Shaper:
 
 def _signs(context: RegionContext, controls: Sequence[Control], own: bool) -> Signs:
     """What is known of how sure an answer is; of a shape that is `own` nothing is asked, nor of labels chosen."""
-    asked = [control.labels.label_set() for control in controls if control.labels.open_to(context.chosen)]
+    asked = [control.labels.label_set for control in controls if control.labels.open_to(context.chosen)]
     pairs = zip(context.group.label_sets, context.region.labels, strict=True) if asked else ()
     labels = [reply for labels, reply in pairs if labels in asked]
     least = min(labels, key=lambda reply: reply.margin, default=None)

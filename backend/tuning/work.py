@@ -154,7 +154,7 @@ class Work:
             chosen = [label for label in own if label in labels] or list(labels.matching(values))
             chosen = [label for label in chosen if label not in labels.free]
             if chosen:
-                candidates = labels.label_set()
+                candidates = labels.label_set
                 place = next(i for i, one in enumerate(candidates.candidates) if one.label == chosen[0])
                 return place, Names(tuple(one.names for one in candidates.candidates), candidates.language)
         if values and any(labels for _, labels in sets):

@@ -101,9 +101,6 @@ class ResidentWorker(QueueWorker):
             self._decline(job, version)
             return
         begin = time.monotonic()
-        if self.affinity is not None:
-            with _if_redis_is_there():
-                self.affinity.busy(self.name)
         begun = [(job, self.prepare_execution(job)), *self._companions(job, queue)]
         if len(begun) > 1:
             expect([one.args[0] for one, _ in begun])
@@ -126,6 +123,10 @@ class ResidentWorker(QueueWorker):
                     self.affinity.free(self.name, pictures, self.held_s, click=job.origin == INTERACTIVE)
             # between jobs, so that none waits for the heap in its midst
             self.tidy.look()
+
+    def note_begin(self, pipeline: redis.client.Pipeline) -> None:
+        if self.affinity is not None:
+            self.affinity.busy(self.name, pipeline)
 
     def _companions(self, job: Job, queue: Queue) -> list[tuple[Job, Execution]]:
         """Jobs of the same queue that are taken and begun together with this one, unless a click waits."""
@@ -177,8 +178,7 @@ class ResidentWorker(QueueWorker):
             return
         log.warning("job %s has a payload of version %d, this worker knows %d: put back", job.id, version, VERSION)
         versions.put_back(self.connection, job, version, heartbeat.everybody(self.connection))
-        # so that another worker comes first
-        time.sleep(_AFTER_YOU_S)
+        time.sleep(_AFTER_YOU_S)  # so that another worker comes first
 
     def beat(self) -> None:
         """Called from the heartbeat's thread: ends a process that hangs, is orphaned, or was asked to end.

@@ -145,7 +145,7 @@ def test_questions_are_asked_once() -> None:
 
 def test_chinese_labels_are_asked_in_chinese() -> None:
     (found,) = image('<Choices name="c" toName="i"><Choice value="狗"/><Choice value="猫"/></Choices>').whole
-    assert isinstance(found, Choices) and found.labels.label_set().language == "zh"
+    assert isinstance(found, Choices) and found.labels.label_set.language == "zh"
 
 
 def test_regions_are_proposed_where_the_picture_asks_for_it() -> None:

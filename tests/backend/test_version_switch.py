@@ -37,7 +37,9 @@ def switched(
     store.use("project-7", InUse(key="7.1", active="project-7.1"))
     table.publish(store, "project-7")
     engine._versions = engine._inference._versions = VersionSwitch(settings, client, pam)
-    yield engine, table.name_for("7.1", pam.base_version), table
+    used = table.entry("7.1")
+    assert used is not None
+    yield engine, used.name_for(pam.base_version), table
     pam.use(None)
 
 
@@ -85,6 +87,7 @@ def test_nothing_joins_while_another_version_waits() -> None:
 def test_a_version_of_another_model_does_not_count(switched: tuple[Engine, str, Table]) -> None:
     _, version, table = switched
     assert version.startswith("project-7.1#")
-    assert table.name_for("7.1", "another@00000000") == "" and table.name_for("8.1", "") == ""
+    used = table.entry("7.1")
+    assert used is not None and used.name_for("another@00000000") == "" and table.entry("8.1") is None
     table.forget(7)
     assert table.entry("7.1") is None and table.weights(version) is None

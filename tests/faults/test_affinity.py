@@ -43,9 +43,9 @@ def test_the_warm_worker_is_asked_if_it_is_free_or_all_are_busy(client: redis.Re
     assert affinity.choose("p", [a, b]) is a
     assert affinity.choose("p", [a]) is None and affinity.choose("p", [b]) is None
     assert affinity.choose("p", [worker("a", "loading"), b, worker("c")]) is None
-    affinity.busy("a")
+    affinity.busy("a", client)
     assert affinity.choose("p", [a, b]) is None  # b can begin at once
-    affinity.busy("b")
+    affinity.busy("b", client)
     assert affinity.choose("p", [a, b]) is a  # all are busy: the warm one is worth a little waiting
     assert affinity.choose("p", [worker("a", step_s=5.0), b]) is None  # but not as much as that
     assert worth_waiting(2, 0.3, 0.1) and not worth_waiting(2, 0.31, 0.1) and not worth_waiting(32, 0.3, 0.1)

@@ -50,7 +50,8 @@ def test_a_mask_drawn_by_hand_gets_its_words_and_keeps_its_shape(stack: Stack, h
     mask[100:200, 150:400] = 255
     rle = brush.mask2rle(mask)
     drawn = box(0, 0, 1, 1, id="mine", type="brushlabels", from_name="mask")
-    drawn["value"] = {"format": "rle", "rle": rle, "brushlabels": ["food"]}
+    large = 10**30  # more than 64 bits, as another tool may have written it
+    drawn["value"] = {"format": "rle", "rle": rle, "brushlabels": ["food"], "number": large}
     (found,) = ask(stack, [task(11, f"{host.url}/coffee.jpg", drawn)])
     geometry, *words = found["result"]
     assert (mask_of("brush", geometry["value"], 600, 400, 10**6) == (mask > 0)).all() and geometry["value"][
@@ -58,6 +59,7 @@ def test_a_mask_drawn_by_hand_gets_its_words_and_keeps_its_shape(stack: Stack, h
     ] == rle
     assert {word["type"] for word in words} == {"choices", "textarea"}
     assert {word["id"] for word in words} == {geometry["id"]} != {"mine"}
+    assert geometry["value"]["number"] == large
 
 
 def test_a_task_asked_twice_at_once_is_answered_once(stack: Stack, host: PictureHost) -> None:

@@ -156,6 +156,8 @@ def test_a_sign_that_says_more_than_we_know_is_read(stack: Stack) -> None:
     client.sadd("pallas:workers", "later")
     assert "later" in {worker.name for worker in heartbeat.everybody(client)}
     client.delete("pallas:worker:later")
+    assert "later" not in {worker.name for worker in heartbeat.everybody(client)}
+    assert not client.sismember("pallas:workers", "later")
 
 
 RUBBISH = [

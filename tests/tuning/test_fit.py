@@ -104,13 +104,16 @@ def test_a_second_version_answers_a_share_of_the_clicks(promoted: str, steer: St
     store.write(Adapter("project-1.2", first.base, first.tensors, first.scale, first.card))
     steer("promote", "project-1.2", "--shadow")
     table = Table(client)
-    names = [name_of(table.name_for(KEY, first.base, f"request {number}", 0.3)) for number in range(200)]
+    used = table.entry(KEY)
+    assert used is not None
+    names = [name_of(used.name_for(first.base, f"request {number}", 0.3)) for number in range(200)]
     assert 30 < names.count("project-1.2") < 90 and set(names) == {"project-1.1", "project-1.2"}
     # what nobody clicked for is not in the shadow
-    assert name_of(table.name_for(KEY, first.base, "", 1.0)) == "project-1.1"
+    assert name_of(used.name_for(first.base, "", 1.0)) == "project-1.1"
     steer("rollback", "--project", 1, "--shadow")
-    assert table.name_for(KEY, first.base, "request", 1.0) == f"project-1.1#{first.digest}"
-    assert table.name_for(KEY, "another@model", "request", 1.0) == ""
+    used = table.entry(KEY)
+    assert used is not None and used.name_for(first.base, "request", 1.0) == f"project-1.1#{first.digest}"
+    assert used.name_for("another@model", "request", 1.0) == ""
     shutil.rmtree(store.folder("project-1.2"))
 
 

@@ -96,7 +96,7 @@ class RegionContext:
         """
         if fixed := labels.fixed(self.chosen):
             return tuple(LabelReply(label=label, probability=1.0) for label in fixed)
-        wanted = labels.label_set()
+        wanted = labels.label_set
         for asked, chosen in zip(self.group.label_sets, self.region.labels, strict=True):
             if asked == wanted and chosen.probability >= self.options.label_threshold and chosen.label in labels:
                 return (chosen,)
