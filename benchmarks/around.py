@@ -3,8 +3,9 @@
     python -m benchmarks.around [--sizes 1920x1080,4000x3000] [--clicks 40]
 
 Front, queue and worker are real; the worker's model gives the same wavy mask of the picture's size and the same words
-to every prompt. Beside the whole click stand the stages that the front tells (`Server-Timing`), and how long the mask
-alone takes on its way: packed by the worker, written for Label Studio by the front.
+to every prompt. Beside the whole click stand the stages that the front tells (`Server-Timing`), the processor's time
+that a click takes of each process, which hardly depends on what else the machine does, and how long the mask alone
+takes on its way: packed by the worker, written for Label Studio by the front.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -110,8 +112,8 @@ def _serve() -> int:
 
 
 @contextlib.contextmanager
-def stack() -> Iterator[str]:
-    """Both processes, until the block ends; gives the front's URL."""
+def stack() -> Iterator[tuple[str, dict[str, psutil.Process]]]:
+    """Both processes and Redis, until the block ends; gives the front's URL, and them by their names."""
     with tempfile.TemporaryDirectory(prefix="pallas-around-", ignore_cleanup_errors=True) as state:
         own = os.environ | {"PALLAS_STATE_DIR": state, "PALLAS_ALLOWED_HOSTS": "127.0.0.1"}
         own.pop("REDIS_URL", None)
@@ -129,7 +131,9 @@ def stack() -> Iterator[str]:
                 raise SystemExit("the front did not start")
             worker = start("worker")
             _wait_for_worker(url)
-            yield url
+            own_redis = psutil.Process(front.pid).children(recursive=True)[0]
+            processes = {"front": psutil.Process(front.pid), "worker": psutil.Process(worker.pid), "Redis": own_redis}
+            yield url, processes
         finally:
             for process in (worker, front):
                 if process is not None:
@@ -145,6 +149,11 @@ def _wait_for_worker(url: str) -> None:
         if time.monotonic() > end:
             raise SystemExit("no worker was ready")
         time.sleep(0.2)
+
+
+def processor_s(processes: dict[str, psutil.Process]) -> dict[str, float]:
+    """Seconds of the processor that each has taken so far."""
+    return {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
 
 
 def mask_ms(width: int, height: int) -> dict[str, float]:
@@ -184,18 +193,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for number, size in enumerate(sizes):
             Image.open(PICTURE).convert("RGB").resize(size).save(Path(folder) / f"{number}.jpg", quality=90)
-        with stack() as url, pictures_on_http(Path(folder)) as host:
+        with stack() as (url, processes), pictures_on_http(Path(folder)) as host:
             for number, size in enumerate(sizes):
-                rows = [
-                    click(url, config, host, f"{number}.jpg", size, 100 * number + i) for i in range(options.clicks + 1)
-                ]
-                first, rest = rows[0], rows[1:]
+                first = click(url, config, host, f"{number}.jpg", size, 100 * number)
+                before = processor_s(processes)
+                clicks = range(1, options.clicks + 1)
+                rest = [click(url, config, host, f"{number}.jpg", size, 100 * number + i) for i in clicks]
+                taken = {name: seconds - before[name] for name, seconds in processor_s(processes).items()}
                 whole = [1000 * row["whole"] for row in rest]
                 stages = [stage for stage in first if stage not in ("whole", "total")]
                 columns.append(
                     {"first click (fetched, opened)": 1000 * first["whole"]}
                     | {"whole, p50": float(np.percentile(whole, 50)), "whole, p95": float(np.percentile(whole, 95))}
                     | {stage: 1000 * median(row.get(stage, 0.0) for row in rest) for stage in stages}
+                    | {f"processor, {name}": 1000 * seconds / len(rest) for name, seconds in taken.items()}
+                    | {"processor, all": 1000 * sum(taken.values()) / len(rest)}
                     | mask_ms(*size)
                 )
     table = Table("milliseconds", *(f"{w}×{h}" for w, h in sizes))

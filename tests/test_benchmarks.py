@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from benchmarks import draft, finding, large, parts
+from benchmarks import draft, finding, large, paired, parts
 from benchmarks.bounds import Machine, Work, operations
 from benchmarks.gpu.parts import Part
 from benchmarks.gpu.rows import Row, Timer, markdown, read_row
@@ -66,6 +68,27 @@ def test_operations_are_counted_and_make_a_floor() -> None:
 def test_a_row_is_repeated_as_often_as_patience_has_it() -> None:
     patience = Patience(3, 10)
     assert patience.more(0, 99) and patience.more(2, 9) and not patience.more(3, 0) and not patience.more(1, 11)
+
+
+def test_two_checkouts_take_turns() -> None:
+    begun: list[str] = []
+
+    def side(name: str, seconds: list[float], said: str) -> Callable[[str], dict[str, Any]]:
+        left = iter([9.0, *seconds])  # the first is to warm up
+
+        def run(_: str) -> dict[str, Any]:
+            begun.append(name)
+            taken = next(left)
+            return {"processor_s": taken, "clock_s": 2 * taken, "said": said}
+
+        return run
+
+    found = paired.compare([side("a", [1, 2, 4], "x"), side("b", [1.1, 1.8, 5.0], "x")], "cold 1 1", 3)
+    assert begun == list("ababbaab")
+    assert found["processor_s"]["ratio"] == pytest.approx(1.1) and found["clock_s"]["before"] == 4
+    assert found["processor_s"]["after_least"] == 1.1
+    with pytest.raises(SystemExit, match="answer differently"):
+        paired.compare([side("a", [], "x"), side("b", [], "y")], "cold 1 1", 0)
 
 
 def test_random_weights_of_a_released_shape_load(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from backend.job import Group, JobReply, JobRequest, RegionReply, TextAsk, TextReply
 from backend.learning.packing import pack_features
@@ -20,6 +21,7 @@ from backend.worker.judges import Judges
 from backend.worker.replies import region_reply, text_reply
 from backend.worker.version_switch import VersionSwitch
 from model import Sampling, TokenLimits, run_through
+from model.values.mask import to_rle
 
 if TYPE_CHECKING:
     from model import Clock, Embedding, PerceiveAnything, Prompt, Reading, Region, Span
@@ -55,11 +57,12 @@ class _Ongoing:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """A region, and where its reply belongs."""
+    """A region, its mask as it travels, and where its reply belongs."""
 
     asked: _Ongoing
     number: int
     region: Region
+    mask: Future[dict[str, Any]]
 
     @property
     def group(self) -> Group:
@@ -87,6 +90,8 @@ class Inference:
         self._finder = NamedFinder(settings, str(pam.device))
         self._versions = versions
         self._chooser = Chooser(pam, judges)
+        # masks are packed while the model reads and tells
+        self._packer = ThreadPoolExecutor(1, "packer")
 
     @property
     def joins(self) -> bool:
@@ -178,9 +183,14 @@ class Inference:
                     if group.propose:
                         limits = {"limit": self._settings.max_proposals, "max_tiles": self._settings.max_tiles}
                         regions = self._pam.propose(one.seen.embedding, **limits)
-                        found += [_Found(one, number, region) for region in regions]
+                        found += [self._found(one, number, region) for region in regions]
             regions = self._pam.segment([one.seen.embedding for one, _, _ in asked], [prompt for *_, prompt in asked])
-        return found + [_Found(one, number, region) for (one, number, _), region in zip(asked, regions, strict=True)]
+        return found + [
+            self._found(one, number, region) for (one, number, _), region in zip(asked, regions, strict=True)
+        ]
+
+    def _found(self, one: _Ongoing, number: int, region: Region) -> _Found:
+        return _Found(one, number, region, self._packer.submit(to_rle, region.mask))
 
     def _look(self, one: _Ongoing) -> list[_Found]:
         """What a request looks for."""
@@ -189,7 +199,7 @@ class Inference:
             return []
         here = (one.request.picture, one.seen.embedding)
         kinds = apart([find(self._pam, self._embeddings, *here, ask, self._finder) for ask in asks.values()])
-        return [_Found(one, number, region) for number, kind in zip(asks, kinds, strict=True) for region in kind]
+        return [self._found(one, number, region) for number, kind in zip(asks, kinds, strict=True) for region in kind]
 
     def _prompts(self, embedding: Embedding, group: Group) -> list[Prompt]:
         from backend.worker.cut import cut, to_pixels
@@ -225,25 +235,29 @@ class Inference:
                 with _timed(self._pam.clock, ongoing, "prefill"):
                     reading = next(readings)
                 with _timed(self._pam.clock, ongoing, "generate"):
-                    replies += yield from self._ask(reading, members[0])
+                    read = members[len(replies) : len(replies) + len(reading.regions)]
+                    replies += yield from self._ask(reading, read)
                 del reading  # the next regions are read now
             for one, reply in zip(members, replies, strict=True):
                 one.asked.groups[one.number].append(reply)
 
-    def _ask(self, reading: Reading, like: _Found) -> Generator[None, None, list[RegionReply]]:
+    def _ask(self, reading: Reading, members: Sequence[_Found]) -> Generator[None, None, list[RegionReply]]:
+        like = members[0]
         texts = yield from self._texts(reading, like.group.texts, like.asked.request.limits)
         regions = cast("tuple[Region, ...]", reading.regions)
         labels, features = self._chooser.labels(reading, like.group, like.asked.request.memory)
         shown = self._chooser.shown(regions, like.group.features, features)
         return [
-            region_reply(region, said, chosen, seen)
-            for region, said, chosen, seen in zip(regions, texts, labels, shown, strict=True)
+            region_reply(one.region, one.mask.result(), said, chosen, seen)
+            for one, said, chosen, seen in zip(members, texts, labels, shown, strict=True)
         ]
 
     def _seen(self, members: Sequence[_Found]) -> list[RegionReply]:
         """Of regions about which nothing is to be said."""
         shown = self._chooser.shown([one.region for one in members], members[0].group.features)
-        return [region_reply(one.region, {}, (), seen) for one, seen in zip(members, shown, strict=True)]
+        return [
+            region_reply(one.region, one.mask.result(), {}, (), seen) for one, seen in zip(members, shown, strict=True)
+        ]
 
     def _texts(
         self, reading: Reading, asked: Sequence[TextAsk], limits: TokenLimits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backend.job import Candidate, LabelReply, RegionReply, TextReply
 
@@ -52,12 +52,15 @@ def best_label(
 
 
 def region_reply(
-    region: Segment, texts: dict[str, TextReply], labels: tuple[LabelReply, ...], features: str = ""
+    region: Segment,
+    mask: dict[str, Any],
+    texts: dict[str, TextReply],
+    labels: tuple[LabelReply, ...],
+    features: str = "",
 ) -> RegionReply:
-    """A region, and what is said of it."""
-    from model.values.mask import rle_area, to_rle
+    """A region, its mask as `to_rle` packs it, and what is said of it."""
+    from model.values.mask import rle_area
 
-    mask = to_rle(region.mask)
     return RegionReply(
         mask=mask,
         area=rle_area(mask),

@@ -17,11 +17,13 @@ from PIL import Image
 from backend.fetching.pictures import PictureStore
 from backend.job import Candidate, Group, JobReply, JobRequest, LabelSet, PointPrompt, RegionPrompt, TextAsk
 from backend.settings import Settings
+from backend.worker import inference
 from backend.worker.embedding_locks import EmbeddingLocks
 from backend.worker.embeddings import Embeddings
 from backend.worker.engine import Engine
 from model import PerceiveAnything, Reading, Region, Task, TokenLimits
 from model.values.mask import to_rle
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -105,6 +107,31 @@ def test_regions_of_different_jobs_are_read_together(
     engine.expect(payloads)
     answers(engine, payloads)
     assert read == [6]
+
+
+def test_masks_are_packed_while_the_model_reads_and_tells(
+    engine: Engine, tmp_path: Path, pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[int] = []
+    original = pam.reader.read
+
+    def counted(mask: np.ndarray) -> dict[str, object]:
+        packed.append(mask.size)
+        return to_rle(mask)
+
+    def patient(regions: Sequence[Region]) -> Reading:
+        wait_until(lambda: len(packed) == 3)
+        return original(regions)
+
+    monkeypatch.setattr(inference, "to_rle", counted)
+    monkeypatch.setattr(pam.reader, "read", patient)
+    payloads = [job(tmp_path / "0.png", clicks((50, 50), (20, 30))), job(tmp_path / "1.png", clicks((40, 60)))]
+    engine.expect(payloads)
+    found = [JobReply.model_validate(answer).groups[0] for answer in answers(engine, payloads)]
+    assert [[tuple(region.mask["size"]) for region in group] for group in found] == [[(50, 60)] * 2, [(50, 100)]]
+    monkeypatch.setattr(inference, "to_rle", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.perform(payloads[0])
 
 
 def test_a_step_that_fails_as_a_whole_is_done_job_by_job(

@@ -27,6 +27,7 @@ from model.compute.precision import full_float32
 from model.language import prefix as sharing
 from model.language.prefix import Prefix, attend
 from model.sam.tower import PROMPTS_ON_GPU, Tower, on_host, packed
+from model.values.mask import to_rle
 from model.values.task import instruction
 from tests.device import DEVICE
 
@@ -311,7 +312,7 @@ def test_a_batch_comes_to_the_host_in_one_copy(
     with HostCopies(monkeypatch) as copies:
         regions = pam.segment(embedding, boxes)
         assert copies.count == 1
-        replies = [region_reply(region, {}, ()) for region in regions]
+        replies = [region_reply(region, to_rle(region.mask), {}, ()) for region in regions]
         assert copies.count == 1 and all(0 <= reply.stability <= 1 for reply in replies)
         pam.segment(embedding, [Prompt(mask=drawn)])
         assert copies.count == 2
