@@ -20,6 +20,10 @@ REGIONS_ON_CPU, REGIONS_ON_GPU = 8, 64
 On a CPU more would only take memory: eight rows already share each reading of the weights.
 """
 
+ANSWERED_ON_CPU = 3 << 10
+"""Prompt tokens that may be answered together there all the same: of small models a step costs more to call than to
+compute."""
+
 TOKENS_ON_CPU, TOKENS_ON_GPU = 1 << 10, 1 << 15
 """Prompt tokens that are read together, at most; a CPU is busy with those of one region."""
 
@@ -71,7 +75,8 @@ class Reader:
 
     def readings(self, regions: Sequence[Segment]) -> Iterator[Reading]:
         """As many as memory has room for, then the next ones: all of them, in their order."""
-        return batch_by_batch(regions, self.read, self._fitting(REGIONS_ON_CPU if self._on_cpu else REGIONS_ON_GPU))
+        most = max(REGIONS_ON_CPU, ANSWERED_ON_CPU // self._tokens) if self._on_cpu else REGIONS_ON_GPU
+        return batch_by_batch(regions, self.read, self._fitting(most))
 
     def of_each(
         self,

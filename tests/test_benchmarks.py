@@ -241,6 +241,20 @@ def test_finding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert all(float(cell) >= 0 for line in lines[3:] for cell in line.strip("|").split("|")[1:])
 
 
+def test_finding_with_random_weights(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("model.finding.seen.POINTS_PER_SIDE", 2)
+    bundled = Path(finding.DEMO).parent / "model" / "checkpoints" / "tiny" / "sam2.yaml"
+    monkeypatch.setattr(finding, "packaged_config", lambda name: bundled)
+    finding.main(["--tower", "--repeats", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[3:]] == [
+        "| encode",
+        "| 4 clicks decoded",
+        "| proposals",
+        "| candidates",
+    ]
+
+
 def test_each_counted_thing_is_right_once() -> None:
     boxes = [(0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0)]
 

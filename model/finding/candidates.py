@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from model.sam import features
 from model.sam.tower import PROMPTS_ON_GPU, Tower, stability
 from model.values.embedding import Embedding
 from model.values.prompt import Prompt
+from model.values.region import Segment
 
 _LEAST_CELLS = 4
 """Cells of the low-res grid below which a mask is nothing to look for."""
@@ -31,6 +32,7 @@ class Candidates:
         ious: (N,), predicted, 0..1.
         stabilities: (N,), see `proposals.stability`, 0..1.
         vectors: (N, d), what each looks like, see `features`.
+        segments: of each what the language model reads, its mask of the low-res size; None where that was not kept.
     """
 
     prompts: tuple[Prompt, ...]
@@ -38,6 +40,7 @@ class Candidates:
     ious: torch.Tensor
     stabilities: torch.Tensor
     vectors: torch.Tensor
+    segments: tuple[Segment | None, ...]
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -47,43 +50,75 @@ class Candidates:
         """(N,), shares of the picture."""
         return self.masks.flatten(1).float().mean(1)
 
+    @property
+    def bytes_to_read(self) -> int:
+        """What the language model reads, as far as it was kept."""
+        return sum(one.features.nbytes + one.low_res.nbytes for one in self.segments if one is not None)
+
     def take(self, chosen: Sequence[int]) -> Candidates:
         """Some of them, in this order."""
         index = torch.tensor(list(chosen), dtype=torch.long, device=self.masks.device)
-        prompts = tuple(self.prompts[i] for i in chosen)
-        return Candidates(prompts, self.masks[index], self.ious[index], self.stabilities[index], self.vectors[index])
+        rows = (self.masks[index], self.ious[index], self.stabilities[index], self.vectors[index])
+        return Candidates(tuple(self.prompts[i] for i in chosen), *rows, tuple(self.segments[i] for i in chosen))
+
+    def light(self) -> Candidates:
+        """Without what the language model reads."""
+        return replace(self, segments=(None,) * len(self))
 
     @classmethod
     def join(cls, parts: Sequence[Candidates]) -> Candidates:
         """Of several searches in one picture."""
-        tensors = [
-            torch.cat([getattr(part, name) for part in parts]) for name in ("masks", "ious", "stabilities", "vectors")
-        ]
-        return cls(tuple(prompt for part in parts for prompt in part.prompts), *tensors)
+        return cls(
+            tuple(prompt for part in parts for prompt in part.prompts),
+            torch.cat([part.masks for part in parts]),
+            torch.cat([part.ious for part in parts]),
+            torch.cat([part.stabilities for part in parts]),
+            torch.cat([part.vectors for part in parts]),
+            tuple(segment for part in parts for segment in part.segments),
+        )
 
 
 @torch.no_grad()
 @full_float32
-def decoded(tower: Tower, embedding: Embedding, prompts: Sequence[Prompt]) -> Candidates:
-    """The answers to prompts of equally many points each; what is empty, or nearly everything, is left out."""
-    parts = []
+def decoded(
+    tower: Tower,
+    embedding: Embedding,
+    prompts: Sequence[Prompt],
+    min_iou: float = 0.0,
+    min_stability: float = 0.0,
+    room: int = 0,
+) -> Candidates:
+    """The answers to prompts of equally many points each; what is empty, or nearly everything, is left out.
+
+    Args:
+        tower: SAM 2.
+        embedding: of the picture.
+        prompts: with one click each.
+        min_iou, min_stability: of the answers, 0..1.
+        room: bytes that what the language model reads of them may take: of the first ones that is kept.
+    """
+    parts: list[Candidates] = []
     for first in range(0, len(prompts), PROMPTS_ON_GPU):
         asked = prompts[first : first + PROMPTS_ON_GPU]
         answer = tower.decode(embedding, *tower.tensors(embedding, asked))
         masks = pieces(answer.mask_logits > 0, embedding, asked)
         cells = masks.flatten(1).sum(1)
-        good = (
-            (answer.object_scores > 0) & (cells >= _LEAST_CELLS) & (cells <= _MOST_SHARE * masks[0].numel())
-        ).nonzero()[:, 0]
-        found = Candidates(
-            tuple(asked), masks, answer.ious[:, 0], stability(answer.mask_logits), masks.new_zeros(len(asked), 0)
-        ).take(good.tolist())
-        parts.append(
-            Candidates(
-                found.prompts, found.masks, found.ious, found.stabilities, features.vectors(embedding, found.masks)
-            )
-        )
+        ious, stabilities = answer.ious[:, 0], stability(answer.mask_logits)
+        there = (answer.object_scores > 0) & (cells >= _LEAST_CELLS) & (cells <= _MOST_SHARE * masks[0].numel())
+        good = (there & (ious >= min_iou) & (stabilities >= min_stability)).nonzero()[:, 0]
+        vectors = features.vectors(embedding, masks[good])
+        kept = good[: room // answer.bytes_each]
+        room -= len(kept) * answer.bytes_each
+        read = tower.segments(small(embedding, masks.shape[-1]), answer.take(kept)) if len(kept) else []
+        segments = (*read, *[None] * (len(good) - len(kept)))
+        some = tuple(asked[i] for i in good.tolist())
+        parts.append(Candidates(some, masks[good], ious[good], stabilities[good], vectors, segments))
     return Candidates.join(parts)
+
+
+def small(embedding: Embedding, side: int) -> Embedding:
+    """As if the picture had the low-res size: for what is to be read only."""
+    return replace(embedding, width=side, height=side, detail=None)
 
 
 def pieces(masks: torch.Tensor, embedding: Embedding, prompts: Sequence[Prompt]) -> torch.Tensor:

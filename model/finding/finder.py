@@ -20,7 +20,7 @@ from model.sam.tiles import MAX_TILES, Encode, View
 from model.sam.tower import Tower
 from model.values.embedding import Embedding
 from model.values.prompt import Prompt
-from model.values.region import Found, Region
+from model.values.region import Found, Region, Segment
 from model.values.window import Window
 
 SURE = 0.5
@@ -70,7 +70,7 @@ class Search:
         self,
         tower: Tower,
         model: words.Model,
-        readings: Callable[[Sequence[Region]], Iterator[Reading]],
+        readings: Callable[[Sequence[Segment]], Iterator[Reading]],
         encode: Encode,
     ) -> None:
         self._tower = tower
@@ -142,13 +142,13 @@ class Search:
         """With what looks like examples in that view, held against the words, too."""
         if examples is None:
             return by_word
-        alike = self._like(part.view, examples, embedding)
+        alike = self._like(part.view, examples, embedding, self.seeing.room)
         alike = alike.take(_new(alike, part.candidates))
         more = Seen(embedding, [Part(part.view, alike)])
         return _joined(by_word, _scored(part.view.window, alike, examples, *self.seeing.fit(more, names)))
 
-    def _like(self, view: View, examples: Examples, picture: Embedding) -> Candidates:
-        found = decoded(self._tower, view.embedding, places(view.embedding, examples, PEAKS))
+    def _like(self, view: View, examples: Examples, picture: Embedding, room: int = 0) -> Candidates:
+        found = decoded(self._tower, view.embedding, places(view.embedding, examples, PEAKS), room=room)
         return uncut(found, view, picture)
 
     def _regions(self, embedding: Embedding, hits: Sequence[_Hit]) -> list[Region]:

@@ -12,7 +12,7 @@ import torch
 
 from model.compute.batches import fitting
 from model.finding import words
-from model.finding.candidates import Candidates, decoded, grid
+from model.finding.candidates import Candidates, decoded, grid, small
 from model.finding.scales import is_whole
 from model.reading import Reading
 from model.sam import tiles
@@ -21,7 +21,7 @@ from model.sam.tiles import View
 from model.sam.tower import Tower
 from model.values.embedding import Embedding
 from model.values.prompt import Prompt
-from model.values.region import Region, RegionFeatures, Segment
+from model.values.region import RegionFeatures, Segment
 from model.values.window import Window
 
 POINTS_PER_SIDE, POINTS_PER_TILE = 16, 8
@@ -31,9 +31,10 @@ LEAST_IOU, LEAST_STABILITY = 0.5, 0.5
 READ = 256
 """Candidates at most that the words are held against, in however many views."""
 TOGETHER = 64
-"""Candidates that are segmented to be read in one go: their features take 4 MB each with the published weights."""
+"""Candidates that are handed on to be read in one go: what is read takes 4 MB each with the published weights."""
 KEPT_ON_CPU, KEPT_ON_GPU = 256 << 20, 4 << 30
-"""Bytes of a picture's readings that are kept for the next question at most, where three times as many are free."""
+"""Bytes of a picture's readings that are kept for the next question at most, where three times as many are free; and,
+before it is read, of what the clicks answered: the rest is decoded once more."""
 MOST_OVERLAP = 0.7
 """IoU of two candidates for words above which the less certain one is dropped."""
 KEPT_PICTURES = 2
@@ -78,7 +79,7 @@ class Seeing:
     """
 
     def __init__(
-        self, tower: Tower, model: words.Model, readings: Callable[[Sequence[Region]], Iterator[Reading]]
+        self, tower: Tower, model: words.Model, readings: Callable[[Sequence[Segment]], Iterator[Reading]]
     ) -> None:
         self._tower = tower
         self._model = model
@@ -91,28 +92,37 @@ class Seeing:
         if seen.readings is not None:
             yield from seen.readings
             return
-        most, kept = (KEPT_ON_CPU if self._tower.device.type == "cpu" else KEPT_ON_GPU), []
-        for regions in self._small(seen.parts):
-            for reading in self._readings(regions):
+        kept: list[Reading] = []
+        for segments in self._segments(seen.parts):
+            for reading in self._readings(segments):
                 each = reading.prefix.nbytes // max(1, len(reading))
-                if each * len(seen) <= most and fitting(self._tower.device, 3 * each, len(seen)) == len(seen):
+                if each * len(seen) <= self.room:
                     # what the language model has read of them is all that is asked for again
                     kept.append(Reading(tuple(_light(region) for region in reading.regions), reading.prefix))
                 yield reading
         if sum(map(len, kept)) == len(seen):
             seen.readings = kept
+            seen.parts = [replace(part, candidates=part.candidates.light()) for part in seen.parts]
 
-    def _small(self, parts: Sequence[Part]) -> Iterator[list[Region]]:
-        """Candidates as regions, some at a time: with masks of the low-res size, since they are to be read only."""
-        asked: list[tuple[Embedding, Prompt]] = []
+    def _segments(self, parts: Sequence[Part]) -> Iterator[list[Segment]]:
+        """What is to be read of the candidates, some at a time; what was not kept of it is decoded again."""
+        asked: list[tuple[Embedding, Prompt, Segment | None]] = []
         for part in parts:
             embedding, side = part.view.embedding, part.candidates.masks.shape[-1]
             across, down = side / embedding.width, side / embedding.height
-            small = replace(embedding, width=side, height=side, detail=None)
-            asked += [(small, _scaled(prompt, across, down)) for prompt in part.candidates.prompts]
+            picture = small(embedding, side)
+            for prompt, segment in zip(part.candidates.prompts, part.candidates.segments, strict=True):
+                asked.append((picture, _scaled(prompt, across, down), segment))
         for first in range(0, len(asked), TOGETHER):
-            pictures, prompts = zip(*asked[first : first + TOGETHER], strict=True)
-            yield self._tower.segment(pictures, prompts)
+            some = asked[first : first + TOGETHER]
+            missing = [(picture, prompt) for picture, prompt, segment in some if segment is None]
+            again = iter(self._tower.segment([picture for picture, _ in missing], [prompt for _, prompt in missing]))
+            yield [next(again) if segment is None else segment for _, _, segment in some]
+
+    @property
+    def room(self) -> int:
+        """Bytes that what is kept of a picture's candidates may take."""
+        return fitting(self._tower.device, 3, KEPT_ON_CPU if self._tower.device.type == "cpu" else KEPT_ON_GPU)
 
     def fit(self, seen: Seen, names: Sequence[str]) -> list[torch.Tensor]:
         """How well the names fit each candidate of each part, (N,) each, see `words.fits`."""
@@ -138,8 +148,12 @@ class Seeing:
             if seen is not None:
                 self._seen.move_to_end(key)
                 return seen
-        views = list(self._model.views(embedding, max_tiles))
-        found = _best([self._clicked(view, embedding) for view in views], views, embedding)
+        views, room = list(self._model.views(embedding, max_tiles)), self.room
+        clicked: list[Candidates] = []
+        for view in views:
+            clicked.append(self._clicked(view, embedding, room))
+            room -= clicked[-1].bytes_to_read
+        found = _best(clicked, views, embedding)
         seen = Seen(embedding, [Part(view, some) for view, some in zip(views, found, strict=True)])
         with self._lock:
             self._seen[key] = seen
@@ -147,12 +161,10 @@ class Seeing:
                 self._seen.popitem(last=False)
         return seen
 
-    def _clicked(self, view: View, picture: Embedding) -> Candidates:
+    def _clicked(self, view: View, picture: Embedding, room: int) -> Candidates:
         """What a grid of clicks finds in a view, the best first, without doubles."""
-        clicks = POINTS_PER_SIDE if is_whole(view.window, picture) else POINTS_PER_TILE
-        found = decoded(self._tower, view.embedding, grid(view.embedding, clicks))
-        good = (found.ious >= LEAST_IOU) & (found.stabilities >= LEAST_STABILITY)
-        found = uncut(found.take(good.nonzero()[:, 0].tolist()), view, picture)
+        clicks = grid(view.embedding, POINTS_PER_SIDE if is_whole(view.window, picture) else POINTS_PER_TILE)
+        found = uncut(decoded(self._tower, view.embedding, clicks, LEAST_IOU, LEAST_STABILITY, room), view, picture)
         found = found.take(_quality(found).argsort(descending=True, stable=True).tolist())
         return found.take(distinct(found.masks, MOST_OVERLAP, READ))
 

@@ -8,8 +8,8 @@ could have said, and large and small vocabularies are alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ MOST_LETTERS = 200
 LOWEST = -12.0
 """Natural log below which an answer is as unlikely as can be."""
 
+_TOGETHER = 8  # regions whose captions' beginnings are scored together: each is read behind all of them
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _ARTICLES = ("A ", "An ", "The ", "")
 _USUAL = Sampling(max_new_tokens=TokenLimits.same(24))
@@ -55,10 +56,11 @@ class Model(Protocol):
 @dataclass
 class Usual:
     """What the model says of a region by itself, asked when it is needed: the natural log of its own word's likelihood,
-    and its caption."""
+    its caption, and the natural logs of the likelihoods of that one's first words, by their number."""
 
     likelihood: float | None = None
     caption: str | None = None
+    openings: dict[int, float] = field(default_factory=dict)
 
 
 def checked(text: str | Sequence[str]) -> tuple[str, ...]:
@@ -106,7 +108,11 @@ def fits(model: Model, reading: Reading, names: Sequence[str], own: Sequence[Usu
         scores = model.score(reading, list(openings), Task.BRIEF, "en", ended=False)
         hopeful = np.flatnonzero(scores.max(axis=1) > LOWEST).tolist()
         _ask(model, reading, [i for i in hopeful if own[i].caption is None], own, Task.BRIEF, language)
-        best[hopeful] = np.maximum(best[hopeful], _against_captions(model, reading, openings, scores, own, hopeful))
+        for count in set(openings.values()):
+            _ask_openings(model, reading, [i for i in hopeful if count not in own[i].openings], own, count)
+        for i in hopeful:
+            against = (scores[i, n] - own[i].openings[count] for n, count in enumerate(openings.values()))
+            best[i] = max(best[i], *against)
     return np.clip(best, LOWEST, -LOWEST)
 
 
@@ -128,29 +134,15 @@ def _openings(names: Sequence[str], language: str) -> dict[str, int]:
     return {text[0].upper() + text[1:]: len(phrase.split()) for text, phrase in written}
 
 
-def _against_captions(
-    model: Model,
-    reading: Reading,
-    openings: Mapping[str, int],
-    scores: np.ndarray,
-    own: Sequence[Usual],
-    rows: Sequence[int],
-) -> np.ndarray:
-    """Likelihoods (R, openings) of captions that begin with a phrase against that of the region's own caption as far as
-    as many words; of some rows, the best of each."""
-    best = np.full(len(rows), LOWEST)
-    if not rows:
-        return best
-    counts = set(openings.values())
-    mine = {(i, count): _opening(own[i].caption or "", count) for i in rows for count in counts}
-    texts = list(dict.fromkeys(filter(None, mine.values())))
-    said = model.score(reading.take(rows), texts, Task.BRIEF, "en", ended=False) if texts else None
-    for row, i in enumerate(rows):
-        for number, count in enumerate(openings.values()):
-            text = mine[i, count]
-            against = said[row, texts.index(text)] if said is not None and text else 0.0
-            best[row] = max(best[row], scores[i, number] - against)
-    return best
+def _ask_openings(model: Model, reading: Reading, rows: Sequence[int], own: Sequence[Usual], words: int) -> None:
+    """How likely it is that the model's own captions begin as they do, up to so many words."""
+    for first in range(0, len(rows), _TOGETHER):
+        some = rows[first : first + _TOGETHER]
+        said = [_opening(own[i].caption or "", words) for i in some]
+        texts = list(dict.fromkeys(filter(None, said)))
+        scores = model.score(reading.take(some), texts, Task.BRIEF, "en", ended=False) if texts else None
+        for row, (i, text) in enumerate(zip(some, said, strict=True)):
+            own[i].openings[words] = float(scores[row, texts.index(text)]) if scores is not None and text else 0.0
 
 
 def _opening(caption: str, words: int) -> str:

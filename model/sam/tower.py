@@ -66,6 +66,17 @@ class Decoded:
         """What the perceiver reads of a row: copies, so that it does not keep the whole batch's tensors alive."""
         return RegionFeatures(self.image[row].clone(), self.mask_tokens[row].clone())
 
+    @property
+    def bytes_each(self) -> int:
+        """Of a row."""
+        rows = (self.mask_logits, self.ious, self.object_scores, self.mask_tokens, self.image)
+        return sum(row[0].numel() * row.element_size() for row in rows)
+
+    def take(self, rows: torch.Tensor) -> Decoded:
+        """Some rows only, by their numbers (N,) int64."""
+        tokens, image = self.mask_tokens[rows], self.image[rows]
+        return Decoded(self.mask_logits[rows], self.ious[rows], self.object_scores[rows], tokens, image)
+
 
 class _TopPositions(nn.Module):
     """The neck's position encoding, of its top level only: nobody reads those of the finer levels, and at 1024 pixels

@@ -28,6 +28,11 @@ class RegionFeatures:
     image: torch.Tensor
     mask_tokens: torch.Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return self.image.nbytes + self.mask_tokens.nbytes
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Segment:

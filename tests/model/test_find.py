@@ -15,7 +15,7 @@ from demo.truth import read_scenes
 from model import Found, PerceiveAnything, Prompt, PromptError, Region, Sampling, Task
 from model.__main__ import main
 from model.finding import calibration, finder, seen, words
-from model.finding.candidates import piece
+from model.finding.candidates import decoded, grid, piece
 from model.finding.words import LOWEST, Usual, checked, fits
 from model.reading import Reading
 from model.sam.tiles import View
@@ -209,6 +209,36 @@ def test_the_next_question_has_the_candidates_read(
     assert len(read) > len(before)
 
 
+def test_what_the_clicks_answered_is_read_as_it_is(
+    tiny: PerceiveAnything, discs: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words are held against the same whether there was room for it, for some of it, or for nothing."""
+    embedding, seeing = tiny.encode(discs), tiny.search.seeing
+    clicks = grid(embedding, 4)
+    one = tiny.tower.decode(embedding, *tiny.tower.tensors(embedding, clicks[:1])).bytes_each
+    segment, decoded_again = tiny.tower.segment, 0
+
+    def counted(pictures: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Region]:
+        nonlocal decoded_again
+        decoded_again += len(prompts)
+        return segment(pictures, prompts)
+
+    monkeypatch.setattr(tiny.tower, "segment", counted)
+    fits_by_room = []
+    for room in (1 << 30, 2 * one + one // 2, 0):
+        some = decoded(tiny.tower, embedding, clicks, 0.5, 0.5, room)
+        kept = [segment is not None for segment in some.segments]
+        assert len(some) > 2 and sum(kept) == min(room // one, len(some)) and some.bytes_to_read <= room
+        decoded_again = 0
+        held = seeing.holding(embedding, some)
+        fits_by_room.append(seeing.fit(held, ["disc"])[0].tolist())
+        assert decoded_again == len(some) - sum(kept)
+        # once read, nothing of it is kept
+        assert held.readings is not None and not any(part.candidates.bytes_to_read for part in held.parts)
+    assert fits_by_room[1] == pytest.approx(fits_by_room[0], abs=1e-3)
+    assert fits_by_room[2] == pytest.approx(fits_by_room[0], abs=1e-3)
+
+
 def test_nothing_fits(tiny: PerceiveAnything, discs: Image.Image) -> None:
     embedding = tiny.encode(discs)
     assert tiny.find(embedding, "dinosaur skeleton") == []
@@ -320,7 +350,11 @@ def test_words_are_held_against_the_models_own() -> None:
     assert fit("red mug") == pytest.approx(0)
     assert fit("blue mug") == pytest.approx(-4)
     assert fit("plate") == LOWEST
-    assert own == [Usual(-1.5, "A red mug at the left.")]
+    assert (own[0].likelihood, own[0].caption) == (-1.5, "A red mug at the left.")
+    assert own[0].openings == pytest.approx({2: -0.2})
+    # the captions' own beginnings are not asked again
+    del says.known[Task.BRIEF, False]["A red mug"]
+    assert fit("red cup") == pytest.approx(-3)
     # what is hopeless is not worth a question
     own = [Usual()]
     assert fit("plate") == fit("green plate") == LOWEST and own == [Usual()]
