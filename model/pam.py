@@ -31,7 +31,7 @@ from model.sam import crops
 from model.sam.encoder import TOGETHER
 from model.sam.features import pooled, whole
 from model.sam.proposals import Wanted, propose
-from model.sam.tiles import MAX_TILES, View, views
+from model.sam.tiles import MAX_TILES, View, views, windows
 from model.sam.tower import Tower
 from model.values.detail import InMemory
 from model.values.embedding import Embedding
@@ -40,7 +40,7 @@ from model.values.prompt import Prompt
 from model.values.region import Found, Perception, Region, Segment, Texts
 from model.values.sampling import GREEDY, Sampling
 from model.values.task import Task, VideoTask, instruction
-from model.values.window import LARGE_SIDE
+from model.values.window import LARGE_SIDE, Window
 from model.video.track import CLIP_FRAMES
 from model.video.verbs import Videos
 
@@ -275,6 +275,10 @@ class PerceiveAnything:
         picture (`placed`) and finds what was seen twice (`piece`, `merged`).
         """
         return views(self._encoded, self._here(embedding), self.tower.image_size, max_tiles)
+
+    def windows(self, embedding: Embedding, max_tiles: int = MAX_TILES) -> list[Window]:
+        """The parts of a picture that `views` shows, in its order, without encoding them."""
+        return windows(embedding, self.tower.image_size, max_tiles)
 
     def features(self, regions: Sequence[Region]) -> np.ndarray:
         """What each region looks like: SAM 2's image features averaged inside its mask.

@@ -32,7 +32,13 @@ class NamedFinder:
         return self._name is not None
 
     def find(
-        self, pam: PerceiveAnything, image: Image.Image, embedding: Embedding, ask: FindAsk, known: list[np.ndarray]
+        self,
+        pam: PerceiveAnything,
+        image: Image.Image,
+        embedding: Embedding,
+        ask: FindAsk,
+        known: list[np.ndarray],
+        max_tiles: int,
     ) -> list[Found]:
         """What the finder finds by the texts, masked by PAM. Raises CheckpointError where it cannot be loaded."""
         from model import Detector
@@ -40,16 +46,25 @@ class NamedFinder:
         if self._loaded is None:
             assert self._name is not None
             self._loaded = Detector.from_pretrained(self._name, self._device)
-        return self._loaded.find(pam, image, embedding, ask.texts, known, ask.limit, self._threshold)
+        limits = (ask.limit, self._threshold, max_tiles)
+        return self._loaded.find(pam, image, embedding, ask.texts, known, *limits)
 
 
 _SAME = 0.5  # IoU from which on two kinds claim one thing
 
 
 def find(
-    pam: PerceiveAnything, embeddings: Embeddings, picture: str, embedding: Embedding, ask: FindAsk, named: NamedFinder
+    pam: PerceiveAnything,
+    embeddings: Embeddings,
+    picture: str,
+    embedding: Embedding,
+    ask: FindAsk,
+    named: NamedFinder,
+    max_tiles: int,
 ) -> list[Found]:
     """Regions with a score, the surest first; what is named is found by the settings' finder, if there is one.
+
+    A large picture is searched in at most so many tiles, too.
 
     Raises:
         PromptError, PictureError …: an example is not on its picture, or the picture cannot be had.
@@ -60,8 +75,8 @@ def find(
         raise PromptError("the model sees nothing at the example: click on a thing, or on a region of one")
     known = [_mask(prompt, embedding) for prompt in ask.known]
     if named and not ask.like:
-        return named.find(pam, embeddings.picture(picture), embedding, ask, known)
-    return pam.find(embedding, ask.texts, like, unlike, known, ask.limit)
+        return named.find(pam, embeddings.picture(picture), embedding, ask, known, max_tiles)
+    return pam.find(embedding, ask.texts, like, unlike, known, ask.limit, max_tiles=max_tiles)
 
 
 def apart(found: Sequence[Sequence[Found]]) -> list[list[Found]]:

@@ -197,8 +197,8 @@ class Inference:
         asks = {number: group.find for number, group in enumerate(one.request.groups) if group.find is not None}
         if not asks:
             return []
-        here = (one.request.picture, one.seen.embedding)
-        kinds = apart([find(self._pam, self._embeddings, *here, ask, self._finder) for ask in asks.values()])
+        here, how = (one.request.picture, one.seen.embedding), (self._finder, self._settings.max_tiles)
+        kinds = apart([find(self._pam, self._embeddings, *here, ask, *how) for ask in asks.values()])
         return [self._found(one, number, region) for number, kind in zip(asks, kinds, strict=True) for region in kind]
 
     def _prompts(self, embedding: Embedding, group: Group) -> list[Prompt]:

@@ -11,14 +11,17 @@ import torch
 from PIL import Image
 
 from model.errors import CheckpointError
-from model.finding.words import Model, checked
+from model.finding.scales import SAME_IOU, same
+from model.finding.words import checked
+from model.sam.tiles import MAX_TILES, Piece, piece
 from model.values.embedding import Embedding
-from model.values.mask import Box, mask_iou
+from model.values.mask import Box
 from model.values.prompt import Prompt
-from model.values.region import Found
+from model.values.region import Found, Region
+from model.values.window import Window
 
-_SAME = 0.5  # IoU from which on two boxes' masks, or one and what is known, are one thing
 _LEAST = 1.0  # pixels: boxes with a shorter side are none
+_EDGE = 0.01  # share of a window's side from its edge at which a box ends that is cut there
 
 
 class Finder(Protocol):
@@ -27,6 +30,14 @@ class Finder(Protocol):
     def boxes(self, image: Image.Image, names: Sequence[str], threshold: float) -> list[tuple[Box, float]]:
         """Boxes (x1, y1, x2, y2) in pixels, each with a score of at least the threshold, 0..1; the surest first."""
         ...
+
+
+class Masker(Protocol):
+    """What a finder asks of `PerceiveAnything`."""
+
+    def segment(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[Region]: ...
+
+    def windows(self, embedding: Embedding, max_tiles: int) -> list[Window]: ...
 
 
 class Detector:
@@ -63,16 +74,17 @@ class Detector:
 
     def find(
         self,
-        pam: Model,
+        pam: Masker,
         image: Image.Image,
         embedding: Embedding,
         text: str | Sequence[str],
         known: Sequence[np.ndarray] = (),
         limit: int = 64,
         threshold: float = 0.3,
+        max_tiles: int = MAX_TILES,
     ) -> list[Found]:
         """What it finds, masked by PAM: see `masked`."""
-        return masked(pam, self, image, embedding, text, known, limit, threshold)
+        return masked(pam, self, image, embedding, text, known, limit, threshold, max_tiles)
 
     @torch.no_grad()
     def boxes(self, image: Image.Image, names: Sequence[str], threshold: float) -> list[tuple[Box, float]]:
@@ -91,7 +103,7 @@ class Detector:
 
 
 def masked(
-    pam: Model,
+    pam: Masker,
     finder: Finder,
     image: Image.Image,
     embedding: Embedding,
@@ -99,17 +111,64 @@ def masked(
     known: Sequence[np.ndarray] = (),
     limit: int = 64,
     threshold: float = 0.3,
+    max_tiles: int = MAX_TILES,
 ) -> list[Found]:
     """What a finder finds, masked by PAM: as `PerceiveAnything.find`, with the finder's scores.
+
+    It is shown a large picture as a whole and in the tiles that `find` searches, too; `image` is upright.
 
     Raises:
         PromptError: as there.
     """
-    boxes = finder.boxes(image, checked(text), threshold)
+    windows = pam.windows(embedding, max_tiles)
+    boxes = _boxes(finder, image, windows, checked(text), threshold)
     regions = pam.segment(embedding, [Prompt(box=box) for box, _ in boxes])
+    taken = [there for mask in known if (there := _piece(mask, windows[0])) is not None]
     kept: list[Found] = []
     for region, (_, score) in zip(regions, boxes, strict=True):
-        others = [*known, *(one.mask for one in kept)]
-        if len(kept) < limit and region.area and not any(mask_iou(region.mask, other) > _SAME for other in others):
+        there = _piece(region.mask, windows[0]) if len(kept) < limit else None
+        if there is not None and not any(same(there, other) for other in taken):
+            taken.append(there)
             kept.append(Found.scored(region, score))
     return kept
+
+
+def _boxes(
+    finder: Finder, image: Image.Image, windows: Sequence[Window], names: Sequence[str], threshold: float
+) -> list[tuple[Box, float]]:
+    """What it finds in each window, in pixels of the picture, the surest first: a thing that several show once, as the
+    closest look shows it, and none that a window cuts."""
+    found: list[tuple[Window, Box, float]] = []
+    for window in windows:
+        for box, score in finder.boxes(window.of(image), names, threshold):
+            if not _cuts(window, box, image):
+                found.append((window, window.placed(box), score))
+    found.sort(key=lambda one: (one[0].width * one[0].height, -one[2]))
+    kept: list[tuple[Window, Box, float]] = []
+    for window, box, score in found:
+        if not any(other != window and _box_iou(box, its) > SAME_IOU for other, its, _ in kept):
+            kept.append((window, box, score))
+    return sorted(((box, score) for _, box, score in kept), key=lambda one: -one[1])
+
+
+def _cuts(window: Window, box: Box, image: Image.Image) -> bool:
+    """Whether a box of a window ends at an edge of it behind which the picture goes on."""
+    x1, y1, x2, y2 = box
+    near, low = _EDGE * window.width, _EDGE * window.height
+    return (
+        (window.left > 0 and x1 <= near)
+        or (window.top > 0 and y1 <= low)
+        or (window.right < image.width and x2 >= window.width - near)
+        or (window.bottom < image.height and y2 >= window.height - low)
+    )
+
+
+def _box_iou(one: Box, other: Box) -> float:
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    common = max(0.0, across) * max(0.0, down)
+    return common / (sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one, other)) - common)
+
+
+def _piece(mask: np.ndarray, whole: Window) -> Piece | None:
+    return piece(torch.from_numpy(mask), whole, whole.width, whole.height)

@@ -97,6 +97,11 @@ def apart(pieces: Sequence[Piece], limit: int) -> list[int]:
     return chosen
 
 
+def same(one: Piece, other: Piece) -> bool:
+    """Whether two are one thing."""
+    return _same(one.common(other), one.area, other.area)
+
+
 def _same(common: int, one: int, other: int) -> bool:
     return common > SAME_SHARE * min(one, other) or common > SAME_IOU * (one + other - common)
 

@@ -107,6 +107,14 @@ class View:
     embedding: Embedding
 
 
+def windows(embedding: Embedding, size: int, most: int = MAX_TILES) -> list[Window]:
+    """The whole picture, then the tiles of a large one (`Embedding.detail`); arguments as of `views`."""
+    whole = Window(0, 0, embedding.width, embedding.height)
+    if embedding.detail is None or most < 2:
+        return [whole]
+    return [whole, *tiles(embedding.width, embedding.height, size, most)]
+
+
 def views(encode: Encode, embedding: Embedding, size: int, most: int = MAX_TILES) -> Iterator[View]:
     """The whole picture, then the tiles of a large one (`Embedding.detail`), encoded as they are asked for.
 
@@ -116,11 +124,9 @@ def views(encode: Encode, embedding: Embedding, size: int, most: int = MAX_TILES
         size: side of the model's input, pixels.
         most: tiles at most; with 1 or 0 there is the whole picture only.
     """
-    yield View(Window(0, 0, embedding.width, embedding.height), embedding)
-    if embedding.detail is None or most < 2:
-        return
-    wanted = [(embedding, window) for window in tiles(embedding.width, embedding.height, size, most)]
-    for _, window, seen in encoded(encode, wanted):
+    whole, *parts = windows(embedding, size, most)
+    yield View(whole, embedding)
+    for _, window, seen in encoded(encode, [(embedding, window) for window in parts]):
         yield View(window, seen)
 
 

@@ -25,7 +25,8 @@ from backend.tasks.planner import Planner
 from backend.worker.embedding_locks import EmbeddingLocks
 from backend.worker.embeddings import Embeddings
 from backend.worker.engine import Engine
-from model import PerceiveAnything, Task
+from model import Embedding, PerceiveAnything, Task
+from model.finding import finder
 from model.values.mask import from_rle, mask_iou, to_rle
 from tests.device import DEVICE
 from tests.http.stack import point
@@ -245,6 +246,43 @@ def test_a_worker_finds_the_others(tiny: PerceiveAnything, tmp_path: Path, clien
     # of two kinds at once each keeps its own
     reds, blues = found(FindAsk(like=(red,)), FindAsk(like=(blue,)))
     assert (met(reds, REDS), met(reds, BLUES), met(blues, REDS), met(blues, BLUES)) == (2, 0, 0, 2)
+
+
+def test_a_worker_finds_in_the_tiles_of_a_large_picture(
+    tiny: PerceiveAnything, tmp_path: Path, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = Image.new("RGB", (2400, 900), (225, 225, 215))
+    places = ((300, 200), (1200, 450), (2100, 700))
+    for x, y in places:
+        ImageDraw.Draw(picture).ellipse((x - 40, y - 40, x + 40, y + 40), fill=(210, 30, 30))
+    picture.save(tmp_path / "large.png")
+    rows, columns = np.ogrid[: picture.height, : picture.width]
+    masks = [np.asarray((columns - x) ** 2 + (rows - y) ** 2 <= 40**2) for x, y in places]
+    ask = FindAsk(like=(Example(prompt=RegionPrompt(mask=to_rle(masks[0]))),))
+    group = Group(find=ask, texts=(TextAsk(task=Task.RECOGNIZE),))
+    request = JobRequest(request_id="r", picture=str(tmp_path / "large.png"), groups=(group,), sent_at=time.time())
+    monkeypatch.setattr(finder, "PEAKS", 6)
+    encode = tiny.tower.encode
+    shown: list[tuple[int, int]] = []
+
+    def encoded(images: Sequence[Image.Image]) -> list[Embedding]:
+        shown.extend(image.size for image in images)
+        return encode(images)
+
+    monkeypatch.setattr(tiny.tower, "encode", encoded)
+    for most in (1, 4):
+        settings = Settings(_env_file=None, local_roots=(tmp_path,), max_tiles=most)
+        locks = EmbeddingLocks(client, tiny.version, 60)
+        embeddings = Embeddings(settings, tiny, PictureStore(settings, client), locks)
+        shown.clear()
+        answer = Engine(settings, tiny, embeddings).perform(request.model_dump(mode="json"))
+        assert "error" not in answer, answer
+        (found,) = JobReply.model_validate(answer).groups
+        assert shown.count((909, 900)) == (4 if most == 4 else 0)  # its tiles
+        hits = [sum(mask_iou(from_rle(one.mask), mask) > 0.5 for one in found) for mask in masks]
+        assert max(hits) <= 1 and hits[0] == 0 and all(one.texts for one in found)
+    # each of the others once, in the picture's pixels
+    assert hits == [0, 1, 1]
 
 
 def test_jobs_of_before_are_read(tmp_path: Path) -> None:

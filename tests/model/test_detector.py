@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from transformers import (
     BertTokenizer,
     CLIPTokenizer,
@@ -124,6 +125,60 @@ def test_what_is_known_or_found_already_is_left_out(
     assert [one.score for one in found] == [0.9, 0.4]
     rest = masked(pam, _Sure(), coffee, embedding, "cup", known=[found[0].mask])
     assert 0.9 not in [one.score for one in rest] and not any(mask_iou(one.mask, found[0].mask) > 0.5 for one in rest)
+
+
+class _Reads:
+    """Finds red things, as a detector does: what a window cuts as far as it is seen. Remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[int, int]] = []
+
+    def boxes(self, image: Image.Image, names: Sequence[str], threshold: float) -> list[tuple[Box, float]]:
+        self.shown.append(image.size)
+        red, green, _ = np.moveaxis(np.asarray(image).astype(int), -1, 0)
+        count, _, sizes, _ = cv2.connectedComponentsWithStats((red - green > 90).astype(np.uint8))
+        # the larger it is seen, the surer
+        share = 100 / (image.width * image.height)
+        rows = [(x, y, x + across, y + down, area * share) for x, y, across, down, area in sizes[1:count].tolist()]
+        return [((x1, y1, x2, y2), min(0.9, score)) for x1, y1, x2, y2, score in rows]
+
+
+def test_a_large_picture_is_shown_in_tiles(pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thing once, whatever shows it: one in the middle of a tile, one that two tiles share, one that a tile's edge
+    cuts, one that no tile shows whole."""
+    boxes: list[Box] = [(300, 240, 360, 300), (840, 100, 900, 160), (1770, 400, 1830, 460), (400, 700, 2000, 860)]
+    picture = Image.new("RGB", (2400, 960), (220, 220, 215))
+    for box in boxes:
+        ImageDraw.Draw(picture).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=(210, 30, 30))
+    embedding = pam.encode(picture)
+
+    def segment(embedding: Embedding, prompts: Sequence[Prompt]) -> list[Region]:
+        """What a good model would see."""
+        (some,) = plain(embedding, [Prompt(box=boxes[0])])
+        rows, columns = np.ogrid[: picture.height, : picture.width]
+        regions = []
+        for prompt in prompts:
+            x1, y1, x2, y2 = prompt.box or (0, 0, 0, 0)
+            mask = np.asarray((columns >= x1) & (columns < x2) & (rows >= y1) & (rows < y2))
+            regions.append(replace(some, prompt=prompt, mask=mask))
+        return regions
+
+    plain = pam.segment
+    monkeypatch.setattr(pam, "segment", segment)
+    finder = _Reads()
+    found = masked(pam, finder, picture, embedding, "red thing", max_tiles=8)
+    assert sorted(one.prompt.box or () for one in found) == sorted(boxes)
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    assert finder.shown[0] == picture.size and len(finder.shown) == len(pam.windows(embedding, 8)) > 3
+    # a thing that is small in the picture has the score of the closer look
+    assert all(one.score > 1.5 * 100 * 3600 / (2400 * 960) for one in found if one.area == 3600)
+    finder.shown.clear()
+    masked(pam, finder, picture, embedding, "red thing", max_tiles=1)
+    assert finder.shown == [picture.size]
+    # a small picture is shown as it is
+    finder.shown.clear()
+    masked(pam, finder, picture, pam.encode(picture, large=0), "red thing")
+    assert finder.shown == [picture.size]
 
 
 def test_what_is_no_detector_is_named(small_checkpoint: Path, tmp_path: Path) -> None:
