@@ -171,8 +171,7 @@ class Editor:
         dispatcher = self._means.dispatcher
         if dispatcher.missing([session.job]):
             # Redis has lost it, or a session that asked for the same was cancelled, and the job with it
-            job = dispatcher.submit_once(session.request, INTERACTIVE)
-            session = session.model_copy(update={"job": job})
+            session = session.model_copy(update={"job": dispatcher.submit_once(session.request, INTERACTIVE)})
         result = dispatcher.results([session.job], seconds).get(session.job)
         if result is None:
             return None, session
