@@ -200,6 +200,50 @@ def test_shuffled_work_is_not_promoted_also_after_a_kill(stack: Stack, project: 
     assert not list(Store(stack.settings).versions("input")) and not state.exists()
 
 
+_SMALL = """
+import sys
+from backend.tuning import scenes
+from model.tuning import fit, gate, rehearsal, words
+words._ROUNDS, words._REPEATED, rehearsal._EACH, fit.LEAST_REGIONS, fit.LEAST_GROUPS = 2, 1, 1, 20, 3
+guard, photographs = scenes.guard()[:3], scenes.rehearsed()[:1]
+scenes.guard, scenes.rehearsed = lambda: guard, lambda: photographs
+gate.interval, gate.LEAST_GAIN, fit.FORGOTTEN = lambda groups, values: (1.0, 1.0), -2.0, 2.0
+from backend.__main__ import main
+sys.exit(main())
+"""
+"""`python -m backend` that learns a few steps, asks little, and finds whatever comes of it better."""
+
+
+def test_labels_and_captions_become_a_version(stack: Stack, project: StandIn, steer: Steer, tmp_path: Path) -> None:
+    """The whole way, whatever so few steps teach."""
+    (tmp_path / "tasks.json").write_text(json.dumps(made.tasks(22)))
+    (tmp_path / "config.xml").write_text(made.CONFIG)
+    command = ["fit", "--input", str(tmp_path / "tasks.json"), "--config", str(tmp_path / "config.xml")]
+    command += ["--what", "labels,captions", "--minutes", "60"]
+    env = environment(stack, project)
+    done = subprocess.run(
+        [sys.executable, "-c", _SMALL, *command], env=env, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "18 reviewed regions to learn from, 4 of other tasks held out" in done.stdout
+    base = stack.wait_for_worker().model_version
+    assert f"promoted {base}+input.1: better labels and captions" in done.stdout
+    store = Store(stack.settings)
+    folder = store.folder("input.1")
+    assert sorted(file.name for file in folder.iterdir()) == ["adapter.safetensors", "card.json"]
+    card = json.loads((folder / "card.json").read_text())
+    assert card["what"] == ["labels", "captions"] and card["regions"] == {"learned": 18, "held_out": 4}
+    for kind in ("labels", "captions"):
+        found = card["figures"]["kinds"][kind]
+        assert found["regions"] == found["groups"] == 4 and 0 <= found["before"] <= 1 and 0 <= found["after"] <= 1
+    assert "label top-1" in card["figures"]["guard"] and card["figures"]["kept"] == ["labels", "captions"]
+    tensors = store.read("input.1").tensors
+    assert tensors and all(name.startswith("words.") for name in tensors)
+    shown = steer("models")
+    assert "input.1" in shown and all(kind in shown for kind in ("labels", "captions"))
+    store.delete("input")
+
+
 def test_a_full_disk_is_told(stack: Stack, project: StandIn, backend: Backend, tmp_path: Path) -> None:
     (tmp_path / "tasks.json").write_text(json.dumps(made.tasks(40)))
     (tmp_path / "config.xml").write_text(made.CONFIG)
