@@ -30,7 +30,7 @@ from tests.waiting import HANG_S, wait_until
 PICTURE = "/data/upload/1/coffee.jpg"
 
 
-BLOCK = 20
+BLOCK = 12
 """Tasks that follow each other with one picture: more than a worker has in hand and in its queue."""
 
 

@@ -62,10 +62,10 @@ def test_everything_killed_at_random(small_checkpoint: Path) -> None:
     """The benchmark's own run, smaller; `python -m benchmarks.faults` does it with 1,000 tasks and 200 clicks."""
     said: list[str] = []
     what = faults.Faults(workers=3, fronts=1, redis=1, freezes=1, freeze_s=4)
-    outcome = faults.run(40, 6, what, workers=2, seed=1, checkpoint=str(small_checkpoint), say=said.append)
+    outcome = faults.run(30, 6, what, workers=2, seed=1, checkpoint=str(small_checkpoint), say=said.append)
     for words, times in (("a worker", 3), ("the front", 1), ("killed Redis", 1), ("froze Redis", 1)):
         assert sum(words in line for line in said[:6]) == times, said
-    assert (outcome.sent, outcome.done, outcome.lost, outcome.duplicated) == (40, 40, 0, 0), said
+    assert (outcome.sent, outcome.done, outcome.lost, outcome.duplicated) == (30, 30, 0, 0), said
     assert (outcome.clicks, outcome.stuck) == (6, 0) and outcome.good, said
 
 
@@ -132,7 +132,7 @@ def test_a_video_stays_with_the_worker_that_has_it_in_hand(stack: Stack, project
 
 
 def test_redis_is_killed_in_the_middle(stack: Stack, project: StandIn) -> None:
-    fill(project, 40)
+    fill(project, 24)
     process, _ = begin(stack, project)
     wait_until(lambda: len(project.predictions) >= 5)
     (server,) = [p for p in psutil.Process(stack.process.pid).children() if "redis" in p.name()]
@@ -142,7 +142,7 @@ def test_redis_is_killed_in_the_middle(stack: Stack, project: StandIn) -> None:
         # the front always answers: with masks, or with when to come back
         assert answer.status_code == 200 or (answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0)
     assert process.wait(120) == 0
-    assert project.counts() == dict.fromkeys(range(1, 41), 1)
+    assert project.counts() == dict.fromkeys(range(1, 25), 1)
     assert "the embedded Redis ended (exit code -9): it is started again" in stack.log.read_text()
     assert stack.predict(f"{project.url}{PICTURE}", [point(50, 50)]).status_code == 200
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -78,19 +79,25 @@ def test_no_worker(small_checkpoint: Path, tmp_path: Path, host: PictureHost) ->
         assert stack.predict(f"{host.url}/coffee.jpg", None).status_code == 200
 
 
-def test_a_worker_that_dies_during_the_job_is_noticed_and_replaced(
-    small_checkpoint: Path, tmp_path: Path, host: PictureHost
-) -> None:
-    with run_stack(tmp_path, small_checkpoint) as stack, ThreadPoolExecutor(1) as pool:
-        first = stack.wait_for_worker()
+@pytest.fixture(scope="module")
+def scarce(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One click may wait; tests leave it a worker that is ready."""
+    with run_stack(tmp_path_factory.mktemp("scarce"), small_checkpoint, PALLAS_MAX_WAITING="1") as stack:
+        yield stack
+
+
+def test_a_worker_that_dies_during_the_job_is_noticed_and_replaced(scarce: Stack, host: PictureHost) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        first = scarce.wait_for_worker()
         host.gate.clear()
-        pending = pool.submit(stack.predict, f"{host.url}/held/coffee.jpg", [point(50, 50)])
-        wait_until_started(stack)
+        pending = pool.submit(scarce.predict, f"{host.url}/held/coffee.jpg", [point(50, 50)])
+        wait_until_started(scarce)
         os.kill(first.pid, signal.SIGKILL)
         # not that its time is over
         refused(pending.result(HANG_S), 503, "WorkerDied", "send the request again")
-        wait_until(lambda: stack.wait_for_worker().name != first.name)
-        assert stack.predict(f"{host.url}/coffee.jpg", [point(50, 50)]).status_code == 200
+        host.gate.set()
+        wait_until(lambda: scarce.wait_for_worker().name != first.name)
+        assert scarce.predict(f"{host.url}/coffee.jpg", [point(50, 50)]).status_code == 200
 
 
 def test_a_worker_on_another_machine_that_dies_is_noticed_by_its_silence(
@@ -131,8 +138,9 @@ def test_a_job_over_its_limit(small_checkpoint: Path, tmp_path: Path, host: Pict
         assert [worker.name for worker in stack.workers()] == [before]
 
 
-def test_a_full_queue(small_checkpoint: Path, tmp_path: Path, host: PictureHost) -> None:
-    with run_stack(tmp_path, small_checkpoint, PALLAS_MAX_WAITING="1") as stack, ThreadPoolExecutor(2) as pool:
+def test_a_full_queue(scarce: Stack, host: PictureHost) -> None:
+    stack = scarce
+    with ThreadPoolExecutor(2) as pool:
         stack.wait_for_worker()
         host.gate.clear()
         busy = pool.submit(stack.predict, f"{host.url}/held/coffee.jpg", [point(50, 50)])
@@ -184,30 +192,24 @@ def test_interactive_goes_before_bulk(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_everything_stops(small_checkpoint: Path, tmp_path: Path, host: PictureHost, stop: int) -> None:
+def test_everything_stops_when_the_running_job_is_finished_and_answered(
+    small_checkpoint: Path, tmp_path: Path, host: PictureHost, stop: int
+) -> None:
     import psutil
 
-    with run_stack(tmp_path, small_checkpoint) as stack:
-        children = psutil.Process(stack.process.pid).children(recursive=True)
-        assert {child.name() for child in children} >= {"redis-server"} and len(children) >= 2
-        stack.process.send_signal(stop)
-        assert stack.process.wait(HANG_S) == 0
-        _, alive = psutil.wait_procs(children, timeout=HANG_S)
-        assert alive == []
-
-
-def test_a_running_job_is_finished_and_answered_before_the_stop(
-    small_checkpoint: Path, tmp_path: Path, host: PictureHost
-) -> None:
     with run_stack(tmp_path, small_checkpoint) as stack, ThreadPoolExecutor(1) as pool:
         stack.wait_for_worker()
+        children = psutil.Process(stack.process.pid).children(recursive=True)
+        assert {child.name() for child in children} >= {"redis-server"} and len(children) >= 2
         host.gate.clear()
         pending = pool.submit(stack.predict, f"{host.url}/held/coffee.jpg", [point(50, 50)])
         wait_until_started(stack)
-        stack.process.send_signal(signal.SIGTERM)
+        stack.process.send_signal(stop)
         host.gate.set()
         assert pending.result(HANG_S).status_code == 200
         assert stack.process.wait(HANG_S) == 0
+        _, alive = psutil.wait_procs(children, timeout=HANG_S)
+        assert alive == []
 
 
 def test_workers_end_when_serve_is_killed(small_checkpoint: Path, tmp_path: Path) -> None:
@@ -246,7 +248,7 @@ def test_a_model_that_does_not_load_stops_serve_with_the_reason(tmp_path: Path) 
 
 def test_what_is_not_right_yet_stands_under_the_ready_line(small_checkpoint: Path, tmp_path: Path) -> None:
     own = {"LABEL_STUDIO_URL": "http://127.0.0.1:9", "LABEL_STUDIO_API_KEY": "key", "PALLAS_MODLE": "PAM-3B"}
-    with run_stack(tmp_path, small_checkpoint, **own) as stack:
+    with run_stack(tmp_path, small_checkpoint, "--workers", "0", **own) as stack:
         assert stack.process.stdout is not None
         assert "LABEL_STUDIO_URL http://127.0.0.1:9 does not answer" in stack.process.stdout.readline()
         assert stack.log.read_text().count("did you mean PALLAS_MODEL?") == 1

@@ -50,7 +50,8 @@ def test_a_rolling_restart_without_a_failed_click(small_checkpoint: Path, tmp_pa
         stop = threading.Event()
 
         def click(number: int) -> None:
-            while not stop.is_set():
+            # all the time, and yet with room for the workers that start
+            while not stop.wait(0.25):
                 answer = stack.predict(f"{host.url}/coffee.jpg?{number}", [point(50, 10 + len(codes) % 80)])
                 codes.append(answer.status_code)
 

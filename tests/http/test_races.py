@@ -19,25 +19,20 @@ from tests.http.test_protocol import mask_of
 from tests.waiting import HANG_S
 
 
-@pytest.fixture(scope="module")
-def own(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("races")
-    with run_stack(folder, small_checkpoint, PALLAS_MAX_NEW_TOKENS="4") as stack:
-        yield stack
-
-
 def geometry(answer: requests.Response) -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
     return dict(answer.json()["results"][0]["result"][0])
 
 
-def test_two_annotators_on_one_new_picture(own: Stack, host: PictureHost) -> None:
+def test_two_annotators_on_one_new_picture(stack: Stack, host: PictureHost) -> None:
     """Each gets the answer to their own clicks, with the label that they chose, and the picture is fetched once."""
     address = f"{host.url}/astronaut.jpg?both"
-    alone = {spot: geometry(own.predict(f"{host.url}/astronaut.jpg", [point(*spot)])) for spot in ((30, 30), (70, 60))}
+    alone = {
+        spot: geometry(stack.predict(f"{host.url}/astronaut.jpg", [point(*spot)])) for spot in ((30, 30), (70, 60))
+    }
 
     def annotate(spot: tuple[int, int], label: str) -> list[dict[str, Any]]:
-        return [geometry(own.predict(address, [point(*spot, label=label)])) for _ in range(10)]
+        return [geometry(stack.predict(address, [point(*spot, label=label)])) for _ in range(10)]
 
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(annotate, (30, 30), "food")
@@ -51,17 +46,17 @@ def test_two_annotators_on_one_new_picture(own: Stack, host: PictureHost) -> Non
     assert [path for path, _ in host.seen].count("/astronaut.jpg?both") == 1
 
 
-def test_the_config_changes_while_people_click(own: Stack, host: PictureHost) -> None:
+def test_the_config_changes_while_people_click(stack: Stack, host: PictureHost) -> None:
     """Each request is answered by the config that it brings; a prompt that does not fit it is told so."""
     changed = CONFIG.replace('name="mask"', 'name="shape"').replace('value="food"', 'value="meal"')
     picture = f"{host.url}/coffee.jpg"
 
     def old() -> requests.Response:
-        return own.predict(picture, [point(50, 50)], CONFIG)
+        return stack.predict(picture, [point(50, 50)], CONFIG)
 
     def new() -> requests.Response:
-        own.post("/setup", json={"schema": changed})
-        return own.predict(picture, [point(50, 50, label="meal")], changed)
+        stack.post("/setup", json={"schema": changed})
+        return stack.predict(picture, [point(50, 50, label="meal")], changed)
 
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(old if i % 2 else new) for i in range(24)]
@@ -71,7 +66,7 @@ def test_the_config_changes_while_people_click(own: Stack, host: PictureHost) ->
                 ("mask", ["food"]) if i % 2 else ("shape", ["meal"])
             )
     # a page that was opened before the change: its prompt names a control that is gone
-    gone = own.predict(picture, [point(50, 50, from_name="point")], CONFIG.replace('name="point"', 'name="spot"'))
+    gone = stack.predict(picture, [point(50, 50, from_name="point")], CONFIG.replace('name="point"', 'name="spot"'))
     assert gone.status_code == 400 and "reload the page" in gone.json()["error"]["message"]
 
 
@@ -101,7 +96,7 @@ def test_the_model_changes_while_jobs_wait(
                 while len({worker.model_version for worker in stack.workers() if worker.state == "ready"}) < 2:
                     assert time.monotonic() < until
                     asked.append(pool.submit(stack.predict, f"{host.url}/rocket.jpg", [point(50, 50)]))
-                    time.sleep(0.2)
+                    time.sleep(0.5)
                 first.terminate()
                 asked += [pool.submit(stack.predict, f"{host.url}/chelsea.jpg?{i}", [point(5, 5)]) for i in range(12)]
                 answers = [each.result() for each in asked]
