@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -9,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from backend.__main__ import parser
+from backend.bulk import cli
 from benchmarks.stand_in import TOKEN, StandIn, run_stand_in
 from tests.conftest import PICTURES
 from tests.http.stack import CONFIG, Stack, run_stack
@@ -65,9 +69,17 @@ def environment(stack: Stack, label_studio: StandIn) -> dict[str, str]:
 
 @pytest.fixture
 def bulk(stack: Stack, project: StandIn) -> Bulk:
-    """Runs `python -m backend bulk …` to its end."""
+    """Runs `python -m backend bulk …` to its end; what only looks into the books, without a process of its own."""
+
+    def look(*arguments: Any) -> subprocess.CompletedProcess[str]:
+        out = io.StringIO()
+        options = parser().parse_args(["bulk", *map(str, arguments)])
+        code = cli.run(stack.settings, options, Console(file=out, width=200))
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), "")
 
     def run(*arguments: Any, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        if arguments[:1] in (("status",), ("failed",)) and code == 0:
+            return look(*arguments)
         command = [sys.executable, "-m", "backend", "bulk", *map(str, arguments)]
         done = subprocess.run(
             command, env=environment(stack, project), capture_output=True, text=True, timeout=180, check=False

@@ -136,7 +136,8 @@ def test_a_job_that_is_killed_goes_on_where_it_was(bulk: Bulk, stack: Stack, pro
         process.wait(10)
         before = len(project.predictions)
         assert before < 2 * BLOCK
-        wait_until(lambda: "interrupted" in bulk("status", job).stdout)
+        wait_until(lambda: not Ledger(connect(stack.settings), job).is_worked_on())
+        assert "interrupted" in bulk("status", job).stdout
         # what was stored is not stored again, also where the books do not know of it yet
         project.trouble = "stored"
         gate.opened.set()
