@@ -213,7 +213,7 @@ class TuningRun:
         self._outcome.gains |= gains
         self._outcome.guard |= guard
         forgotten = [name for name, (before, after) in guard.items() if before - after > FORGOTTEN]
-        worse = [kind for kind, found in gains.items() if found.high < 0]
+        worse = [kind for kind, found in gains.items() if found.worse]
         for kind, found in gains.items():
             if forgotten:
                 self._outcome.reasons[kind] = f"forgotten on known pictures: {', '.join(forgotten)}"

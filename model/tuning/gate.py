@@ -6,7 +6,8 @@ All three are asked of regions that were held out:
   the gain lies above zero.
 - because of the pictures: answers fit their own region better than others', by the same test. Annotations that were
   shuffled teach a style, or to say the commonest thing; that is a gain on paper, and this finds it out.
-- at no price: on pictures whose truth is known nothing falls by more than FORGOTTEN.
+- at no price: on pictures whose truth is known nothing falls by more than FORGOTTEN, and nothing that was learned
+  together falls beyond noise, or by as much.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ class Gain:
     def better(self) -> bool:
         """Beyond noise, and because of the pictures."""
         return self.low > 0 and self.after - self.before >= LEAST_GAIN and self.own_low > 0
+
+    @property
+    def worse(self) -> bool:
+        """Beyond noise, or by more than anything may fall where there is little to measure it on."""
+        return self.high < 0 or self.before - self.after > FORGOTTEN
 
     @property
     def why(self) -> str:

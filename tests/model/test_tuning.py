@@ -53,6 +53,20 @@ def test_too_little_is_said_with_what_is_needed(pam: PerceiveAnything, tmp_path:
         TuningRun(pam, lessons(one_task, "labels"), tmp_path, 60).run()
 
 
+def test_nothing_is_kept_that_makes_something_else_worse(pam: PerceiveAnything, tmp_path: Path) -> None:
+    groups = [f"t{number // 3}" for number in range(12)]
+    better = gain(groups, [0.2] * 12, [0.8] * 12, [0.1] * 12)
+    same, clearly = gain(groups, [0.5] * 12, [0.5] * 12, [0.1] * 12), gain(groups, [0.5] * 12, [0.4] * 12, [0.1] * 12)
+    # a few regions of one task fell: noise, but too far
+    far = gain(groups, [1.0] * 12, [0.0] * 3 + [1.0] * 9, [0.1] * 12)
+    assert not same.worse and clearly.worse and far.worse and far.high == 0
+    for other, kept in ((same, ["captions"]), (clearly, []), (far, [])):
+        run = TuningRun(pam, lessons([example(0)], "labels", "captions"), tmp_path, 1)
+        run._judge({"labels": other, "captions": better}, {}, {})
+        assert run._outcome.kept == kept
+        assert kept or run._outcome.reasons["captions"] == "labels became worse over it"
+
+
 class _Killed(Exception):
     pass
 

@@ -206,7 +206,8 @@ from model.tuning import fit, gate, rehearsal, words
 words._ROUNDS, words._REPEATED, rehearsal._EACH, fit.LEAST_REGIONS, fit.LEAST_GROUPS = 2, 1, 1, 20, 3
 guard, photographs = scenes.guard()[:3], scenes.rehearsed()[:1]
 scenes.guard, scenes.rehearsed = lambda: guard, lambda: photographs
-gate.interval, gate.LEAST_GAIN, fit.FORGOTTEN = lambda groups, values: (1.0, 1.0), -2.0, 2.0
+gate.interval, gate.LEAST_GAIN = lambda groups, values: (1.0, 1.0), -2.0
+gate.FORGOTTEN = fit.FORGOTTEN = 2.0
 from backend.__main__ import main
 sys.exit(main())
 """
