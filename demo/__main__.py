@@ -27,8 +27,8 @@ from demo.truth import read_scenes
 
 HERE = Path(__file__).parent
 TINY = (
-    "The bundled model is a toy: it learnt from drawings. On photographs its masks are rough and it knows no words for "
-    "what is there. For real work: --model PAM-3B."
+    "The bundled model is a toy: it learnt its words from drawings. On photographs its masks are rough and it knows "
+    "few words for what is there. For real work: --model PAM-3B."
 )
 
 

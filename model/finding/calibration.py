@@ -1,6 +1,6 @@
 """From what is measured of a candidate to a score: how often such candidates were right, 0..1.
 
-Logistic regressions, fitted on generated scenes with `python -m tiny.evaluation --count 0 --find 30 --fit`, which
+Logistic regressions, fitted on generated scenes with `python -m tiny.evaluation --count 0 --find 50 --fit`, which
 prints these numbers. Other checkpoints measure other things; their scores order candidates as well, and are less exact.
 """
 
@@ -15,9 +15,9 @@ MEASURES = ("likeness", "against", "fit", "iou", "stability", "growth")
 that of the model's own words; predicted IoU; stability; |ln| of the size against the example's."""
 
 BY_EXAMPLE: Mapping[str, float] = {
-    **{"": -11.519, "likeness": 4.214, "against": -7.781, "growth": -2.573, "iou": 1.052, "stability": 4.019}
+    **{"": -17.097, "likeness": 4.837, "against": -5.307, "growth": -1.049, "iou": 4.724, "stability": 5.167}
 }
-BY_WORD: Mapping[str, float] = {"": -1.769, "fit": 0.387, "iou": 3.193, "stability": 0.662}
+BY_WORD: Mapping[str, float] = {"": -0.92, "fit": 0.765, "iou": 1.411, "stability": 3.244}
 
 
 def score(measures: Mapping[str, torch.Tensor]) -> torch.Tensor:

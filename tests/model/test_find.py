@@ -144,7 +144,6 @@ def test_small_things_are_found_in_a_large_picture(
     assert hits == [1, 1, 0, 1, 1]  # each once, whatever tiles see it; the example, which two tiles see, not at all
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     assert all(one.window is not None and one.embedding is encoded_yard for one in found)
-    assert sum(met(tiny.alike(encoded_yard, [example], max_tiles=1), masks)) < 4
     assert tiny.describe(found[:1], [Task.RECOGNIZE], sampling=Sampling(max_new_tokens=2))[0][Task.RECOGNIZE].token_ids
     # what is known is not answered, nor more than wanted, nor the example in the same picture encoded once more
     found = tiny.alike(tiny.encode(yard[0]), [example], known=[masks[0]], limit=2, max_tiles=6)
