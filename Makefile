@@ -17,9 +17,9 @@ demo: $(VENV)/.ready
 ifneq ($(PALLAS_SKIP_E2E),1)
 test: $(LABEL_STUDIO)/.ready
 endif
-# three processes also on two cores: many tests wait for programs that they start
+# four processes also on two cores: many tests wait for programs that they start
 test: $(VENV)/.ready-dev $(RUNNER)/.ready
-	$(RUN) -m pytest -n 3 --dist loadscope --no-loadscope-reorder --durations=20
+	$(RUN) -m pytest -n 4 --dist loadscope --no-loadscope-reorder --durations=20
 
 serve: $(VENV)/.ready
 	$(RUN) -m backend serve

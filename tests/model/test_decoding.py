@@ -141,6 +141,7 @@ def test_more_regions_than_go_together_are_read_in_turn(
     pam: PerceiveAnything, regions: list[Region], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model.reading.REGIONS_ON_CPU", 2)
+    monkeypatch.setattr("model.reading.ANSWERED_ON_CPU", 0)
     many = [*regions, *regions]
     assert [len(reading) for reading in pam.readings(many)] == [2, 2, 2]
     texts = pam.describe(many, [Task.BRIEF], sampling=Sampling(max_new_tokens=6))

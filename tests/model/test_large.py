@@ -238,7 +238,7 @@ def test_proposals_come_from_tiles_too(tiny: PerceiveAnything) -> None:
     rows, columns = np.ogrid[:1600, :2400]
     discs = [(columns - x) ** 2 + (rows - y) ** 2 <= 45**2 for x, y in places]
     embedding = tiny.encode(image)
-    found = tiny.propose(embedding, points_per_side=12, max_tiles=6)
+    found = tiny.propose(embedding, points_per_side=12, max_tiles=6, min_iou=0.5)
     closer = [region for region in found if region.window is not None]
     hits = [sum(mask_iou(region.mask, disc) > 0.6 for region in found) for disc in discs]
     # each once, whatever tiles see it

@@ -109,7 +109,7 @@ def test_the_bundled_model_says_nearly_the_same(tiny: PerceiveAnything, small_wo
             for said, heard in zip(exact.texts, found.texts, strict=True):
                 same += [said[task].token_ids == heard[task].token_ids for task in TASKS]
             scores, others = tiny.score(exact.regions, labels), small_words.score(found.regions, labels)
-            assert np.abs(scores - others).max() < 2
+            np.testing.assert_allclose(others, scores, rtol=0.04, atol=1)
             chosen += list(scores.argmax(1) == others.argmax(1))
     assert np.mean(same) >= 0.9
     assert np.mean(chosen) >= 0.9

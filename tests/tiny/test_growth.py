@@ -14,7 +14,7 @@ from model.loading.sam import empty_sam2
 from tiny import segmentation
 from tiny.place import Place, sam2
 
-CONFIG = Path(__file__).parents[2] / "model" / "checkpoints" / "tiny" / "sam2.yaml"
+CONFIG = Path(__file__).parent / "hiera.yaml"
 SIDE = 64
 
 

@@ -124,7 +124,7 @@ def test_the_stage_goes_on_where_it_was_stopped(place: Place, recipe: Recipe) ->
     stages.segment(place, minutes(recipe, first["minutes"] + 2.8 / 60), device, TINY)
     second = torch.load(place.segment_state, weights_only=True)
     assert second["step"] == 12 and second["minutes"] == pytest.approx(0.1)
-    name = "image_encoder.trunk.blocks.11.mlp.layers.0.weight"
+    name = "image_encoder.trunk.stages.5.0.project.weight"
     assert not torch.equal(first["sam"][name], second["sam"][name])
     begun = [json.loads(line) for line in place.log.read_text().splitlines() if "started_from" in line]
     assert len(begun) == 1 and begun[0]["stage"] == "segment"
