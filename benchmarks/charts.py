@@ -32,7 +32,7 @@ def panels(charts: Mapping[str, Mapping[Any, float]], target: Path, ylabels: Map
         chart.plot(list(values), list(values.values()), "o-", markersize=6 if len(values) < 50 else 2)
         chart.set_title(title, fontsize=9)
         chart.set_ylabel(ylabels.get(title, ""), fontsize=8)
-        chart.set_ylim(bottom=0)
+        chart.set_ylim(0, 1.05 * max(values.values(), default=1.0) or 1.0)
         chart.tick_params(labelsize=7)
         chart.grid(alpha=0.3)
     _save(pyplot, figure, target)
