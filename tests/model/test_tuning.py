@@ -161,6 +161,17 @@ def test_borders_are_learned_and_nothing_else_changes(pam: PerceiveAnything, tmp
     assert after < before
 
 
+def test_what_is_repeated_counts_by_how_far_it_has_moved() -> None:
+    """A base that is unsure of a word is not made sure of it."""
+    torch.manual_seed(0)
+    taught = torch.randn(5, 7), torch.arange(5)
+    base = torch.randn(3, 7), torch.arange(3)
+    alone, kept = words._loss(taught), words._loss(taught, base, base)
+    assert float(kept) == pytest.approx(5 / 8 * float(alone))
+    surer = base[0] + 9 * torch.eye(3, 7), base[1]
+    assert words._loss(taught, surer, base) > kept + 0.1
+
+
 def test_the_shelf_keeps_what_fits(pam: PerceiveAnything) -> None:
     opened: list[str] = []
 
