@@ -17,9 +17,11 @@ demo: $(VENV)/.ready
 ifneq ($(PALLAS_SKIP_E2E),1)
 test: $(LABEL_STUDIO)/.ready
 endif
-# four processes also on two cores: many tests wait for programs that they start
+# three processes also on two cores: many tests wait for programs that they start; what one of those has compiled is kept
+# for the next, whatever the environment says
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.ready-dev $(RUNNER)/.ready
-	$(RUN) -m pytest -n 4 --dist loadscope --no-loadscope-reorder --durations=20
+	$(RUN) -m pytest -n 3 --dist loadscope --no-loadscope-reorder --durations=20
 
 serve: $(VENV)/.ready
 	$(RUN) -m backend serve
