@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from tests.e2e.label_studio import PASSWORD, USER
 from tests.e2e.labelling_page import PAGE_MS
@@ -20,6 +20,8 @@ FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+
+VIEW: ViewportSize = {"width": 1500, "height": 1500}
 
 SHOW = "([where, text]) => document.querySelectorAll(where).forEach(one => { one.value = text; })"
 """What the pictures show is what the docs say, not where this test's servers happen to be."""
@@ -32,20 +34,28 @@ def find() -> str | None:
 
 @dataclass(frozen=True)
 class LoggedIn:
-    """A running browser, the cookies of the annotator, and the annotator's personal token."""
+    """A running browser in which the annotator is logged in, and the annotator's personal token.
 
-    browser: Browser
-    state: Any
+    All pages are of one context, which keeps what Label Studio's pages load and what the browser compiled of it.
+    """
+
+    context: BrowserContext
+    url: str
+    cookies: Any
     token: str
 
     @contextmanager
     def page(self) -> Iterator[Page]:
         """A page with fresh local settings, so that no test inherits another's tools."""
-        context = self.browser.new_context(viewport={"width": 1500, "height": 1500}, storage_state=self.state)
+        page = self.context.new_page()
         try:
-            yield context.new_page()
+            clear = {"origin": self.url, "storageTypes": "local_storage,indexeddb,websql,cache_storage"}
+            self.context.new_cdp_session(page).send("Storage.clearDataForOrigin", clear)
+            self.context.clear_cookies()
+            self.context.add_cookies(self.cookies)
+            yield page
         finally:
-            context.close()
+            page.close()
 
 
 @contextmanager
@@ -60,8 +70,9 @@ def run_browser(label_studio_url: str, shots: Path) -> Iterator[LoggedIn]:
 
 
 def _sign_up(browser: Browser, url: str, shots: Path) -> LoggedIn:
-    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    context = browser.new_context(viewport=VIEW)
     page = context.new_page()
+    page.set_viewport_size({"width": 1280, "height": 720})
     page.goto(url, timeout=PAGE_MS)
     page.get_by_role("link", name="Sign up").click()
     page.fill("input[name=email]", USER)
@@ -69,9 +80,8 @@ def _sign_up(browser: Browser, url: str, shots: Path) -> LoggedIn:
     page.get_by_role("button", name="Create Account").click()
     page.wait_for_url(lambda address: "/user/" not in address, timeout=PAGE_MS)
     token = _make_token(page, shots)
-    state = context.storage_state()
-    context.close()
-    return LoggedIn(browser, state, token)
+    page.close()
+    return LoggedIn(context, url, context.cookies(), token)
 
 
 def _make_token(page: Page, shots: Path) -> str:

@@ -37,6 +37,17 @@ class Exchange:
         return list(self.answer["data"]["result"])
 
 
+def choose_task(page: Page, url: str, project: int, task: int) -> None:
+    """Open a task by its row in the project's list, as an annotator does.
+
+    Opened by its address, it sometimes shows no predictions, and Label Studio's page is loaded a second time.
+    """
+    page.goto(f"{url}/projects/{project}/data")
+    mine = page.get_by_label(f"Select Task {task}", exact=True)
+    page.get_by_test_id("table-row").filter(has=mine).click(timeout=PAGE_MS)
+    page.wait_for_url(re.compile(rf"[?&]task={task}\b"), timeout=PAGE_MS)
+
+
 class LabellingPage:
     """One browser page with one task open; positions on the picture are percentages."""
 
@@ -48,10 +59,7 @@ class LabellingPage:
         return self.page.locator("img[alt=image]")
 
     def open(self, project: int, task: int) -> None:
-        # a never opened project, opened at a task, sometimes shows no predictions: the list comes first
-        self.page.goto(f"{self.url}/projects/{project}/data")
-        self.page.get_by_test_id("table-row").first.wait_for(timeout=PAGE_MS)
-        self.page.goto(f"{self.url}/projects/{project}/data?task={task}")
+        choose_task(self.page, self.url, project, task)
         self.picture.wait_for(timeout=PAGE_MS)
         self.page.wait_for_function(LOADED, timeout=PAGE_MS)
         # drafts and predictions are drawn a moment after the picture

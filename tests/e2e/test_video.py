@@ -14,7 +14,7 @@ from demo.clip import FRAMES, RATE, Clip, box_at, make_clip
 from demo.truth import Scene
 from tests.e2e import browser as chromium
 from tests.e2e.label_studio import LabelStudio
-from tests.e2e.labelling_page import PAGE_MS
+from tests.e2e.labelling_page import PAGE_MS, choose_task
 from tests.http.stack import Stack
 from tests.waiting import wait_until
 
@@ -186,10 +186,7 @@ def accept(page: Page, artifacts: Path) -> None:
 
 
 def open_task(page: Page, url: str, project: int, task: int) -> None:
-    # the list first: a never opened project, opened at a task, sometimes shows no predictions
-    page.goto(f"{url}/projects/{project}/data")
-    page.get_by_test_id("table-row").first.wait_for(timeout=PAGE_MS)
-    page.goto(f"{url}/projects/{project}/data?task={task}")
+    choose_task(page, url, project, task)
     page.wait_for_function(SEEN, timeout=PAGE_MS)
     page.wait_for_load_state("networkidle")
     expect(page.get_by_test_id("bottombar-update-button")).to_be_visible(timeout=PAGE_MS)
