@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import draft, finding, large, paired, parts
+from benchmarks import bounds, draft, finding, image, large, learning, paired, parts, quantized
 from benchmarks.bounds import Machine, Work, operations
+from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.parts import Part
 from benchmarks.gpu.rows import Row, Timer, markdown, read_row
 from benchmarks.image import Patience
@@ -24,19 +25,18 @@ from benchmarks.weights import write
 from model import PerceiveAnything, Prompt, Sampling, Task
 
 
-def test_pictures(small_checkpoint: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.image", "--checkpoint", str(small_checkpoint)]
+def test_pictures(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bounds, "_SIDE", 256)
+    monkeypatch.setattr(bounds, "_MEMORY", 1 << 22)
+    command = ["--checkpoint", str(small_checkpoint)]
     parts = ["--sam2", str(small_checkpoint / "sam2.safetensors"), "--config", str(small_checkpoint / "sam2.yaml")]
     size = ["--regions", "1,2", "--texts", "1,2", "--new-tokens", "3", "--repeats", "1"]
-    done = subprocess.run(
-        [*command, *parts, *size, "--device", "cpu", "--json", "--out", str(tmp_path)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    # processes of their own begin in it, for peak memory
+    image.main([*command, *parts, *size, "--device", "cpu", "--json", "--out", str(tmp_path)])
+    said = capsys.readouterr()
+    report = json.loads(said.out)
     assert json.loads((tmp_path / "image.json").read_text()) == report and (tmp_path / "image.png").stat().st_size > 0
     assert [(row["kind"], row["regions"], row["texts"]) for row in report["rows"]] == [
         *(("warm", 1, 1), ("cold", 1, 1), ("cold", 1, 2), ("cold", 2, 1), ("cold", 2, 2), ("labels", 1, 100)),
@@ -45,13 +45,12 @@ def test_pictures(small_checkpoint: Path, tmp_path: Path) -> None:
         assert row["ours_s"] > 0 and row["plain_s"] > 0 and row["ratio"] > 0 and row["pairs"] == 1
         assert row["ours_floor_s"] > 0 and row["ours_operations"] > 0
     assert set(report["peak_gb"]) == {"ours", "plain"} and min(report["peak_gb"].values()) > 0.1
-    assert "2 regions × 2 texts" in done.stderr
+    assert "2 regions × 2 texts" in said.err
 
 
 def test_a_wrong_checkpoint_is_said_in_a_line() -> None:
-    command = [sys.executable, "-m", "benchmarks.image", "--checkpoint", "/nowhere/at/all"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    with pytest.raises(SystemExit, match=r"^error: [^\n]*$"):
+        image.main(["--checkpoint", "/nowhere/at/all"])
 
 
 def test_operations_are_counted_and_make_a_floor() -> None:
@@ -130,14 +129,11 @@ def test_one_click() -> None:
     assert wrong.returncode == 1 and "error: " in wrong.stderr and "Traceback" not in wrong.stderr
 
 
-def test_eight_bits(small_checkpoint: Path) -> None:
+def test_eight_bits(small_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         pytest.skip("eight bits are for x86 processors")
-    command = [sys.executable, "-m", "benchmarks.quantized", "--checkpoint", str(small_checkpoint), "--json"]
-    size = ["--new-tokens", "2", "--repeats", "1"]
-    done = subprocess.run([*command, *size], check=False, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    quantized.main(["--checkpoint", str(small_checkpoint), "--json", "--new-tokens", "2", "--repeats", "1"])
+    report = json.loads(capsys.readouterr().out)
     sizes = report.pop("megabytes")
     assert 0 < sizes["int8"] < sizes["float32"]
     assert list(report) == ["prompt", "2 tokens of 2 texts", "100 labels"]
@@ -154,14 +150,14 @@ def test_the_slope_of_a_soak_is_told_from_its_noise() -> None:
     assert np.isnan(slope(seconds[:6], flat[:6])).all()
 
 
-def _gpu(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--model-size", "tiny", "--out", str(out)]
-    return subprocess.run([*command, *more], check=False, capture_output=True, text=True, timeout=300)
+def _gpu(out: Path, *more: str) -> int:
+    """The command; its parts run in a process of their own."""
+    return gpu.main(["--device", "cpu", "--model-size", "tiny", "--out", str(out), *more])
 
 
-def test_one_command_for_a_gpu(tmp_path: Path) -> None:
-    done = _gpu(tmp_path, "--parts", "load,tokens,labels")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_one_command_for_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = _gpu(tmp_path, "--parts", "load,tokens,labels")
+    assert code == 0, capsys.readouterr().out
     rows = [read_row(line) for line in (tmp_path / "gpu.jsonl").read_text("utf-8").splitlines()]
     assert all(row is not None and row.value is not None for row in rows)
     assert [row.part for row in rows if row] == ["load"] * 4 + ["token"] * 2 + ["labels"]
@@ -169,17 +165,18 @@ def test_one_command_for_a_gpu(tmp_path: Path) -> None:
     assert "random, shapes of tiny" in page and "### token" in page and "token step, 2 rows" in page
 
 
-def test_a_run_whose_time_is_over_keeps_what_it_has_and_says_what_is_missing(tmp_path: Path) -> None:
-    done = _gpu(tmp_path, "--parts", "load,click", "--minutes", "0")
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stdout.count("the whole run's time is over") == 2
+def test_a_run_whose_time_is_over_keeps_what_it_has_and_says_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _gpu(tmp_path, "--parts", "load,click", "--minutes", "0") == 1
+    assert capsys.readouterr().out.count("the whole run's time is over") == 2
     assert "not finished | not measured" in (tmp_path / "gpu.md").read_text("utf-8")
 
 
-def test_a_part_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
-    done = _gpu(tmp_path, "--parts", "load,labels", "--dtype", "float99")
-    assert done.returncode == 1 and done.stdout.count("failed  not measured") == 2, done.stdout
-    assert "no dtype 'float99'" in done.stdout
+def test_a_part_that_fails_does_not_end_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _gpu(tmp_path, "--parts", "load,labels", "--dtype", "float99") == 1
+    said = capsys.readouterr().out
+    assert said.count("failed  not measured") == 2 and "no dtype 'float99'" in said, said
 
 
 def test_a_part_says_which_packages_it_lacks() -> None:
@@ -290,12 +287,10 @@ def test_around_the_model() -> None:
         assert stage in done.stdout
 
 
-def test_learning(small_checkpoint: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.learning", "--quick", "--device", "cpu", "--out", str(tmp_path)]
-    command += ["--checkpoint", str(small_checkpoint)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert "new classes, top-1" in done.stdout and "in random order" in done.stdout and "ms a region" in done.stdout
+def test_learning(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    learning.main(["--quick", "--device", "cpu", "--out", str(tmp_path), "--checkpoint", str(small_checkpoint)])
+    said = capsys.readouterr().out
+    assert "new classes, top-1" in said and "in random order" in said and "ms a region" in said
     assert (tmp_path / "learning.png").stat().st_size > 0
 
 
