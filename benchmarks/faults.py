@@ -52,6 +52,7 @@ MOMENTS = ("before", "during", "after")
 LABEL_STUDIO_S = 100
 _CLICKERS = 8
 _CALM_S = 90
+_TOKENS = 8  # of each text, as whoever asks says: the fronts and the bulk job
 _BUSY = "pallas:busy"
 
 
@@ -183,7 +184,7 @@ def serving(folder: Path, label_studio: StandIn, *arguments: str, **environment:
     own = {
         **{"PALLAS_STATE_DIR": str(folder), "PALLAS_HEARTBEAT_S": "0.5"},
         **{"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN, "OMP_NUM_THREADS": "1"},
-        **{"PALLAS_ALLOWED_HOSTS": "127.0.0.1", **environment},
+        **{"PALLAS_ALLOWED_HOSTS": "127.0.0.1", "PALLAS_MAX_NEW_TOKENS": str(_TOKENS), **environment},
     }
     with child.serving(folder / "serve.log", *arguments, environment=own) as stack:
         yield Settings(
@@ -192,6 +193,7 @@ def serving(folder: Path, label_studio: StandIn, *arguments: str, **environment:
             label_studio_api_key=TOKEN,
             heartbeat_s=0.5,
             port=stack.port,
+            max_new_tokens=_TOKENS,
         )
 
 
@@ -242,7 +244,7 @@ def run(
     ):
         fill(label_studio, tasks, rng)
         options = ("--workers", str(workers), "--model", checkpoint)
-        with serving(Path(folder), label_studio, *options, PALLAS_MAX_NEW_TOKENS="8") as settings:
+        with serving(Path(folder), label_studio, *options) as settings:
             client = connect(settings)
             front = Front(settings, Path(folder) / "front.log")
             log = Path(folder) / "bulk.log"

@@ -64,6 +64,9 @@ def environment(stack: Stack, label_studio: StandIn) -> dict[str, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PALLAS_", "REDIS_", "LABEL_STUDIO_"))}
     own = {"PALLAS_STATE_DIR": str(stack.settings.state_dir), "PALLAS_HEARTBEAT_S": "0.5", "PALLAS_DEVICE": "cpu"}
     own |= {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": TOKEN, "PALLAS_MODEL": stack.settings.model}
+    # who asks says how long the answers may be, not the worker: those of random weights never end
+    tokens = "PALLAS_MAX_NEW_TOKENS"
+    own |= {tokens: stack.environment[tokens]} if tokens in stack.environment else {}
     return clean | own | {"COLUMNS": "200"}
 
 

@@ -80,7 +80,11 @@ def run_stack(folder: Path, model: Path | str | None, *arguments: str, **environ
     # the picture hosts of these tests
     own |= {"PALLAS_ALLOWED_HOSTS": "public,127.0.0.1"}
     # errors as HTTP codes, and answers alone, unless a test is about what the annotator is shown
-    own |= {"PALLAS_SHOW_ERRORS": "false", "PALLAS_SHOW_SUGGESTIONS": "false"} | environment
+    own |= {"PALLAS_SHOW_ERRORS": "false", "PALLAS_SHOW_SUGGESTIONS": "false"}
+    if isinstance(model, Path):
+        # what random weights say means nothing, and does not end by itself
+        own["PALLAS_MAX_NEW_TOKENS"] = "4"
+    own |= environment
     log = folder / "stack.log"
     named = () if model is None else ("--model", str(model))
     with serving(log, *named, *arguments, environment=own) as child:
