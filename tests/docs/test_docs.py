@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from backend.__main__ import parser as backend_parser
 from backend.labeling.roles import read_roles
+from backend.run.check import check
 from backend.settings import Settings
 from model.__main__ import main as run_model
 from model.__main__ import parser as model_parser
@@ -165,10 +167,17 @@ def test_quick_commands_do_what_they_say(
         assert run_model(words[2:]) == 0
     else:
         words = [*words[:2], *_filled(words[2:])]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "PALLAS_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
-        environment |= {"PALLAS_STATE_DIR": str(stack.settings.state_dir), "PALLAS_PORT": stack.url.rsplit(":", 1)[1]}
-        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, timeout=120, check=False)
-        assert done.returncode == 0
+        own = {"PYTHONPATH": str(ROOT), "PALLAS_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+        own |= {"PALLAS_STATE_DIR": str(stack.settings.state_dir), "PALLAS_PORT": stack.url.rsplit(":", 1)[1]}
+        if words[1:] == ["backend", "check", "--settings"]:
+            # the same and a table more: the one without it is typed
+            for name, value in own.items():
+                monkeypatch.setenv(name, value)
+            assert check(Settings(), Console(), backend_parser().parse_args(words[2:]).settings) == 0
+        else:
+            environment = os.environ | own
+            done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, timeout=120, check=False)
+            assert done.returncode == 0
     said = capfd.readouterr()
     assert "Traceback" not in said.err, said.err
     if "--out" in words:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,9 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from backend.__main__ import parser
+from backend.errors import BackendError
 from backend.export.arguments import FORMATS
+from backend.export.run import run as run_export
 from backend.label_studio import rle
+from backend.settings import Settings
 
 CONFIG = """<View>
   <Image name="image" value="$image"/>
@@ -95,17 +101,28 @@ Export = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def export(tmp_path: Path) -> Export:
-    """Runs `python -m backend export` on some tasks, into `tmp_path / format`."""
+    """What `python -m backend export` does with some tasks, into `tmp_path / format`; `alone`: that very command."""
+
+    def command(*arguments: Any) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "backend", *map(str, arguments)]
+        return subprocess.run(line, capture_output=True, text=True, timeout=180, check=False)
+
+    def here(*arguments: Any) -> subprocess.CompletedProcess[str]:
+        out = io.StringIO()
+        try:
+            code = run_export(Settings(), parser().parse_args([*map(str, arguments)]), Console(file=out, width=200))
+        except BackendError as error:
+            return subprocess.CompletedProcess(arguments, 1, out.getvalue(), f"{error.type}: {error}")
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), "")
 
     def run(
-        tasks: list[Any], what: str, *arguments: Any, config: str = CONFIG, code: int = 0
+        tasks: list[Any], what: str, *arguments: Any, config: str = CONFIG, code: int = 0, alone: bool = False
     ) -> subprocess.CompletedProcess[str]:
         assert what in FORMATS
         (tmp_path / "tasks.json").write_text(json.dumps(tasks))
         (tmp_path / "config.xml").write_text(config)
-        command = [sys.executable, "-m", "backend", "export", "--input", tmp_path / "tasks.json", "--format", what]
-        command += ["--config", tmp_path / "config.xml", "--out", tmp_path / what, *arguments]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=180, check=False)
+        given = ["export", "--input", tmp_path / "tasks.json", "--format", what, "--config", tmp_path / "config.xml"]
+        done = (command if alone else here)(*given, "--out", tmp_path / what, *arguments)
         assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return done

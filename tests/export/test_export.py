@@ -300,7 +300,7 @@ def test_memory_does_not_grow_with_the_export(tmp_path: Path, export: Export) ->
     peaks = []
     for count in (100, 3000):
         tasks = [a_task(f"p{i}.png", [box(0, 0, 10, 10, region=f"r{k}") for k in range(20)]) for i in range(count)]
-        done = export(tasks, "coco", "--pictures", "none")
+        done = export(tasks, "coco", "--pictures", "none", alone=True)
         peaks.append(int(re.search(r"peak memory (\d+) MB", done.stdout)[1]))  # type: ignore[index]
         subprocess.run(["rm", "-r", str(tmp_path / "coco")], check=True)
     assert peaks[1] < peaks[0] + 12, "sixty thousand regions instead of two thousand"
@@ -315,5 +315,5 @@ def test_memory_does_not_grow_with_the_export(tmp_path: Path, export: Export) ->
     ],
 )
 def test_wrong_arguments_say_what_to_do(export: Export, arguments: list[str], says: str) -> None:
-    done = export([], "coco", *arguments, code=1)
+    done = export([], "coco", *arguments, code=1, alone=True)
     assert says in done.stderr
