@@ -20,6 +20,8 @@ from model import Embedding
 from tests.waiting import wait_until
 
 _WORKER = """
+import gc
+gc.disable()  # importing takes a quarter less
 import json, sys, time
 import redis
 from backend.worker.embedding_locks import EmbeddingLocks

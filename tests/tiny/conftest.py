@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from tiny import art, photographs, speaking, stages, trunk
+from tiny import art, photographs, speaking, stages, tokenizer, trunk
 from tiny.art import Catalog
 
 SHAPES = {"apple": "red", "house": "blue", "leaf": "green", None: "orange"}
@@ -28,6 +28,14 @@ def half_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(perf_counter=lambda: next(counted))
     for stage in (stages, speaking):
         monkeypatch.setattr(stage, "time", clock)
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the tokenizer's files with 700 entries, to be read and copied."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.learn(folder, 700)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -21,8 +22,8 @@ SIZES = {
 }
 
 
-def test_the_words_for_unknown_things_are_written(tmp_path: Path) -> None:
-    tokenizer.learn(tmp_path, 700)
+def test_the_words_for_unknown_things_are_written(tmp_path: Path, vocabulary: Path) -> None:
+    shutil.copytree(vocabulary, tmp_path, dirs_exist_ok=True)
     config = language.qwen_config(tmp_path, SIZES)
     speaker = language.Speaker(config)
     export.export(tmp_path, {}, speaker, config)
@@ -37,8 +38,8 @@ def test_the_words_for_unknown_things_are_written(tmp_path: Path) -> None:
     assert all("object".startswith(word) or "物体".startswith(word) for word in said)
 
 
-def test_the_widest_matrices_are_kept_in_float8_and_read_again(tmp_path: Path) -> None:
-    tokenizer.learn(tmp_path, 700)
+def test_the_widest_matrices_are_kept_in_float8_and_read_again(tmp_path: Path, vocabulary: Path) -> None:
+    shutil.copytree(vocabulary, tmp_path, dirs_exist_ok=True)
     config = language.qwen_config(tmp_path, SIZES)
     speaker = language.Speaker(config)
     export.export(tmp_path, {}, speaker, config)
@@ -53,12 +54,11 @@ def test_the_widest_matrices_are_kept_in_float8_and_read_again(tmp_path: Path) -
     )
 
 
-def test_a_new_vocabulary_keeps_the_words_that_both_have(tmp_path: Path) -> None:
+def test_a_new_vocabulary_keeps_the_words_that_both_have(tmp_path: Path, vocabulary: Path) -> None:
     """The classes grow, and with them the words: what was learned of the old ones goes on."""
-    speakers = []
-    for name, count in (("old", 600), ("new", 700)):
-        tokenizer.learn(tmp_path / name, count)
-        speakers.append(language.Speaker(language.qwen_config(tmp_path / name, SIZES)))
+    tokenizer.learn(tmp_path / "old", 600)
+    shutil.copytree(vocabulary, tmp_path / "new")
+    speakers = [language.Speaker(language.qwen_config(tmp_path / name, SIZES)) for name in ("old", "new")]
     export.export(tmp_path / "old", {}, speakers[0], language.qwen_config(tmp_path / "old", SIZES))
     words = "model.embed_tokens.weight"
     fresh = speakers[1].qwen.state_dict()[words].clone()

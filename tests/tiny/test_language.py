@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from transformers import Qwen2Tokenizer
 
 from model.language.qwen import Language
 from model.values.task import instruction
-from tiny import language, tokenizer
+from tiny import language
 from tiny.texts import Truth, write
 
 SIZES = {
@@ -24,24 +23,17 @@ SIZES = {
 TRUTH = Truth("dog", "brown", "on the left", "large")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target: Path = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.learn(target, 700)
-    return target
-
-
-def test_tokenizer_gives_back_any_text(folder: Path) -> None:
-    words = Qwen2Tokenizer.from_pretrained(folder)
+def test_tokenizer_gives_back_any_text(vocabulary: Path) -> None:
+    words = Qwen2Tokenizer.from_pretrained(vocabulary)
     for text in (write("detailed", TRUTH), write("explain", TRUTH, "zh"), "Ünïcode ✓ 龘\n\t<image>"):
         assert words.decode(words(text)["input_ids"]) == text
     assert words("<|im_end|>")["input_ids"] == [words.eos_token_id]
 
 
-def test_packed_answers_see_nothing_of_each_other(folder: Path) -> None:
+def test_packed_answers_see_nothing_of_each_other(vocabulary: Path) -> None:
     torch.manual_seed(0)
-    words = Qwen2Tokenizer.from_pretrained(folder)
-    speaker = language.Speaker(language.qwen_config(folder, SIZES)).eval()
+    words = Qwen2Tokenizer.from_pretrained(vocabulary)
+    speaker = language.Speaker(language.qwen_config(vocabulary, SIZES)).eval()
     image, tokens = torch.randn(1, 256, 4, 4), torch.randn(1, 2, 256)
     packed = language.Packer(words, 22).pack(np.random.default_rng(0), [TRUTH], 3)
     with torch.no_grad():
@@ -59,13 +51,13 @@ def test_packed_answers_see_nothing_of_each_other(folder: Path) -> None:
             assert torch.allclose(logits[asked], together[own], atol=1e-4)
 
 
-def test_bfloat16_changes_the_rounding_only(folder: Path) -> None:
+def test_bfloat16_changes_the_rounding_only(vocabulary: Path) -> None:
     torch.manual_seed(0)
-    exact = language.Speaker(language.qwen_config(folder, SIZES))
-    rounded = language.Speaker(language.qwen_config(folder, SIZES), "bfloat16")
+    exact = language.Speaker(language.qwen_config(vocabulary, SIZES))
+    rounded = language.Speaker(language.qwen_config(vocabulary, SIZES), "bfloat16")
     rounded.load_state_dict(exact.state_dict())
     image, tokens = torch.randn(2, 256, 4, 4), torch.randn(2, 2, 256)
-    words = Qwen2Tokenizer.from_pretrained(folder)
+    words = Qwen2Tokenizer.from_pretrained(vocabulary)
     packed = language.Packer(words, 22).pack(np.random.default_rng(0), [TRUTH, TRUTH], 3)
     slopes = []
     for speaker in (exact, rounded):
@@ -77,8 +69,8 @@ def test_bfloat16_changes_the_rounding_only(folder: Path) -> None:
     assert 0 < difference < 0.03
 
 
-def test_packed_prompt_is_the_one_that_serves(folder: Path) -> None:
-    words = Qwen2Tokenizer.from_pretrained(folder)
+def test_packed_prompt_is_the_one_that_serves(vocabulary: Path) -> None:
+    words = Qwen2Tokenizer.from_pretrained(vocabulary)
     packer = language.Packer(words, 22)
     serving = Language.__new__(Language)
     serving.tokenizer = words

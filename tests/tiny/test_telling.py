@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import Qwen2Tokenizer
 
-from tiny import language, telling, tokenizer
+from tiny import language, telling
 from tiny.texts import ACTS, Truth
 
 SIZES = {
@@ -29,10 +29,8 @@ def scene(act: str) -> telling.Scene:
 
 
 @pytest.fixture(scope="module")
-def packer(tmp_path_factory: pytest.TempPathFactory) -> language.Packer:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.learn(folder, 700)
-    words = Qwen2Tokenizer.from_pretrained(folder)
+def packer(vocabulary: Path) -> language.Packer:
+    words = Qwen2Tokenizer.from_pretrained(vocabulary)
     return language.Packer(words, TOKENS + 19 + 15 * (TOKENS // 4 + 19))
 
 
@@ -53,10 +51,9 @@ def test_clips_are_written_and_read(tmp_path: Path) -> None:
     assert first.truth == scene("left").truth
 
 
-def test_a_lesson_is_what_the_language_model_reads_when_it_serves(packer: language.Packer, tmp_path: Path) -> None:
+def test_a_lesson_is_what_the_language_model_reads_when_it_serves(packer: language.Packer, vocabulary: Path) -> None:
     torch.manual_seed(0)
-    tokenizer.learn(tmp_path, 700)
-    speaker = language.Speaker(language.qwen_config(tmp_path, SIZES)).eval()
+    speaker = language.Speaker(language.qwen_config(vocabulary, SIZES)).eval()
     scenes = [scene("left"), scene("up")]
     lesson = telling.lesson(np.random.default_rng(0), packer, scenes, 2, 2, torch.device("cpu"))
     with torch.no_grad():

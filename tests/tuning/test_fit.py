@@ -155,14 +155,21 @@ def test_a_version_that_is_damaged_in_redis_is_told_and_the_base_answers(
     assert click(stack, KEY)["model_version"].endswith("+project-1.1")
 
 
-_SAVES_EACH_STEP = """
-import sys
-from model.tuning import learner
-learner.SAVE_EVERY_S = 0
+_REPEATS_LITTLE = """
+import gc, sys
+gc.disable()
+from backend.tuning import scenes
+photographs = scenes.rehearsed()[:1]
+scenes.rehearsed = lambda: photographs
 from backend.__main__ import main
 sys.exit(main())
 """
-"""`python -m backend` whose runs have little to lose: a kill need not wait for the first 15 seconds."""
+"""`python -m backend` that repeats the base on one photograph."""
+
+_SAVES_EACH_STEP = _REPEATS_LITTLE.replace(
+    "scenes\n", "scenes\nfrom model.tuning import learner\nlearner.SAVE_EVERY_S = 0\n", 1
+)
+"""The same whose runs have little to lose: a kill need not wait for the first 15 seconds."""
 
 
 def test_shuffled_work_is_not_promoted_also_after_a_kill(stack: Stack, project: StandIn, tmp_path: Path) -> None:
@@ -184,7 +191,7 @@ def test_shuffled_work_is_not_promoted_also_after_a_kill(stack: Stack, project: 
     killed = runs.get(None)
     assert killed is not None and killed.state == "stopped"
 
-    command = [sys.executable, "-m", "backend", *command]
+    command = [sys.executable, "-c", _REPEATS_LITTLE, *command]
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
     wait_until(lambda: (run := runs.get(None)) is not None and run.state == RUNNING and run.job != killed.job)
     process.send_signal(signal.SIGTERM)
@@ -200,7 +207,8 @@ def test_shuffled_work_is_not_promoted_also_after_a_kill(stack: Stack, project: 
 
 
 _SMALL = """
-import sys
+import gc, sys
+gc.disable()
 from backend.tuning import scenes
 from model.tuning import fit, gate, rehearsal, words
 words._ROUNDS, words._REPEATED, rehearsal._EACH, fit.LEAST_REGIONS, fit.LEAST_GROUPS = 2, 1, 1, 20, 3
