@@ -7,18 +7,21 @@ from pathlib import Path
 import pytest
 
 from tests import conftest
-from tests.together import FOLDERS, Together, sort
+from tests.together import FOLDERS, LONG, Together, sort
 
 NAMES = {
     "tests/e2e/test_bulk.py::test_a[b::c/d]": "e2e",
     "tests/bulk/test_video.py::test_a": "bulk",
     "tests/model/test_pam.py::test_a": "tests/model/test_pam.py",
+    "tests/test_benchmarks.py::test_a": "tests/test_benchmarks.py",
     "tests/test_house.py::test_a": "tests/test_house.py",
 }
 
 
-def test_the_folders_are_there() -> None:
-    assert all((Path(conftest.__file__).parent / folder).is_dir() for folder in FOLDERS)
+def test_the_folders_and_long_modules_are_there() -> None:
+    tests = Path(conftest.__file__).parent
+    assert all((tests / folder).is_dir() for folder in FOLDERS)
+    assert all((tests.parent / module).is_file() for module in LONG)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,4 +43,5 @@ def test_the_longest_begin_first() -> None:
 
     items = [Item(name) for name in reversed(NAMES)]
     sort(items)  # type: ignore[arg-type]
-    assert [NAMES[item.nodeid] for item in items] == ["e2e", "bulk", "tests/test_house.py", "tests/model/test_pam.py"]
+    found = [NAMES[item.nodeid] for item in items]
+    assert found == ["e2e", "bulk", "tests/test_benchmarks.py", "tests/test_house.py", "tests/model/test_pam.py"]

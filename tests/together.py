@@ -8,9 +8,12 @@ from __future__ import annotations
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-FOLDERS = ("e2e", "tuning", "bulk", "http", "faults", "fuzz", "parity", "export", "runner")
-"""Folders of tests/ whose tests stay together; elsewhere a module's do. The longest first, and before all others: what
-begins last should be short, or one process idles while the other works on it.
+FOLDERS = ("http", "e2e", "bulk", "tuning", "faults", "parity", "fuzz", "export", "runner")
+"""Folders of tests/ whose tests stay together; elsewhere a module's do. The longest first."""
+
+LONG = ("tests/model/test_tracking.py", "tests/test_benchmarks.py", "tests/tiny/test_supply.py")
+"""Modules that take nearly as long. These and the folders begin before all others: what begins last should be short, or
+one process idles while another works on it.
 """
 
 
@@ -30,5 +33,5 @@ class Together(LoadScopeScheduling):
 
 def sort(items: list[pytest.Item]) -> None:
     """Groups in the order in which they are to begin."""
-    order = {folder: place for place, folder in enumerate(FOLDERS)}
+    order = {group: place for place, group in enumerate((*FOLDERS, *LONG))}
     items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
