@@ -34,6 +34,6 @@ def stack(shared: StandIn, small_checkpoint: Path, tmp_path_factory: pytest.Temp
     """Two workers and the embedded Redis; every test leaves them able to go on."""
     own = {"LABEL_STUDIO_URL": shared.url, "LABEL_STUDIO_API_KEY": TOKEN, "PALLAS_MAX_NEW_TOKENS": "6"}
     # a video takes several slices
-    own |= {"PALLAS_VIDEO_SLICE_S": "0.3", "PALLAS_VIDEO_FRAME_RATE": "25"}
+    own |= {"PALLAS_VIDEO_SLICE_S": "0.1", "PALLAS_VIDEO_FRAME_RATE": "25"}
     with run_stack(tmp_path_factory.mktemp("stack"), small_checkpoint, "--workers", "2", **own) as running:
         yield running

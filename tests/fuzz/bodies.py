@@ -32,10 +32,10 @@ def _data_url(data: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
-GOOD = [_data_url(data) for _, data in images.accepted() if len(data) < 20_000][:4]
+GOOD = [_data_url(data) for data in images.ACCEPTED.values() if len(data) < 20_000][:4]
 """Pictures that the worker answers; few, so that it encodes them once."""
 
-HOSTILE = [_data_url(data) for _, data in images.refused() if len(data) < 100_000]
+HOSTILE = [_data_url(data) for data in images.REFUSED.values() if len(data) < 100_000]
 
 # no name that a resolver would ask the internet for
 addresses = st.sampled_from(

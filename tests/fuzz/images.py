@@ -117,3 +117,8 @@ def _jpeg_with_size(width: int, height: int) -> bytes:
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)
     return bytes(data)
+
+
+REFUSED = dict(refused())
+ACCEPTED = dict(accepted())
+"""Both by name, made once: some take a moment."""

@@ -7,13 +7,11 @@ import json
 import pytest
 
 from backend.labeling.roles import read_roles
-from tests.fuzz import images
 from tests.fuzz.bodies import CONFIGS
 from tests.fuzz.conftest import Front
+from tests.fuzz.images import ACCEPTED, REFUSED
 from tests.http.stack import CONFIG, data_url, point
 
-REFUSED = dict(images.refused())
-ACCEPTED = dict(images.accepted())
 SMART = {"point": "keypointlabels", "точка": "keypointlabels", "pa": "keypoint", "box": "rectanglelabels"}
 
 
