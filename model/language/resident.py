@@ -9,7 +9,8 @@ is the business of `model.language.decoder`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -90,7 +91,10 @@ class Resident:
             self._layer = torch.compile(layer_step, fullgraph=True, backend=backend)
 
     def warm(self) -> None:
-        """Try the usual buckets, pictures with up to four texts of a region: what is to be compiled or captured is."""
+        """Try the usual buckets, pictures with up to four texts of a region: what is to be compiled or captured is.
+
+        Of longer prefixes and answers only the smallest: what is compiled for these serves the larger ones.
+        """
         if not self._cuda:
             log.info("no CUDA device: the token step runs without graphs")
         if not (self._cuda or self.compiled):
@@ -102,7 +106,17 @@ class Resident:
                     for greedy in (True, False) if regions * texts == 1 else (True,):
                         self.run(Shape(regions, texts, self._lengths[0], self._room), greedy)
                     regions *= 2
+            for shape in self._longer():
+                self.run(shape, True)
             self.state.clear(0, ROWS)
+
+    def _longer(self) -> Iterator[Shape]:
+        """Where the compiled layer is not that of the usual buckets: other lengths, more room, one row or more."""
+        for length, room in product(self._lengths, (self._room, 2 * self._room, 4 * self._room)):
+            for texts, regions in product(_TEXTS[:2], (1, 2)):
+                shape = Shape(regions, texts, length, room)
+                if (length, room) != (self._lengths[0], self._room) and regions <= self._regions and self.fits(shape):
+                    yield shape
 
     def takes(self, ends: Sequence[int], most: int) -> bool:
         """Whether answers with these end tokens and so many tokens at most can be drawn here."""

@@ -18,6 +18,7 @@ from model.language.decoder import Decoder
 from model.language.prefix import Prefix
 from model.language.qwen import Answer
 from model.values.task import LANGUAGES, instruction
+from tests.device import not_emulated
 
 ASKED = [instruction(task, language) for task, language in product(Task, LANGUAGES)]
 Answers = list[list[Answer]]
@@ -220,18 +221,26 @@ def test_threads_share_their_steps(resident: PerceiveAnything, prefix: Prefix) -
     assert decoder_of(resident).rows == 0
 
 
+@not_emulated
 def test_the_usual_requests_compile_nothing_once_it_stays(pam: PerceiveAnything, prefix: Prefix) -> None:
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
     try:
-        pam.language.stay([-(-prefix.length // 8) * 8], 4, backend="eager")
+        near = -(-prefix.length // 8) * 8
+        pam.language.stay([near, 2 * near], 4, backend="eager")
         assert decoder_of(pam).resident.compiled
         ready = int(counters["stats"]["unique_graphs"])
         assert ready > 0
         with endless(pam.language):
-            for regions, texts, most in ((1, 1, 3), (1, 2, 128), (3, 2, 9), (3, 4, 3)):
+            # a detailed caption may take 512 tokens
+            for regions, texts, most in ((1, 1, 3), (1, 2, 128), (3, 2, 9), (3, 4, 3), (1, 1, 300), (3, 2, 600)):
                 pam.language.answer(prefix.part(0, regions), ASKED[:texts], Sampling(max_new_tokens=most))
+            # as of a clip
+            for regions, texts, most in ((1, 1, 300), (2, 2, 9)):
+                part = prefix.part(0, regions)
+                twice = [tuple(torch.cat([one, one], 2) for one in side) for side in (part.keys, part.values)]
+                pam.language.answer(Prefix(*twice), ASKED[:texts], Sampling(max_new_tokens=most))
         assert int(counters["stats"]["unique_graphs"]) == ready
     finally:
         pam.language.decoder = None
