@@ -140,7 +140,8 @@ def test_regions_of_several_pictures_go_together(pam: PerceiveAnything, coffee: 
 def test_more_regions_than_go_together_are_read_in_turn(
     pam: PerceiveAnything, regions: list[Region], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.reading.REGIONS_ON_CPU", 2)
+    for name in ("REGIONS_ON_CPU", "REGIONS_ON_GPU"):
+        monkeypatch.setattr(f"model.reading.{name}", 2)
     monkeypatch.setattr("model.reading.ANSWERED_ON_CPU", 0)
     many = [*regions, *regions]
     assert [len(reading) for reading in pam.readings(many)] == [2, 2, 2]

@@ -20,7 +20,7 @@ from model.compute.resize import agrees, resized
 from model.loading.sam import build_sam2
 from model.sam.encoder import Encoder
 from model.values.image import normalised, to_input, to_square
-from tests.device import DEVICE
+from tests.device import DEVICE, not_emulated
 
 PROMPTS = [Prompt(points=[(300, 200, 1)]), Prompt(box=(170, 10, 410, 310))]
 
@@ -44,6 +44,7 @@ def settled(pam: PerceiveAnything) -> Iterator[PerceiveAnything]:
     pam.tower.encoder = before
 
 
+@not_emulated
 def test_nothing_is_compiled_after_loading(settled: PerceiveAnything, coffee: Image.Image) -> None:
     ready = compilations()
     assert ready >= 2
@@ -67,19 +68,20 @@ def test_nothing_is_compiled_after_loading(settled: PerceiveAnything, coffee: Im
 def test_the_batches_are_of_few_sizes(settled: PerceiveAnything, coffee: Image.Image) -> None:
     sizes: list[int] = []
     encoder: Any = settled.tower.encoder
-    run = encoder._run
+    run = encoder._at
 
-    def noted(inputs: torch.Tensor) -> object:
-        sizes.append(len(inputs))
-        return run(inputs)
+    def noted(size: int, part: torch.Tensor) -> object:
+        sizes.append(size)
+        return run(size, part)
 
-    encoder._run = noted
+    encoder._at = noted
     for count, expected in ((1, [1]), (3, [1, 1, 1]), (7, [8]), (8, [8]), (10, [8, 1, 1]), (16, [8, 8])):
         sizes.clear()
         assert len(settled.tower.encode(pictures(coffee, count))) == count
         assert sizes == expected
 
 
+@not_emulated
 def test_where_compiling_fails_the_encoder_runs_as_it_is(
     pam: PerceiveAnything, coffee: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -94,6 +96,7 @@ def test_where_compiling_fails_the_encoder_runs_as_it_is(
     assert torch.equal(encoder(pixels)[2], pam.encode(coffee).features)
 
 
+@not_emulated
 def test_only_what_inductor_knows_is_compiled(pam: PerceiveAnything, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own ways of the CPU are for running as it is; pieces would be unrolled, too."""
     monkeypatch.setattr("model.compute.linear._LEAST_WEIGHTS", 1)

@@ -19,7 +19,7 @@ from model.language import grid as grids
 from model.language.likelihood import TOKENS_PER_CHUNK, answer_ids, log_likelihoods
 from model.language.prefix import SCORES_BYTES, KeyValues, Prefix
 from model.values.task import instruction
-from tests.device import DEVICE
+from tests.device import DEVICE, not_emulated
 
 PROMPTS = [Prompt(points=[(40 + 60 * i, 60 + 20 * i, 1)]) for i in range(8)]
 ASKED = [instruction(task) for task in (Task.RECOGNIZE, Task.DETAILED)]
@@ -49,6 +49,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
     return most
 
 
+@not_emulated
 def test_reading_takes_what_is_counted(pam: PerceiveAnything, regions: list[Region]) -> None:
     tokens = pam.vision.length(pam.tower.image_size // 16)
     each = pam.language.bytes_to_read(tokens)
@@ -57,6 +58,7 @@ def test_reading_takes_what_is_counted(pam: PerceiveAnything, regions: list[Regi
     assert 0.3 * each < (taken[1] - taken[0]) / 6 <= each
 
 
+@not_emulated
 @pytest.mark.parametrize("tokens", [4, 60])
 def test_answering_takes_what_is_counted(pam: PerceiveAnything, regions: list[Region], tokens: int) -> None:
     prefix = pam.language.read(blocks(pam, regions))
@@ -67,10 +69,11 @@ def test_answering_takes_what_is_counted(pam: PerceiveAnything, regions: list[Re
         for n in (2, 8)
     ]
     assert taken[1] <= 8 * each + SCORES_BYTES
-    # and not by far too much, or a large card would stand idle
-    assert 0.2 * each < (taken[1] - taken[0]) / 6
+    # and not by far too much, or a large card would stand idle; a token step that stays takes nothing
+    assert pam.language.decoder is not None or 0.2 * each < (taken[1] - taken[0]) / 6
 
 
+@not_emulated
 def test_scoring_takes_what_is_counted(pam: PerceiveAnything, regions: list[Region]) -> None:
     prefix = pam.language.read(blocks(pam, regions))
     question = pam.language.question_ids(prefix, ASKED[0])
@@ -82,6 +85,7 @@ def test_scoring_takes_what_is_counted(pam: PerceiveAnything, regions: list[Regi
     assert taken <= 8 * each + besides
 
 
+@not_emulated
 def test_attentions_scores_are_bounded(
     pam: PerceiveAnything, regions: list[Region], monkeypatch: pytest.MonkeyPatch
 ) -> None:

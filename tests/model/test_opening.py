@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,7 +71,8 @@ def test_where_capturing_fails_prompts_are_read_as_they_are(
     def broken() -> object:
         raise RuntimeError("no graphs here")
 
-    monkeypatch.setattr(torch, "cuda", SimpleNamespace(CUDAGraph=broken, synchronize=lambda *_: None))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", broken)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
     with caplog.at_level(logging.WARNING):
         assert not pam.language.opening.capture(30)
     assert caplog.text.count("reading a prompt is not captured") == 1

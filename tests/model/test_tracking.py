@@ -35,7 +35,7 @@ from model.video.memory import Remembering
 from model.video.track import CLIP_FRAMES, clip_numbers
 from model.video.tracker import Tracker
 from tests.checkpoints import COMPACT
-from tests.device import DEVICE
+from tests.device import DEVICE, not_emulated
 from tests.model.test_encoder import compilations
 
 FOLDER = COMPACT / "inputs" / "video"
@@ -104,11 +104,13 @@ def same(pam: PerceiveAnything, expected: Logits, said: list[FramePrompt], **how
     assert seen == {name: set(frames) for name, frames in expected.items()}
 
 
+@not_emulated
 def test_one_object_forward(pam: PerceiveAnything, predictor: SAM2VideoPredictor) -> None:
     said = [FramePrompt(Prompt(box=LEFT))]
     same(pam, theirs(predictor, said, [(0, False)]), said)
 
 
+@not_emulated
 def test_several_objects_and_frames_with_prompts(pam: PerceiveAnything, predictor: SAM2VideoPredictor) -> None:
     said = [
         FramePrompt(Prompt(box=LEFT), 0, 1),
@@ -119,6 +121,7 @@ def test_several_objects_and_frames_with_prompts(pam: PerceiveAnything, predicto
     same(pam, theirs(predictor, said, [(0, False)]), said, start_frame=0)
 
 
+@not_emulated
 def test_forward_and_then_backward(pam: PerceiveAnything, predictor: SAM2VideoPredictor) -> None:
     said = [FramePrompt(Prompt(box=LEFT), 8, 0), FramePrompt(Prompt(box=RIGHT), 8, 1)]
     expected = theirs(predictor, said, [(8, False), (8, True)])
@@ -127,6 +130,7 @@ def test_forward_and_then_backward(pam: PerceiveAnything, predictor: SAM2VideoPr
     same(pam, backward, said, direction="backward")
 
 
+@not_emulated
 def test_a_correction_goes_on_from_what_was_tracked(pam: PerceiveAnything, predictor: SAM2VideoPredictor) -> None:
     said = [
         FramePrompt(Prompt(box=LEFT), 0, 4),
@@ -384,6 +388,7 @@ def compiled(pam: PerceiveAnything) -> Iterator[PerceiveAnything]:
     torch._dynamo.reset()
 
 
+@not_emulated
 def test_nothing_is_compiled_while_a_video_is_tracked(compiled: PerceiveAnything) -> None:
     """However many objects there are, and frames that are remembered; with the same masks."""
     said = [FramePrompt(Prompt(box=LEFT), 0), FramePrompt(Prompt(points=[(220, 100, 1)]), 2, 1)]
@@ -401,6 +406,7 @@ def test_nothing_is_compiled_while_a_video_is_tracked(compiled: PerceiveAnything
             assert (region.mask == other.regions[name].mask).mean() > 0.999
 
 
+@not_emulated
 def test_where_compiling_fails_videos_are_tracked_as_they_are(
     pam: PerceiveAnything, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,6 +20,7 @@ from model.tuning.learner import Learner
 from model.tuning.lessons import middle
 from model.tuning.shelf import Shelf
 from model.values.mask import mask_box, to_coco_rle
+from tests.device import not_emulated
 from tests.disks import small_disk
 from tests.tuning import made
 
@@ -86,6 +87,7 @@ def _learned(pam: PerceiveAnything, file: Path, kill_at: int | None) -> dict[str
     )
 
 
+@not_emulated
 def test_words_go_on_where_they_were_killed(
     pam: PerceiveAnything, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,7 @@ def test_a_full_disk_is_an_error_of_the_disk_and_costs_nothing_that_was_saved(tm
         assert torch.equal(again, weight)
 
 
+@not_emulated
 def test_borders_are_learned_and_nothing_else_changes(pam: PerceiveAnything, tmp_path: Path) -> None:
     """On random weights even: the head learns to fill what it is shown."""
     some = [example(number) for number in range(4)]
@@ -145,7 +148,7 @@ def test_borders_are_learned_and_nothing_else_changes(pam: PerceiveAnything, tmp
 
     def loss() -> float:
         shown = [borders._logits(decoder, shelf, one, 0) for one in some]
-        wanted = [borders._Targets(some, pam.tower.image_size // 4).of(number) for number in range(4)]
+        wanted = [borders._Targets(some, pam.tower.image_size // 4).of(number).to(pam.device) for number in range(4)]
         return float(borders.border_loss(torch.stack(shown), torch.stack(wanted)))
 
     before = loss()

@@ -66,7 +66,9 @@ def test_the_entry_of_a_checkpoint_is_followed(
     )
     assert chances[other] >= 0.01
     entry = {"threshold": 1.0, "labels": [words.decode([other])]}
-    told = PerceiveAnything.from_pretrained(with_entry(small_checkpoint, tmp_path / "told", entry), device=DEVICE)
+    told = PerceiveAnything.from_pretrained(
+        with_entry(small_checkpoint, tmp_path / "told", entry), device=DEVICE, dtype="float32"
+    )
     (texts,) = told.describe(
         told.segment(told.encode(coffee), [PROMPT]), [Task.RECOGNIZE], sampling=Sampling(max_new_tokens=1)
     )
