@@ -9,6 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,8 @@ from backend.queueing.connection import connect
 from backend.run.embedded_redis import running
 from backend.settings import Settings
 from benchmarks.stand_in import REFRESH, TOKEN, StandIn
-from tests.http.stack import CONFIG, Stack, box, run_stack
+from tests.conftest import PICTURES
+from tests.http.stack import CONFIG, PictureHost, Stack, box, run_host, run_stack
 from tests.waiting import HANG_S, wait_until
 
 QUICK = {"PALLAS_MAX_NEW_TOKENS": "6"}
@@ -43,23 +47,64 @@ def ours(label_studio: StandIn, key: str = TOKEN) -> dict[str, str]:
     return QUICK | {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": key}
 
 
-@pytest.mark.parametrize("key", [TOKEN, REFRESH], ids=["legacy", "personal"])
-def test_what_is_not_ready_in_time_is_delivered_later(
-    small_checkpoint: Path, tmp_path: Path, label_studio: StandIn, key: str
-) -> None:
-    gate = threading.Event()
+@pytest.fixture(scope="module")
+def host() -> Iterator[PictureHost]:
+    """Where that worker's pictures are: it has no token for Label Studio's own."""
+    with run_host(PICTURES) as running:
+        yield running
 
-    def hold(name: str) -> None:
-        if name == "rocket.jpg":
-            gate.wait(HANG_S)
 
-    label_studio.on_picture = hold
-    for number in range(8):
-        label_studio.add({"image": PICTURE if number < 3 else "/data/upload/1/rocket.jpg"}, *slow(number)[:6])
-    label_studio.add({"image": PICTURE})  # nothing to predict
+@pytest.fixture(scope="module")
+def working(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that knows no Label Studio and delivers nothing: its worker works for the fronts of these tests."""
     # longer than a picture is held back here, also on a slow machine
-    limits = {"PALLAS_BATCH_WAIT_S": "1.5", "PALLAS_FETCH_TIMEOUT_S": "60", "PALLAS_JOB_TIMEOUT_S": "70"}
-    with run_stack(tmp_path, small_checkpoint, **(ours(label_studio, key) | limits)) as stack:
+    limits = {"PALLAS_FETCH_TIMEOUT_S": "60", "PALLAS_JOB_TIMEOUT_S": "70"}
+    with run_stack(tmp_path_factory.mktemp("alone"), small_checkpoint, **limits) as stack:
+        stack.wait_for_worker()
+        yield stack
+
+
+@pytest.fixture
+def alone(working: Stack) -> Stack:
+    """That stack, without what a front of the test before held: it would lapse by itself in a minute."""
+    connect(working.settings).delete("pallas:late:courier")
+    return working
+
+
+@contextmanager
+def front(stack: Stack, log: Path, environment: dict[str, str]) -> Iterator[Stack]:
+    """A front of its own beside a stack, whose worker it asks."""
+    own = {"PALLAS_HEARTBEAT_S": "0.5", "PALLAS_PORT": "0", "PALLAS_SHOW_ERRORS": "false"}
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "backend", "front"],
+            env=os.environ | dict(stack.environment) | own | environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert "is ready: " in line, log.read_text()
+        yield replace(stack, url=line.split("is ready: ")[1].strip(), process=process, log=log)
+    finally:
+        process.terminate()
+        process.wait(HANG_S)
+
+
+@pytest.mark.parametrize(("key", "first"), [(TOKEN, 0), (REFRESH, 8)], ids=["legacy", "personal"])
+def test_what_is_not_ready_in_time_is_delivered_later(
+    alone: Stack, host: PictureHost, tmp_path: Path, label_studio: StandIn, key: str, first: int
+) -> None:
+    host.gate.clear()
+    for number in range(8):
+        # what was asked before would be known: other boxes, another address
+        name = "coffee.jpg" if number < 3 else f"held/rocket.jpg?{first}"
+        label_studio.add({"image": f"{host.url}/{name}"}, *slow(first + number)[:6])
+    label_studio.add({"image": f"{host.url}/coffee.jpg"})  # nothing to predict
+    own = ours(label_studio, key) | {"PALLAS_BATCH_WAIT_S": "1.5"}
+    with front(alone, tmp_path / "front.log", own) as stack:
         answer = stack.post("/predict", json=body(label_studio))
         assert answer.status_code == 200
         results = answer.json()["results"]
@@ -70,7 +115,7 @@ def test_what_is_not_ready_in_time_is_delivered_later(
         assert answer.headers["X-Pallas-Late"] == str(len(late))
         # asked again while it is in work: nothing is computed twice, and nothing is stored twice
         once_more = stack.post("/predict", json=body(label_studio))
-        gate.set()
+        host.gate.set()
         assert once_more.status_code == 200, once_more.text + stack.log.read_text()
         again = once_more.json()
         answered = {place + 1 for place, result in enumerate(again["results"]) if result}
@@ -83,42 +128,34 @@ def test_what_is_not_ready_in_time_is_delivered_later(
         lines = [line for line in stack.log.read_text().splitlines() if "delivered late" in line or "not ready" in line]
         asked = {answer.headers["X-Request-Id"], once_more.headers["X-Request-Id"]}
         assert lines and all(line.count("request=") == 1 and line.split("request=")[1] in asked for line in lines)
-        jobs = stack.workers()[0].stats["embedding_hits"] + stack.workers()[0].stats["embedding_misses"]
-        assert jobs <= 8 + 4  # a picture that is new is looked for twice
+        # nothing is computed twice: a line of the worker's for each job
+        jobs = [line for line in alone.log.read_text().splitlines() if " job " in line]
+        assert len([line for line in jobs if line.split("request=")[-1] in asked]) == 8
 
 
 def test_a_front_that_is_killed_leaves_its_deliveries_to_the_next(
-    small_checkpoint: Path, tmp_path: Path, label_studio: StandIn
+    alone: Stack, host: PictureHost, tmp_path: Path, label_studio: StandIn
 ) -> None:
     for number in range(4):
-        label_studio.add({"image": PICTURE}, *slow(number))
-    # `serve` with Redis and the worker; the front that is asked is another process
-    with run_stack(tmp_path, small_checkpoint, **ours(label_studio)) as stack:
-        front = start_front(stack, ours(label_studio) | {"PALLAS_BATCH_WAIT_S": "4"})
-        url = str(front.stdout.readline()).split("is ready: ")[1].strip() if front.stdout else ""
+        label_studio.add({"image": f"{host.url}/coffee.jpg"}, *slow(20 + number))
+    own = ours(label_studio)
+    # the next one is there already, and at work on what is late
+    with (
+        front(alone, tmp_path / "next.log", own),
+        front(alone, tmp_path / "asked.log", own | {"PALLAS_BATCH_WAIT_S": "4"}) as stack,
+    ):
         send = "import json, sys, requests; requests.post(sys.argv[1], json=json.load(sys.stdin))"
-        command = [sys.executable, "-c", send, f"{url}/predict"]
+        command = [sys.executable, "-c", send, f"{stack.url}/predict"]
         client = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert client.stdin is not None
         client.stdin.write(json.dumps(body(label_studio)))
         client.stdin.close()
         wait_until(lambda: connect(stack.settings).hlen("pallas:late:task") == 4)
-        front.send_signal(signal.SIGKILL)
-        front.wait(10)
+        stack.process.send_signal(signal.SIGKILL)
+        stack.process.wait(10)
         client.wait(20)
         wait_until(lambda: len(label_studio.counts()) == 4)
         assert set(label_studio.counts().values()) == {1}
-
-
-def start_front(stack: Stack, environment: dict[str, str]) -> subprocess.Popen[str]:
-    own = {"PALLAS_STATE_DIR": str(stack.settings.state_dir), "PALLAS_HEARTBEAT_S": "0.5", "PALLAS_PORT": "0"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "backend", "front"],
-        env=os.environ | environment | own,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
 
 
 @pytest.mark.parametrize("trouble", ["429", "502", "silence", "stored"])
@@ -234,10 +271,12 @@ def test_without_a_key_the_answer_says_what_to_do(
 
 
 def test_more_regions_than_one_job_may_have_become_several_jobs(
-    small_checkpoint: Path, tmp_path: Path, label_studio: StandIn
+    alone: Stack, host: PictureHost, tmp_path: Path, label_studio: StandIn
 ) -> None:
-    label_studio.add({"image": PICTURE}, *slow(0))
-    with run_stack(tmp_path, small_checkpoint, **(ours(label_studio) | {"PALLAS_MAX_PROMPTS": "10"})) as stack:
-        (found,) = stack.post("/predict", json=body(label_studio)).json()["results"]
+    label_studio.add({"image": f"{host.url}/coffee.jpg"}, *slow(30))
+    with front(alone, tmp_path / "front.log", ours(label_studio) | {"PALLAS_MAX_PROMPTS": "10"}) as stack:
+        answer = stack.post("/predict", json=body(label_studio))
+        assert answer.status_code == 200, answer.text
+        (found,) = answer.json()["results"]
         assert len({item["id"] for item in found["result"]}) == 24
         assert "24 regions lack something, more than 10: several jobs" in stack.log.read_text()

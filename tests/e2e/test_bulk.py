@@ -17,7 +17,7 @@ from PIL import Image
 from backend.bulk.ledger import PAUSED, Ledger
 from backend.queueing.connection import connect
 from demo.truth import Scene
-from tests.bulk.test_late import start_front
+from tests.bulk.test_late import front
 from tests.e2e.configs import drawn_box, regions, with_labels
 from tests.e2e.label_studio import LabelStudio
 from tests.e2e.several import PLACES, SIZE, several
@@ -105,23 +105,18 @@ def test_a_project_in_bulk_with_a_pause(
 
 
 def test_retrieved_predictions_that_come_late(
-    label_studio: LabelStudio, stack: Stack, scenes: dict[str, Scene]
+    label_studio: LabelStudio, stack: Stack, scenes: dict[str, Scene], tmp_path: Path
 ) -> None:
     project, bare, tasks = fill(label_studio, "late", scenes[SCENE], 24)
     own = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": label_studio.token}
     own |= {"PALLAS_BATCH_WAIT_S": "0.6"}
-    front = start_front(stack, own)
-    try:
-        assert front.stdout is not None
-        label_studio.connect(project, front.stdout.readline().split("is ready: ")[1].strip())
+    with front(stack, tmp_path / "front.log", own) as asked:
+        label_studio.connect(project, asked.url)
         label_studio.retrieve_predictions(project, tasks)
         # answered in time with some; the others come by themselves
         wait_until(lambda: sum(counts(label_studio, project).values()) == len(tasks))
         time.sleep(2)
         assert counts(label_studio, project) == dict.fromkeys(tasks, 1) | {bare: 0}
-    finally:
-        front.terminate()
-        front.wait(20)
 
 
 def test_a_project_is_searched_by_word_and_by_what_is_labelled(
