@@ -31,12 +31,12 @@ class Affinity:
         """The worker has begun a job; said by the pipeline that notes the job's begin."""
         client.sadd(_BUSY, worker)
 
-    def free(self, worker: str, pictures: Iterable[str], held_s: float, click: bool = False) -> None:
-        """The worker has ended its jobs, perhaps a click's, and holds some pictures, believed for held_s seconds."""
+    def free(self, worker: str, pictures: Iterable[str], held_s: float, clicks: int = 0) -> None:
+        """The worker has ended its jobs, those of so many clicks; it holds pictures, believed for held_s seconds."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.srem(_BUSY, worker)
-        if click:
-            pipe.incr(_CLICKS)
+        if clicks:
+            pipe.incrby(_CLICKS, clicks)
         for picture in pictures:
             if held_s >= 1:
                 pipe.set(_key(picture), worker, ex=round(held_s))

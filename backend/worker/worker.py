@@ -119,8 +119,10 @@ class ResidentWorker(QueueWorker):
             if self.affinity is not None:
                 held = [self._held(one) for one, _ in begun]
                 pictures = [picture for picture in held if picture is not None]
+                # also those that this worker alone could take
+                clicks = len(begun) if queue in self._clicked() else 0
                 with _if_redis_is_there():
-                    self.affinity.free(self.name, pictures, self.held_s, click=job.origin == INTERACTIVE)
+                    self.affinity.free(self.name, pictures, self.held_s, clicks)
             # between jobs, so that none waits for the heap in its midst
             self.tidy.look()
 

@@ -13,6 +13,8 @@ import redis
 
 from backend.job import FUNCTION, VERSION, JobRequest, TextAsk
 from backend.queueing import queues
+from backend.queueing.affinity import Affinity
+from backend.queueing.affinity import clicks as served
 from backend.queueing.queues import BULK, INTERACTIVE, Failure, make_queue
 from backend.settings import Settings
 from backend.worker import engine as engines
@@ -108,6 +110,7 @@ def test_a_worker_takes_clicks_while_one_is_under_way(
 
     monkeypatch.setattr(joining, "advance", step)
     mine, order = worker(client), []
+    mine.affinity, before = Affinity(client), served(client)
     perform = mine.perform_job
 
     def noted(one: Any, *rest: Any) -> bool:
@@ -117,6 +120,7 @@ def test_a_worker_takes_clicks_while_one_is_under_way(
     monkeypatch.setattr(mine, "perform_job", noted)
     mine.work(burst=True)
     assert order.index("r0") == 5 and order[-1] == "bulk" and mine.jobs == 7 and mine.steps == 2
+    assert served(client) == before + 6
     joining.language.decoder = None
     for number, found in enumerate([first, *later[:-1]]):
         value = answer(client, found).return_value
