@@ -117,9 +117,7 @@ class ResidentWorker(QueueWorker):
             self.busy_s = _mean(self.busy_s, time.monotonic() - begin)
             self.jobs, self.steps = self.jobs + len(begun), self.steps + 1
             if self.affinity is not None:
-                held = [self._held(one) for one, _ in begun]
-                pictures = [picture for picture in held if picture is not None]
-                # also those that this worker alone could take
+                pictures = [picture for one, _ in begun if (picture := self._held(one)) is not None]
                 clicks = len(begun) if queue in self._clicked() else 0
                 with _if_redis_is_there():
                     self.affinity.free(self.name, pictures, self.held_s, clicks)
