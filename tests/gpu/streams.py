@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
@@ -29,22 +30,17 @@ class Stream:
         self.device = indexed(device)
         self.time = 0
         self.known: Known = {}
-
-    def learn(self, known: Known) -> None:
-        """What is known somewhere else is known here too."""
-        for stream, moment in known.items():
-            if moment > self.known.get(stream, 0):
-                self.known[stream] = moment
+        _streams.add(self)
 
     def so_far(self) -> Known:
         """What whoever waits for this stream knows."""
         return self.known | {self: self.time}
 
     def wait_stream(self, other: Stream) -> None:
-        self.learn(other.so_far())
+        _learn(self.known, other.so_far())
 
     def wait_event(self, event: Event) -> None:
-        self.learn(event.known)
+        _learn(self.known, event.known)
 
     def record_event(self) -> Event:
         event = Event()
@@ -53,7 +49,7 @@ class Stream:
 
     def synchronize(self) -> None:
         """The host waits: whatever it asks afterwards comes after."""
-        _host.learn(self.so_far())
+        _learn(_host, self.so_far())
 
 
 class Event:
@@ -67,13 +63,13 @@ class Event:
         self.known, self._at_s = (stream or current()).so_far(), time.perf_counter()
 
     def wait(self, stream: Stream | None = None) -> None:
-        (stream or current()).learn(self.known)
+        (stream or current()).wait_event(self)
 
     def query(self) -> bool:
         return True
 
     def synchronize(self) -> None:
-        _host.learn(self.known)
+        _learn(_host, self.known)
 
     def elapsed_time(self, other: Event) -> float:
         return 1000 * (other._at_s - self._at_s)
@@ -88,8 +84,14 @@ class _Here(threading.local):
 
 _here = _Here()
 _defaults: dict[int, Stream] = {}
-_host = Stream.__new__(Stream)
-_host.known = {}
+_streams: WeakSet[Stream] = WeakSet()
+_host: Known = {}
+
+
+def _learn(mine: Known, others: Known) -> None:
+    """What is known somewhere else is known here too."""
+    for stream, moment in others.items():
+        mine[stream] = max(moment, mine.get(stream, 0))
 
 
 def indexed(device: Any = None) -> torch.device:
@@ -139,8 +141,8 @@ def on_stream(stream: Stream | None) -> Iterator[None]:
 
 def synchronize(device: Any = None) -> None:
     """The host waits for all streams."""
-    for stream in {*_seen_streams, *_defaults.values()}:
-        _host.learn(stream.so_far())
+    for stream in [*_streams]:
+        stream.synchronize()
 
 
 class _Use:
@@ -152,7 +154,6 @@ class _Use:
 
 
 _uses: dict[int, _Use] = {}
-_seen_streams: set[Stream] = set()
 
 
 def used(device: torch.device, read: Iterable[int], written: Iterable[int], fresh: Iterable[int], what: str) -> None:
@@ -162,8 +163,7 @@ def used(device: torch.device, read: Iterable[int], written: Iterable[int], fres
         RaceError: another stream may not be done with it.
     """
     stream = current(device)
-    _seen_streams.add(stream)
-    stream.learn(_host.known)
+    _learn(stream.known, _host)
     stream.time += 1
     written = set(written)
     for address in fresh:
@@ -180,8 +180,3 @@ def used(device: torch.device, read: Iterable[int], written: Iterable[int], fres
             use.written, use.read = (stream, stream.time), {}
         else:
             use.read[stream] = stream.time
-
-
-def host_reads(device: torch.device) -> None:
-    """The host reads something, on the current stream: it waits for that."""
-    current(device).synchronize()
