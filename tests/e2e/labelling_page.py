@@ -21,6 +21,10 @@ REGIONS = (
     ".map(one => ({type: one.type, labels: one.labels}))"
 )
 CHOSEN = "() => window.Htx.annotationStore.selected.regions.some(one => one.selected || one.inSelection)"
+DRAWN = (
+    "([x, y]) => { const stage = window.Konva.stages[0]; const box = stage.container().getBoundingClientRect();"
+    " return stage.getIntersection({x: x - box.left, y: y - box.top}) !== null; }"
+)
 LOADED = "() => window.Htx?.annotationStore?.selected?.objects?.some(one => one.type === 'image' && one.imageIsLoaded)"
 
 
@@ -101,7 +105,10 @@ class LabellingPage:
 
     def select(self, x: float, y: float) -> None:
         """A plain click on a region that is there."""
-        self.page.mouse.click(*self._at(x, y))
+        place = self._at(x, y)
+        # a mask is drawn a moment after it was accepted; until then a click here is a new prompt
+        self.page.wait_for_function(DRAWN, arg=place, timeout=PAGE_MS)
+        self.page.mouse.click(*place)
         self.page.wait_for_function(CHOSEN)
 
     def press(self, key: str) -> None:
