@@ -113,9 +113,10 @@ def layer_step(
         [heads * size, kv_heads * size, kv_heads * size], -1
     )
     query = turned(query.view(count, heads, size), cosine, sine).view(count, kv_heads, group, size)
-    at = slot.view(count, 1, 1, 1).expand(count, kv_heads, 1, size)
-    keys.scatter_(2, at, turned(key.view(count, kv_heads, size), cosine, sine)[:, :, None])
-    values.scatter_(2, at, value.view(count, kv_heads, 1, size))
+    # put by indices, which is compiled in place: of a scatter all keys were copied, and copied back
+    at = torch.arange(count, device=rows.device)
+    keys[at, :, slot] = turned(key.view(count, kv_heads, size), cosine, sine)
+    values[at, :, slot] = value.view(count, kv_heads, size)
     scale = size**-0.5
     own = products(query, keys.transpose(2, 3), summed) * scale + own_mask
     # all rows of a region ask its prefix together
