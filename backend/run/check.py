@@ -21,6 +21,7 @@ from backend.queueing import heartbeat
 from backend.queueing.connection import connect
 from backend.run import embedded_redis, health
 from backend.settings import Settings
+from backend.system import compiled
 
 _NO_UPLOAD = "/data/upload/0/pallas-check"
 
@@ -119,6 +120,7 @@ def check_workers(settings: Settings) -> Finding:
 
 def check_device(settings: Settings) -> Finding:
     """Whether this machine has the device, and it does the dtype and the quantization."""
+    from model.compute import compiler
     from model.compute.device import pick_device, pick_dtype, quantizes
     from model.errors import DeviceError
 
@@ -126,7 +128,9 @@ def check_device(settings: Settings) -> Finding:
         device = pick_device(settings.device)
         dtype = pick_dtype(settings.dtype, device)
         how = f", quantize {settings.quantize}" if quantizes(settings.quantize, device, dtype) else ""
-        return Finding(True, f"{device}, {dtype}{how}")
+        missing = compiler.lacks() if device.type == "cuda" and settings.resident else ""
+        slower = f"; slower than it could be: {missing}" if missing else ""
+        return Finding(True, f"{device}, {dtype}{how}{slower}")
     except DeviceError as error:
         return Finding(False, str(error))
 
@@ -135,6 +139,8 @@ def check_model(settings: Settings) -> Finding:
     """Whether the model is on this machine, loads, and answers a click on a photograph."""
     from model import PerceiveAnything, Sampling, try_model
     from model.errors import ModelError
+
+    compiled.keep_in(settings.state_dir / "compiled")
 
     def load() -> PerceiveAnything:
         return PerceiveAnything.from_pretrained(

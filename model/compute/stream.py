@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 class OwnStream:
@@ -46,6 +48,19 @@ class OwnStream:
             return
         with torch.cuda.device(self._device), torch.cuda.stream(self.stream):
             yield
+
+    def capture(self, work: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
+        """A graph of `work`, which has run here before, and what it gives: memory that each replay writes to.
+
+        Raises:
+            RuntimeError: `work` does what cannot be captured, or there is no room for it.
+        """
+        graph = torch.cuda.CUDAGraph()
+        # other threads may use the device meanwhile
+        capturing = torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local")
+        with torch.cuda.device(self._device), capturing:
+            found = work()
+        return graph, found
 
     def join(self, tensors: Iterable[torch.Tensor]) -> None:
         """Let the caller's stream go on with what was made by all that was asked `beside` so far."""

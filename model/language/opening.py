@@ -61,11 +61,7 @@ class Opening:
                 for _ in range(_WARM):
                     read_prefix(model, vectors)
             torch.cuda.synchronize(device)
-            graph = torch.cuda.CUDAGraph()
-            # other threads may use the device meanwhile
-            capture = torch.cuda.graph(graph, own.pool, own.stream, capture_error_mode="thread_local")
-            with torch.cuda.device(device), capture:
-                prefix = read_prefix(model, vectors)
+            graph, prefix = own.capture(lambda: read_prefix(model, vectors))
         except Exception as error:
             log.warning("reading a prompt is not captured (%s): it runs without a graph", in_a_line(error))
             return False

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 from transformers import Qwen2ForCausalLM
 
+from model.compute import compiler
 from model.compute.precision import sums_in_float32
 from model.compute.stream import OwnStream
 from model.errors import in_a_line
@@ -81,7 +82,7 @@ class Resident:
         self.prefix, self.kept = laid_out(self._shared), laid_out(self._own_tokens)
         self.state = State(self.device, model.dtype, int(config.hidden_size), int(config.vocab_size), self._own_tokens)
         self._masks = {length: torch.zeros(length, device=self.device) for length in self._lengths}
-        self._graphs: dict[tuple[Shape, bool], torch.cuda.CUDAGraph] = {}
+        self._graphs: dict[tuple[Shape, bool], torch.cuda.CUDAGraph | None] = {}
         self._cuda = self.device.type == "cuda"
         self.own = OwnStream(self.device)
         self._layer: Any = layer_step
@@ -189,10 +190,13 @@ class Resident:
         if not self._cuda:
             self._tried(shape, greedy)
             return
-        graph = self._graphs.get((shape, greedy))
+        if (shape, greedy) not in self._graphs:
+            self._graphs[shape, greedy] = self._captured(shape, greedy)
+        graph = self._graphs[shape, greedy]
         if graph is None:
-            graph = self._captured(shape, greedy)
-        graph.replay()
+            self._tried(shape, greedy)
+        else:
+            graph.replay()
 
     def _tried(self, shape: Shape, greedy: bool) -> None:
         """Compute a bucket that may have to be compiled first; where that fails the layer runs as it is."""
@@ -203,21 +207,21 @@ class Resident:
                 return
             except Exception as error:
                 self._layer, self.compiled = layer_step, False
-                log.warning("the token step is not compiled (%s): it runs as it is", in_a_line(error))
+                compiler.warn("the token step is", error)
         self._compute(shape, greedy)
 
-    def _captured(self, shape: Shape, greedy: bool) -> torch.cuda.CUDAGraph:
-        """A bucket's graph; what the trials before write is put back."""
+    def _captured(self, shape: Shape, greedy: bool) -> torch.cuda.CUDAGraph | None:
+        """A bucket's graph, None where there is none; what the trials before write is put back."""
         before = self.state.copy()
         for _ in range(_WARM):
             self._tried(shape, greedy)
             self.state.put_back(before)
-        graph = torch.cuda.CUDAGraph()
-        # other threads may use the device meanwhile
-        with torch.cuda.graph(graph, self.own.pool, self.own.stream, capture_error_mode="thread_local"):
-            self._compute(shape, greedy)
-        self._graphs[shape, greedy] = graph
-        return graph
+        try:
+            return self.own.capture(lambda: self._compute(shape, greedy))[0]
+        except Exception as error:
+            if None not in self._graphs.values():
+                log.warning("the token step is not captured (%s): it runs without graphs", in_a_line(error))
+            return None
 
     def _compute(self, shape: Shape, greedy: bool) -> None:
         """One token for each row, from buffers into buffers; no number of it on the host."""

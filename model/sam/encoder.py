@@ -17,6 +17,7 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch.nn import functional
 
+from model.compute import compiler
 from model.compute.precision import full_float32
 from model.compute.stream import OwnStream
 from model.errors import in_a_line
@@ -113,7 +114,7 @@ class Encoder:
                     self._compute(torch.zeros(shape, dtype=torch.uint8, device=self._device))
             except Exception as error:
                 self._run, compiled = self._levels, False
-                log.warning("SAM 2's encoder is not compiled (%s): it runs as it is", in_a_line(error))
+                compiler.warn("SAM 2's encoder is", error)
         self.sizes = tuple(sizes)
         if self._device.type == "cuda":
             try:
@@ -130,11 +131,7 @@ class Encoder:
             for _ in range(_WARM):
                 self._compute(pixels)
         torch.cuda.synchronize(self._device)
-        graph = torch.cuda.CUDAGraph()
-        # other threads may use the device meanwhile
-        capture = torch.cuda.graph(graph, self._own.pool, self._own.stream, capture_error_mode="thread_local")
-        with torch.cuda.device(self._device), capture:
-            levels = self._compute(pixels)
+        graph, levels = self._own.capture(lambda: self._compute(pixels))
         return _Captured(graph, pixels, levels)
 
     def _at(self, size: int, part: torch.Tensor) -> Levels:

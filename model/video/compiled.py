@@ -7,12 +7,10 @@ remembered and more.
 
 from __future__ import annotations
 
-import logging
-
 from PIL import Image
 from torch import compile as compiled
 
-from model.errors import in_a_line
+from model.compute import compiler
 from model.sam.tower import Tower
 from model.values.prompt import Prompt
 from model.video.prompt import FramePrompt
@@ -21,8 +19,6 @@ from model.video.tracker import track
 
 _FRAMES, _SIDE = 4, 64
 _BOX = (8.0, 8.0, 40.0, 40.0)
-
-log = logging.getLogger(__name__)
 
 
 def settle(tower: Tower, backend: str = "inductor") -> bool:
@@ -43,6 +39,6 @@ def settle(tower: Tower, backend: str = "inductor") -> bool:
     except Exception as error:
         for part in parts:
             del part.forward  # the class has it
-        log.warning("what tracks videos is not compiled (%s): it runs as it is", in_a_line(error))
+        compiler.warn("what tracks videos is", error)
         return False
     return True

@@ -5,16 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import SecretStr
 from rich.console import Console
 
 from backend.errors import ConfigError
 from backend.predict.config_notes import ConfigNotes
 from backend.queueing.connection import connect
-from backend.run.check import check, check_label_studio
+from backend.run.check import check, check_device, check_label_studio
 from backend.run.embedded_redis import running
 from backend.settings import Settings
 from benchmarks.stand_in import TOKEN, StandIn, run_stand_in
+from model.compute import compiler, device
 
 
 def report(settings: Settings, show_settings: bool = False) -> tuple[int, str]:
@@ -77,6 +79,18 @@ def test_what_cannot_be_quantized_is_said(tmp_path: Path) -> None:
     assert code == 1
     assert "failed device: quantize int8 goes with dtype float32" in text
     assert "failed model: quantize int8 goes with dtype float32" in text
+
+
+def test_what_a_gpu_needs_beside_torch_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "pick_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(device, "pick_dtype", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(compiler, "lacks", lambda: "")
+    assert check_device(Settings()).text == "cuda, torch.bfloat16"
+    monkeypatch.setattr(compiler, "lacks", lambda: "there is no C compiler: get one")
+    assert check_device(Settings()).text == (
+        "cuda, torch.bfloat16; slower than it could be: there is no C compiler: get one"
+    )
+    assert check_device(Settings(resident=False)).text == "cuda, torch.bfloat16"
 
 
 def test_a_model_that_says_nothing_of_use_is_a_failure(small_checkpoint: Path, tmp_path: Path) -> None:

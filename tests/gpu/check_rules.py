@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from model import PerceiveAnything, Prompt, Sampling, Task
+from model.compute.stream import OwnStream
 from model.values.region import Texts
 from tests.device import DEVICE
 from tests.gpu.graph import Graph
@@ -103,6 +104,27 @@ def test_clicks_are_answered_by_graphs(pam: PerceiveAnything, small_checkpoint: 
             assert (mine[0].mask == its[0].mask).mean() > 0.9999
             assert [text.token_ids for text in mine[1].values()] == [text.token_ids for text in its[1].values()]
     assert {name for name, found in graphs.items() if _replays(found) > before[name]} == set(graphs)
+
+
+def test_where_nothing_can_be_captured_it_answers_all_the_same(
+    pam: PerceiveAnything,
+    small_checkpoint: Path,
+    coffee: Image.Image,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no room\nfor a graph")
+
+    monkeypatch.setattr(OwnStream, "capture", fails)
+    without = PerceiveAnything.from_pretrained(small_checkpoint, device=DEVICE, dtype="float32")
+    asked = [Prompt(points=[(60 + 70 * number, 60 + 30 * number, 1)]) for number in range(3)]
+    mine, its = (one.perceive(coffee, asked, [Task.RECOGNIZE, Task.BRIEF]) for one in (without, pam))
+    assert [[text.token_ids for text in texts.values()] for _, texts in mine] == [
+        [text.token_ids for text in texts.values()] for _, texts in its
+    ]
+    said = [record.getMessage() for record in caplog.records if "not captured (no room)" in record.getMessage()]
+    assert len(said) == 3  # the encoder, the opening, the token step: each once
 
 
 def test_rows_of_several_requests_go_through_one_graph(pam: PerceiveAnything, coffee: Image.Image) -> None:
