@@ -6,6 +6,9 @@ FROM ${BASE}
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PALLAS_HOST=0.0.0.0 PALLAS_STATE_DIR=/state TMPDIR=/state/tmp HF_HOME=/models
 
+# On a GPU torch.compile builds its link to the driver with it.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+
 WORKDIR /app
 COPY requirements.txt constraints.txt ./
 # torch first: sam2 is built from source against it; its CUDA extension is optional and not needed

@@ -27,6 +27,8 @@ def test_compose_has_the_parts() -> None:
     assert worker["environment"]["PALLAS_MODEL"] == "PAM-3B"
     (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
+    # what was learned and compiled outlives a container
+    assert "state:/state" in worker["volumes"]
     volumes = {v.split(":")[0] for s in COMPOSE["services"].values() for v in s.get("volumes", ())}
     assert volumes == set(COMPOSE["volumes"])
 

@@ -38,6 +38,7 @@ from backend.queueing.queues import (
 )
 from backend.queueing.rq_worker import QueueWorker
 from backend.settings import Settings
+from backend.system import compiled
 from backend.system.imports import uncollected
 from backend.system.memory import Tidy
 from backend.worker.ahead import look_ahead
@@ -268,8 +269,7 @@ def run_worker(settings: Settings, name: str | None = None) -> int:
 def _load(
     settings: Settings, client: redis.Redis, blocking: redis.Redis, name: str, fits: FitStarter
 ) -> tuple[Engine, str]:
-    # what is compiled is found again at the next start
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.state_dir.absolute() / "compiled"))
+    compiled.keep_in(settings.state_dir / "compiled")
     with uncollected():
         from model import PerceiveAnything, share_cores
 
