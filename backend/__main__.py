@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     log.add_argument("--log-format", help="text, json (one object a line)")
     working = argparse.ArgumentParser(add_help=False)
     working.add_argument(
-        "--compile", action="store_true", default=None, help="compile the model when a worker starts, for GPUs"
+        "--compile", action="store_true", default=None, help="compile what tracks videos too, for GPUs"
     )
     address = argparse.ArgumentParser(add_help=False)
     address.add_argument("--host", help="address to listen on (127.0.0.1)")

@@ -39,8 +39,12 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N, mps")
     dtype: str = Field("auto", description="auto, float32, bfloat16, float16")
     quantize: str = Field("none", description="none; int8: the language model's layers in eight bits, on CPUs only")
-    compile: bool = Field(False, description="compile the model when a worker starts, for GPUs: slower then")
-    resident: bool = Field(True, description="on CUDA keep the token step compiled and captured; False: token by token")
+    compile: bool = Field(
+        False, description="compile what tracks videos too when a worker starts, for GPUs: slower then"
+    )
+    resident: bool = Field(
+        True, description="on CUDA keep encoder and token step compiled and captured; False: a quick start"
+    )
     language: str = Field("en", description="language of the texts: en or zh")
     label_threshold: float = Field(0.4, ge=0, le=1, description="probability from which the model's label is set")
     polygon_tolerance: float = Field(1.0, ge=0, le=100, description="how far a polygon may leave the mask's edge, px")

@@ -275,7 +275,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=180, help="no new pair of a row is begun after this long")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--compile", action="store_true", help="CUDA: graphs of the token loop, compiled encoder")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the encoder, on CUDA as ever, and what tracks videos"
+    )
     parser.add_argument(
         "--plain-kernels",
         choices=("stock", "ours"),

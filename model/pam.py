@@ -100,11 +100,11 @@ class PerceiveAnything:
             sam2_config: the Hydra YAML that fits them, a path or a name of the `sam2` package; None finds it.
             device: "auto" (cuda, mps, cpu in this order), "cuda", "cuda:1", "mps", "cpu".
             dtype: "auto" (bfloat16 on GPUs that have it, float16 on others, float32 on the CPU), or one of these.
-            compile: compile SAM 2's encoder and what tracks videos; loading takes minutes more.
+            compile: compile SAM 2's encoder wherever it runs, and what tracks videos; loading takes minutes more.
             quantize: "int8" keeps the language model's linear layers in eight bits, on a CPU in float32 only: less
                 memory, and quicker where they are large; answers may differ (docs/model.md).
-            resident: keep the token step laid out, compiled and captured as CUDA graphs; None does so on CUDA. Not with
-                `quantize`.
+            resident: keep the token step laid out, compiled and captured as CUDA graphs, and with it on CUDA SAM 2's
+                encoder; None does so on CUDA. Not with `quantize`.
 
         Raises:
             CheckpointError: something is missing, damaged or does not fit; the message names the file and the fix.
@@ -125,11 +125,13 @@ class PerceiveAnything:
                 "smaller model"
             ) from None
         pam = cls(tower, vision, language, checkpoint.name, checkpoint.version)
-        if compile or place.type == "cuda":
-            tower.settle(pam.pictures_at_once, compile)
+        on_cuda = place.type == "cuda"
+        stays = (on_cuda if resident is None else resident) and not in_eight_bits
+        if compile or on_cuda:
+            tower.settle(pam.pictures_at_once, compile or stays)
         if compile:
             pam.video.settle()
-        if (place.type == "cuda" if resident is None else resident) and not in_eight_bits:
+        if stays:
             pam.stay()
         return pam
 

@@ -160,7 +160,7 @@ def test_one_command_for_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert code == 0, capsys.readouterr().out
     rows = [read_row(line) for line in (tmp_path / "gpu.jsonl").read_text("utf-8").splitlines()]
     assert all(row is not None and row.value is not None for row in rows)
-    assert [row.part for row in rows if row] == ["load"] * 4 + ["token"] * 2 + ["labels"]
+    assert [row.part for row in rows if row] == ["load"] * 6 + ["token"] * 2 + ["labels"]
     page = (tmp_path / "gpu.md").read_text("utf-8")
     assert "random, shapes of tiny" in page and "### token" in page and "token step, 2 rows" in page
 

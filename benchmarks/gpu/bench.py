@@ -30,6 +30,7 @@ class Bench:
         dtype: by name; "auto" as the product does it.
         most: regions and rows at most, to keep a trial on a CPU short.
         compile: load it with `--compile`.
+        resident: as `from_pretrained` has it.
     """
 
     folder: str
@@ -37,11 +38,14 @@ class Bench:
     dtype: str = "auto"
     most: int = 128
     compile: bool = False
+    resident: bool | None = None
 
     @cached_property
     def pam(self) -> PerceiveAnything:
         """The model, loaded when it is first asked for."""
-        return PerceiveAnything.from_pretrained(self.folder, device=self.device, dtype=self.dtype, compile=self.compile)
+        return PerceiveAnything.from_pretrained(
+            self.folder, device=self.device, dtype=self.dtype, compile=self.compile, resident=self.resident
+        )
 
     @cached_property
     def timer(self) -> Timer:

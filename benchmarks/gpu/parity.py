@@ -44,30 +44,35 @@ def measure(device: torch.device) -> Iterator[Row]:
         target = Path(folder)
         write_checkpoint(FOLDER, target)
         (weights,), (config,) = target.glob("*.pt"), target.glob("*.yaml")
-        kinds = dict.fromkeys(("float32", str(pick_dtype("auto", device)).removeprefix("torch."), "bfloat16"))
-        for kind in kinds:
-            pam = PerceiveAnything.from_pretrained(target / "pam", weights, config, device=device, dtype=kind)
+        usual = str(pick_dtype("auto", device)).removeprefix("torch.")
+        ways = [(kind, kind, False) for kind in dict.fromkeys(("float32", usual, "bfloat16"))]
+        if device.type == "cuda":
+            ways.append((f"{usual}, compiled", usual, True))
+        for name, kind, resident in ways:
+            pam = PerceiveAnything.from_pretrained(
+                target / "pam", weights, config, device=device, dtype=kind, resident=resident
+            )
             away = [_away(pam, case) for case in cases() if case.is_image]
             exact = kind == "float32"
             yield from (
                 Row(
                     "parity",
-                    f"{kind}: mask tokens, largest relative difference",
+                    f"{name}: mask tokens, largest relative difference",
                     max(a.features for a in away),
                     "",
                     f"≤ {_FEATURES:g}" if exact else "",
                 ),
                 Row(
                     "parity",
-                    f"{kind}: first logits, largest relative difference",
+                    f"{name}: first logits, largest relative difference",
                     max(a.logits for a in away),
                     "",
                     f"≤ {_LOGITS:g}" if exact else "",
                 ),
-                Row("parity", f"{kind}: masks, least IoU", min(a.iou for a in away), "", "1" if exact else ""),
+                Row("parity", f"{name}: masks, least IoU", min(a.iou for a in away), "", "1" if exact else ""),
                 Row(
                     "parity",
-                    f"{kind}: greedy tokens up to the first other one, mean share",
+                    f"{name}: greedy tokens up to the first other one, mean share",
                     float(np.mean([a.tokens for a in away])),
                     "",
                     "1" if exact else "",

@@ -113,7 +113,8 @@ class Resident:
 
     def _longer(self) -> Iterator[Shape]:
         """Where the compiled layer is not that of the usual buckets: other lengths, more room, one row or more."""
-        for length, room in product(self._lengths, (self._room, 2 * self._room, 4 * self._room)):
+        # first where both differ: what is compiled with both left open serves where one does
+        for length, room in product(reversed(self._lengths), (2 * self._room, self._room, 4 * self._room)):
             for texts, regions in product(_TEXTS[:2], (1, 2)):
                 shape = Shape(regions, texts, length, room)
                 if (length, room) != (self._lengths[0], self._room) and regions <= self._regions and self.fits(shape):

@@ -107,10 +107,11 @@ class Encoder:
         """
         shapes = [(size, self._sam.image_size, self._sam.image_size, 3) for size in sizes]
         if compiled:
+            # as it is, first: sam2 remembers positions, and what is compiled before that is not what runs after it
+            self._compute(torch.zeros(shapes[0], dtype=torch.uint8, device=self._device))
             self._run = torch.compile(self._levels, dynamic=False, backend=backend)
             try:
-                # twice: positions that the first run remembers change what the second one sees
-                for shape in shapes * 2:
+                for shape in shapes:
                     self._compute(torch.zeros(shape, dtype=torch.uint8, device=self._device))
             except Exception as error:
                 self._run, compiled = self._levels, False
