@@ -27,6 +27,8 @@ def test_devices_do_not_mix() -> None:
         here.numpy()
     with torch.cuda.device(1):
         assert torch.zeros(2, device="cuda").device == here.device
+    # a copy between them waits for both
+    assert torch.equal((here + torch.ones(3, device="cuda:0").to(here)).cpu(), torch.full((3,), 2.0))
     assert torch.equal((here + there.to(here) + there.sum()).cpu(), torch.full((3,), 5.0))
     assert here[[0, 2]].tolist() == [1, 1] and float(here.sum()) == 3
 

@@ -167,6 +167,8 @@ def _compute(func: Any, args: Any, kwargs: Any, device: torch.device | None = No
     graph = capturing()
     found = func(*on_host, **named) if graph is None else graph.ask(func, on_host, named)
     if graph is None:
+        for other in {one.device for one in ours.values()} - {where}:
+            streams.meet(where, other)
         _use(where, func, args, kwargs, found)
 
     def wrapped(one: torch.Tensor) -> torch.Tensor:

@@ -145,6 +145,13 @@ def synchronize(device: Any = None) -> None:
         stream.synchronize()
 
 
+def meet(one: torch.device, other: torch.device) -> None:
+    """A copy from device to device: torch has both current streams wait for each other."""
+    mine, its = current(one), current(other)
+    mine.wait_stream(its)
+    its.wait_stream(mine)
+
+
 class _Use:
     """Of a piece of memory: who wrote it last, and who has read it since."""
 
@@ -175,7 +182,10 @@ def used(device: torch.device, read: Iterable[int], written: Iterable[int], fres
         others += list(use.read.items()) if address in written else []
         for other, moment in others:
             if other is not stream and stream.known.get(other, 0) < moment:
-                raise RaceError(f"{what}: uses memory that another stream may still be at work on; wait for it")
+                raise RaceError(
+                    f"{what} on {stream.device}: uses memory that another stream (of {other.device}) may still be at "
+                    "work on; wait for it"
+                )
         if address in written:
             use.written, use.read = (stream, stream.time), {}
         else:
