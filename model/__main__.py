@@ -109,7 +109,7 @@ def _how() -> argparse.ArgumentParser:
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
     how.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     how.add_argument("--quantize", default="none", help="none; int8: the language model in eight bits, on a CPU")
-    how.add_argument("--compile", action="store_true", help="compile encoder and tracking first: takes minutes")
+    how.add_argument("--compile", action="store_true", help="compile all first, on a GPU as workers do: takes minutes")
     return how
 
 
@@ -170,6 +170,8 @@ def _load(options: argparse.Namespace) -> PerceiveAnything:
         options.dtype,
         compile=options.compile,
         quantize=options.quantize,
+        # one command is over before compiling pays
+        resident=None if options.compile else False,
     )
 
 
