@@ -1,4 +1,4 @@
-"""What torch.compile needs on a GPU beside torch, and what is said where it fails."""
+"""What torch.compile needs on a GPU beside torch, and what is said when it begins and where it fails."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def lacks() -> str:
     if not (Path(headers) / "Python.h").exists():
         return "Python's headers are not installed: `apt install python3-dev`"
     return ""
+
+
+def begin(what: str) -> None:
+    """Log what a start takes so long for."""
+    log.info("compiling %s: a minute or more at a machine's first start, seconds afterwards", what)
 
 
 def warn(what: str, error: Exception) -> None:

@@ -100,6 +100,8 @@ class Resident:
             log.info("no CUDA device: the token step runs without graphs")
         if not (self._cuda or self.compiled):
             return
+        if self.compiled:
+            compiler.begin("the token step")
         with self.own.here(), torch.no_grad():
             for texts in _TEXTS:
                 regions = 1

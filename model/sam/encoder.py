@@ -109,6 +109,7 @@ class Encoder:
         if compiled:
             # as it is, first: sam2 remembers positions, and what is compiled before that is not what runs after it
             self._compute(torch.zeros(shapes[0], dtype=torch.uint8, device=self._device))
+            compiler.begin("SAM 2's encoder")
             self._run = torch.compile(self._levels, dynamic=False, backend=backend)
             try:
                 for shape in shapes:

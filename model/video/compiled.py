@@ -27,6 +27,7 @@ def settle(tower: Tower, backend: str = "inductor") -> bool:
     Returns:
         Whether it is compiled: where that fails it runs as it is, and the log says so.
     """
+    compiler.begin("what tracks videos")
     sam = tower.sam
     parts = (sam.memory_attention, sam.memory_encoder, sam.sam_mask_decoder.transformer)
     for part in parts:

@@ -36,6 +36,12 @@ def test_headers_are_missing(machine: Path) -> None:
     assert "apt install python3-dev" in compiler.lacks()
 
 
+def test_what_a_start_takes_long_for(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        compiler.begin("it")
+    assert caplog.messages == ["compiling it: a minute or more at a machine's first start, seconds afterwards"]
+
+
 def test_why_something_is_not_compiled(machine: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         compiler.warn("it is", RuntimeError("backend='inductor' raised:\nRuntimeError: no driver\n\nSet more"))
