@@ -120,16 +120,15 @@ def check_workers(settings: Settings) -> Finding:
 
 def check_device(settings: Settings) -> Finding:
     """Whether this machine has the device, and it does the dtype and the quantization."""
-    from model.compute import compiler
-    from model.compute.device import pick_device, pick_dtype, quantizes
+    from model.compute.device import held_back, pick_device, pick_dtype, quantizes
     from model.errors import DeviceError
 
     try:
         device = pick_device(settings.device)
         dtype = pick_dtype(settings.dtype, device)
         how = f", quantize {settings.quantize}" if quantizes(settings.quantize, device, dtype) else ""
-        missing = compiler.lacks() if device.type == "cuda" and settings.resident else ""
-        slower = f"; slower than it could be: {missing}" if missing else ""
+        reason = held_back(device) if settings.resident else ""
+        slower = f"; slower than it could be: {reason}" if reason else ""
         return Finding(True, f"{device}, {dtype}{how}{slower}")
     except DeviceError as error:
         return Finding(False, str(error))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from model.compute import compiler
 from model.errors import DeviceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -88,6 +89,11 @@ def quantizes(kind: str, device: torch.device, dtype: torch.dtype) -> bool:
             f"quantize {kind} needs an x86 processor and a torch with FBGEMM: leave it out on this machine"
         )
     return True
+
+
+def held_back(device: torch.device) -> str:
+    """Why nothing can be compiled for the device here, and what to do about it; empty where all is well."""
+    return compiler.lacks() if device.type == "cuda" else ""
 
 
 def free_bytes(device: torch.device) -> int | None:
