@@ -54,7 +54,7 @@ def test_they_compute_what_the_layer_does(tmp_path: Path, dtype: torch.dtype) ->
     relative, absolute = (0.02, 0.05) if lower else (1e-5, 1e-5)
     with card(9, 0, tmp_path):
         compiled = Compiled(layer_step)
-        for shape in SHAPES[:3] if lower else SHAPES:
+        for shape in SHAPES[:2] if lower else SHAPES:
             mine = arguments(*shape, dtype)
             before = [one.clone() for one in mine[8:10]]
             its = [*(one.clone() for one in mine), 1e-6, False]
@@ -74,7 +74,7 @@ def test_they_compute_what_the_layer_does(tmp_path: Path, dtype: torch.dtype) ->
 @pytest.mark.skipif(INTERPRETED, reason="the kernels are run, not built")
 @pytest.mark.parametrize(
     ("capability", "dtype"),
-    [((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)],
+    [((7, 5), torch.float16), ((9, 0), torch.bfloat16)],
 )
 def test_they_are_built_for_cards_of_several_kinds(
     tmp_path: Path, capability: tuple[int, int], dtype: torch.dtype
