@@ -43,5 +43,6 @@ class TuningError(ModelError, ValueError):
 
 def in_a_line(error: Exception) -> str:
     """What another library says, without the rest of it."""
-    lines = str(error).strip().splitlines()
+    # torch.compile's first line says who raised, not what
+    lines = [line for line in str(error).strip().splitlines() if not line.endswith(" raised:")]
     return lines[0] if lines else type(error).__name__

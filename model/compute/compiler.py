@@ -8,6 +8,8 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+from model.errors import in_a_line
+
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +34,5 @@ def begin(what: str) -> None:
 
 def warn(what: str, error: Exception) -> None:
     """Log that `what` is not compiled and runs as it is, and why."""
-    lines = [line for line in str(error).strip().splitlines() if not line.endswith(" raised:")]
-    said = lines[0] if lines else type(error).__name__
     missing = lacks()
-    log.warning("%s not compiled (%s): it runs as it is%s", what, said, f"; {missing}" if missing else "")
+    log.warning("%s not compiled (%s): it runs as it is%s", what, in_a_line(error), f"; {missing}" if missing else "")
