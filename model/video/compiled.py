@@ -30,16 +30,22 @@ def settle(tower: Tower, backend: str = "inductor") -> bool:
     compiler.begin("what tracks videos")
     sam = tower.sam
     parts = (sam.memory_attention, sam.memory_encoder, sam.sam_mask_decoder.transformer)
+    # as it is, first: sam2 remembers positions, and what is compiled before that is not what runs after it
+    _try(tower)
     for part in parts:
         part.forward = compiled(part.forward, dynamic=True, backend=backend)
     try:
-        for objects in (1, 2):
-            said = [FramePrompt(Prompt(box=_BOX), object_id=number) for number in range(objects)]
-            for _ in track(tower, Pictures([Image.new("RGB", (_SIDE, _SIDE), "gray")] * _FRAMES), said):
-                pass
+        _try(tower)
     except Exception as error:
         for part in parts:
             del part.forward  # the class has it
         compiler.warn("what tracks videos is", error)
         return False
     return True
+
+
+def _try(tower: Tower) -> None:
+    for objects in (1, 2):
+        said = [FramePrompt(Prompt(box=_BOX), object_id=number) for number in range(objects)]
+        for _ in track(tower, Pictures([Image.new("RGB", (_SIDE, _SIDE), "gray")] * _FRAMES), said):
+            pass
