@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from playwright.sync_api import Error, Locator, Page, expect
 
+from tests.waiting import wait_until
+
 Tool = Literal["KeyPoint", "Rectangle"]
 Key = Literal["Alt", "Control", "Shift"]
 ANSWER_MS = 60_000  # the model on a busy core
@@ -20,10 +22,33 @@ REGIONS = (
     "() => window.Htx.annotationStore.selected.regions.filter(one => !one.classification)"
     ".map(one => ({type: one.type, labels: one.labels}))"
 )
+ANSWERED = "() => !window.Htx.awaitingSuggestions"
 CHOSEN = "() => window.Htx.annotationStore.selected.regions.some(one => one.selected || one.inSelection)"
 DRAWN = (
     "([x, y]) => { const stage = window.Konva.stages[0]; const box = stage.container().getBoundingClientRect();"
     " return stage.getIntersection({x: x - box.left, y: y - box.top}) !== null; }"
+)
+STILL = """async () => {
+    // the tools and texts around the picture come after it, and Label Studio fits it anew some frames later
+    const image = window.Htx.annotationStore.selected?.objects.find(one => one.type === 'image');
+    const shown = document.querySelector('img[alt=image]');
+    if (!image?.containerRef || !shown || !document.querySelector('.lsf-toolbar')) return false;
+    let before;
+    for (let frame = 0; frame < 10; frame++) {
+        await new Promise(requestAnimationFrame);
+        const {offsetWidth, offsetHeight} = image.containerRef ?? {};
+        if (offsetWidth !== image.containerWidth || offsetHeight !== image.containerHeight) return false;
+        const now = JSON.stringify(shown.getBoundingClientRect());
+        if (now !== (before ??= now)) return false;
+    }
+    return shown.isConnected;
+}"""
+"""Whether the picture has its place on the page, and stays there."""
+WHOLE = "() => window.Htx.annotationStore.selected.objects.find(one => one.type === 'image').zoomScale <= 1"
+OPENED = (
+    # first the row of the list is opened, then, in its place, the task with its drafts and predictions
+    "() => { const {task, isLoading} = window.Htx ?? {};"
+    " return Boolean(task) && !isLoading && 'predictions' in JSON.parse(task.source); }"
 )
 LOADED = "() => window.Htx?.annotationStore?.selected?.objects?.some(one => one.type === 'image' && one.imageIsLoaded)"
 
@@ -50,6 +75,7 @@ def choose_task(page: Page, url: str, project: int, task: int) -> None:
     mine = page.get_by_label(f"Select Task {task}", exact=True)
     page.get_by_test_id("table-row").filter(has=mine).click(timeout=PAGE_MS)
     page.wait_for_url(re.compile(rf"[?&]task={task}\b"), timeout=PAGE_MS)
+    page.wait_for_function(OPENED, timeout=PAGE_MS)
 
 
 class LabellingPage:
@@ -64,11 +90,16 @@ class LabellingPage:
 
     def open(self, project: int, task: int) -> None:
         choose_task(self.page, self.url, project, task)
-        self.picture.wait_for(timeout=PAGE_MS)
         self.page.wait_for_function(LOADED, timeout=PAGE_MS)
-        # drafts and predictions are drawn a moment after the picture
-        self.page.wait_for_load_state("networkidle")
-        self.page.keyboard.press("Shift+1")  # fit: it opens a few percent too large, with the edges cut
+        wait_until(self._fit)
+
+    def _fit(self) -> bool:
+        """A picture opens a few percent too large, with its edges cut; an annotator fits it by this key."""
+        self.page.keyboard.press("Shift+1")
+        return self._still() and bool(self.page.evaluate(WHOLE))
+
+    def _still(self) -> bool:
+        return bool(self.page.evaluate(STILL))
 
     def auto_annotation(self, accept: bool = False) -> None:
         """Switch Auto-Annotation on, and Auto-Accept as told."""
@@ -126,11 +157,12 @@ class LabellingPage:
 
     def click(self, x: float, y: float, *keys: Key) -> Exchange:
         """One click with these keys held."""
+        place = self._at(x, y)
 
         def act() -> None:
             for key in keys:
                 self.page.keyboard.down(key)
-            self.page.mouse.click(*self._at(x, y))
+            self.page.mouse.click(*place)
             for key in keys:
                 self.page.keyboard.up(key)
 
@@ -138,12 +170,13 @@ class LabellingPage:
 
     def drag(self, left: float, top: float, right: float, bottom: float) -> Exchange:
         """Draw a box."""
+        begin, end = self._at(left, top), self._at(right, bottom)
 
         def act() -> None:
-            self.page.mouse.move(*self._at(left, top))
+            self.page.mouse.move(*begin)
             self.page.mouse.down()
-            self.page.mouse.move(*self._at((left + right) / 2, (top + bottom) / 2))
-            self.page.mouse.move(*self._at(right, bottom))
+            self.page.mouse.move((begin[0] + end[0]) / 2, (begin[1] + end[1]) / 2)
+            self.page.mouse.move(*end)
             self.page.mouse.up()
 
         return self._exchange(act)
@@ -176,10 +209,13 @@ class LabellingPage:
     def _exchange(self, act: Callable[[], None]) -> Exchange:
         with self.page.expect_response(re.compile("/interactive-annotating"), timeout=ANSWER_MS) as answer:
             act()
+        # what is accepted next is this answer, not the suggestion that it takes the place of
+        self.page.wait_for_function(ANSWERED, timeout=PAGE_MS)
         sent: Any = answer.value.request.post_data_json
         return Exchange(sent["context"]["result"], answer.value.json())
 
     def _at(self, x: float, y: float) -> tuple[float, float]:
+        wait_until(self._still)  # a click on a picture that moves below it is none
         box = self.picture.bounding_box()
         assert box is not None, "the picture is not on the page"
         return box["x"] + box["width"] * x / 100, box["y"] + box["height"] * y / 100

@@ -6,6 +6,7 @@ from playwright.sync_api import Route
 
 from demo.truth import Scene
 from tests.e2e.conftest import Desk
+from tests.waiting import wait_until
 
 NOWHERE = "http://pictures.invalid/ladybird.png"  # a name that RFC 2606 promises never to resolve
 
@@ -22,6 +23,5 @@ def test_the_annotator_reads_that_the_picture_cannot_be_fetched(desk: Desk, scen
     desk.page.open(desk.project, task)
     desk.page.auto_annotation()
     desk.page.choose("KeyPoint")
-    exchange = desk.page.click(*scene.thing("ladybird").inside())
-    desk.page.page.wait_for_timeout(2000)  # nothing on the page says when a note has been drawn
-    assert "pictures.invalid" in desk.page.words(), exchange.answer
+    desk.page.click(*scene.thing("ladybird").inside())
+    wait_until(lambda: "pictures.invalid" in desk.page.words())

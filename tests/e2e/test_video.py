@@ -188,5 +188,4 @@ def accept(page: Page, artifacts: Path) -> None:
 def open_task(page: Page, url: str, project: int, task: int) -> None:
     choose_task(page, url, project, task)
     page.wait_for_function(SEEN, timeout=PAGE_MS)
-    page.wait_for_load_state("networkidle")
     expect(page.get_by_test_id("bottombar-update-button")).to_be_visible(timeout=PAGE_MS)
