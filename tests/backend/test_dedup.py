@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from backend.predict.dedup import Dedup
+from tests.waiting import HANG_S
 
 
 def test_who_asks_the_same_meanwhile_waits_for_the_answer(client: redis.Redis) -> None:
@@ -28,7 +29,7 @@ def test_who_asks_the_same_meanwhile_waits_for_the_answer(client: redis.Redis) -
         time.sleep(0.3)
         assert not finished
         done = time.monotonic()
-    asker.join(5)
+    asker.join(HANG_S)
     assert finished and finished[0] > done
 
 
@@ -52,7 +53,7 @@ def test_who_waits_for_one_that_fails_tries_in_its_place(client: redis.Redis) ->
     with pytest.raises(RuntimeError), first:
         asker.start()
         raise RuntimeError
-    asker.join(60)
+    asker.join(HANG_S)
     assert second and second[0] is not None
 
 

@@ -6,7 +6,7 @@ import threading
 from types import SimpleNamespace
 
 from backend.front.wsgi import _AT_ONCE, _Lanes
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 
 class Asked:
@@ -33,14 +33,14 @@ def test_no_more_threads_than_were_needed_at_once() -> None:
         for _ in range(50):
             one = Asked(held=False)
             lanes.add_task(one)
-            assert one.done.wait(60)
+            assert one.done.wait(HANG_S)
             # it is idle again before the next comes
             wait_until(lambda: lanes.active_count == 0)
         assert len(lanes.threads) == 1
         five = [Asked() for _ in range(5)]
         for one in five:
             lanes.add_task(one)
-        assert all(one.begun.wait(60) for one in five) and len(lanes.threads) == 5
+        assert all(one.begun.wait(HANG_S) for one in five) and len(lanes.threads) == 5
         for one in five:
             one.go.set()
     finally:
@@ -57,11 +57,11 @@ def test_never_more_threads_than_allowed_and_health_has_its_own() -> None:
         for page in _AT_ONCE:
             health = Asked(page, held=False)
             lanes.add_task(health)
-            assert health.done.wait(60)
+            assert health.done.wait(HANG_S)
         assert len(lanes.threads) == 3 and not any(one.begun.is_set() for one in many[3:])
         for one in many:
             one.go.set()
-        assert all(one.done.wait(60) for one in many)
+        assert all(one.done.wait(HANG_S) for one in many)
     finally:
         lanes.shutdown()
     assert not lanes.threads

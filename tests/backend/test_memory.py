@@ -11,6 +11,7 @@ from itertools import chain, repeat
 import pytest
 
 from backend.system.memory import Tidy
+from tests.waiting import HANG_S
 
 _OURS = ("MALLOC_", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
@@ -73,7 +74,7 @@ def _run(program: str, *arguments: str, **environment: str) -> list[str]:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
     ).stdout.split()
 
 

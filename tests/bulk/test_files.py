@@ -19,7 +19,7 @@ from benchmarks.stand_in import StandIn
 from tests.bulk.conftest import Bulk, environment
 from tests.conftest import PICTURES
 from tests.http.stack import CONFIG, Stack, box
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 WHOLE = """<View><Image name="image" value="$image"/>
 <TextArea name="description" toName="image" pallas="brief"/></View>"""
@@ -107,7 +107,7 @@ def test_a_killed_job_writes_every_task_once(bulk: Bulk, stack: Stack, project: 
     lines = tmp_path / f"out.json.{job}.part"
     wait_until(lambda: lines.exists() and lines.read_bytes().count(b"\n") >= 4)
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(HANG_S)
     with lines.open("ab") as file:
         file.write(b'[7, {"result": [')  # as a kill in the middle of a write leaves it
     wait_until(lambda: "interrupted" in bulk("status", job).stdout)

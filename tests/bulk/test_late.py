@@ -128,9 +128,9 @@ def test_what_is_not_ready_in_time_is_delivered_later(
         lines = [line for line in stack.log.read_text().splitlines() if "delivered late" in line or "not ready" in line]
         asked = {answer.headers["X-Request-Id"], once_more.headers["X-Request-Id"]}
         assert lines and all(line.count("request=") == 1 and line.split("request=")[1] in asked for line in lines)
-        # nothing is computed twice: a line of the worker's for each job
+        # a line of the worker's for each job: nothing is computed twice, but what was delivered between the requests
         jobs = [line for line in alone.log.read_text().splitlines() if " job " in line]
-        assert len([line for line in jobs if line.split("request=")[-1] in asked]) == 8
+        assert 8 <= sum(job.split("request=")[-1] in asked for job in jobs) <= 8 + len(late & {1, 2, 3})
 
 
 def test_a_front_that_is_killed_leaves_its_deliveries_to_the_next(
@@ -152,8 +152,8 @@ def test_a_front_that_is_killed_leaves_its_deliveries_to_the_next(
         client.stdin.close()
         wait_until(lambda: connect(stack.settings).hlen("pallas:late:task") == 4)
         stack.process.send_signal(signal.SIGKILL)
-        stack.process.wait(10)
-        client.wait(20)
+        stack.process.wait(HANG_S)
+        client.wait(HANG_S)
         wait_until(lambda: len(label_studio.counts()) == 4)
         assert set(label_studio.counts().values()) == {1}
 
@@ -202,7 +202,7 @@ def test_label_studio_is_away_longer_than_a_claim_lasts(
     class Slow(LabelStudioApi):
         def post_prediction(self, task: int, prediction: Prediction) -> None:
             looked.set()
-            back.wait(30)
+            back.wait(HANG_S)
             super().post_prediction(task, prediction)
 
     stored: list[bool] = []
@@ -210,12 +210,12 @@ def test_label_studio_is_away_longer_than_a_claim_lasts(
         fronts = [Uploader(connect(settings), one) for one in (Slow(settings), api)]
         threads = [threading.Thread(target=lambda f=f: stored.append(f.upload(number, prediction))) for f in fronts]
         threads[0].start()
-        assert looked.wait(30)
+        assert looked.wait(HANG_S)
         threads[1].start()
         threads[1].join(2.5)  # longer than the claim would last
         back.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(HANG_S)
     assert label_studio.counts() == {number: 1} and sorted(stored) == [False, True]
 
 

@@ -133,7 +133,7 @@ def test_a_job_that_is_killed_goes_on_where_it_was(bulk: Bulk, stack: Stack, pro
         process, job = begin(stack, project)
         wait_until(lambda: project.predictions)
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(HANG_S)
         before = len(project.predictions)
         assert before < 2 * BLOCK
         wait_until(lambda: not Ledger(connect(stack.settings), job).is_worked_on())
@@ -250,5 +250,5 @@ def test_a_refused_token_pauses_the_job(bulk: Bulk, stack: Stack, project: Stand
     fill(project, 1)
     own = environment(stack, project) | {"LABEL_STUDIO_API_KEY": "wrong"}
     command = [sys.executable, "-m", "backend", "bulk", "--project", "1"]
-    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 1 and "LABEL_STUDIO_API_KEY" in done.stderr and "Traceback" not in done.stderr

@@ -13,7 +13,7 @@ from typing import Any
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from tests.e2e.label_studio import PASSWORD, USER
-from tests.e2e.labelling_page import PAGE_MS
+from tests.waiting import HANG_S
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -71,14 +71,16 @@ def run_browser(label_studio_url: str, shots: Path) -> Iterator[LoggedIn]:
 
 def _sign_up(browser: Browser, url: str, shots: Path) -> LoggedIn:
     context = browser.new_context(viewport=VIEW)
+    context.set_default_timeout(HANG_S * 1000)
+    expect.set_options(timeout=HANG_S * 1000)  # five seconds otherwise
     page = context.new_page()
     page.set_viewport_size({"width": 1280, "height": 720})
-    page.goto(url, timeout=PAGE_MS)
+    page.goto(url)
     page.get_by_role("link", name="Sign up").click()
     page.fill("input[name=email]", USER)
     page.fill("input[name=password]", PASSWORD)
     page.get_by_role("button", name="Create Account").click()
-    page.wait_for_url(lambda address: "/user/" not in address, timeout=PAGE_MS)
+    page.wait_for_url(lambda address: "/user/" not in address)
     token = _make_token(page, shots)
     page.close()
     return LoggedIn(context, url, context.cookies(), token)
@@ -91,7 +93,7 @@ def _make_token(page: Page, shots: Path) -> str:
     page.get_by_text("Personal Access Token", exact=True).click()
     page.get_by_role("button", name="Create New Token").click()
     field = page.locator("input").last
-    expect(field).to_have_value(re.compile("^eyJ"), timeout=PAGE_MS)
+    expect(field).to_have_value(re.compile("^eyJ"))
     token = field.input_value()
     page.evaluate(SHOW, ["input", f"{token[:30]}…"])
     shots.mkdir(parents=True, exist_ok=True)

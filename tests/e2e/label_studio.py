@@ -16,6 +16,8 @@ from typing import Any
 
 import requests
 
+from tests.waiting import HANG_S
+
 PROGRAM = Path(__file__).parent.parent.parent / ".venv-label-studio" / "bin" / "label-studio"
 EMPTY = PROGRAM.parent.parent / "database" / "label-studio.sqlite3"
 """A database without an account, migrated by setup.sh; missing where that was an older one."""
@@ -90,7 +92,7 @@ class LabelStudio:
     def headers(self) -> dict[str, str]:
         """Those that let a request in; what a personal token is exchanged for lasts five minutes."""
         if time.monotonic() > self._access[0]:
-            answer = requests.post(f"{self.url}/api/token/refresh", json={"refresh": self.token}, timeout=60)
+            answer = requests.post(f"{self.url}/api/token/refresh", json={"refresh": self.token}, timeout=HANG_S)
             assert answer.ok, answer.text
             self._access = time.monotonic() + 200, answer.json()["access"]
         return {"Authorization": f"Bearer {self._access[1]}"}

@@ -15,8 +15,6 @@ from tests.waiting import wait_until
 
 Tool = Literal["KeyPoint", "Rectangle"]
 Key = Literal["Alt", "Control", "Shift"]
-ANSWER_MS = 60_000  # the model on a busy core
-PAGE_MS = 60_000
 BUTTONS = {"KeyPoint": "key-point-tool", "Rectangle": "rectangle-tool"}
 REGIONS = (
     "() => window.Htx.annotationStore.selected.regions.filter(one => !one.classification)"
@@ -73,9 +71,9 @@ def choose_task(page: Page, url: str, project: int, task: int) -> None:
     """
     page.goto(f"{url}/projects/{project}/data")
     mine = page.get_by_label(f"Select Task {task}", exact=True)
-    page.get_by_test_id("table-row").filter(has=mine).click(timeout=PAGE_MS)
-    page.wait_for_url(re.compile(rf"[?&]task={task}\b"), timeout=PAGE_MS)
-    page.wait_for_function(OPENED, timeout=PAGE_MS)
+    page.get_by_test_id("table-row").filter(has=mine).click()
+    page.wait_for_url(re.compile(rf"[?&]task={task}\b"))
+    page.wait_for_function(OPENED)
 
 
 class LabellingPage:
@@ -90,7 +88,7 @@ class LabellingPage:
 
     def open(self, project: int, task: int) -> None:
         choose_task(self.page, self.url, project, task)
-        self.page.wait_for_function(LOADED, timeout=PAGE_MS)
+        self.page.wait_for_function(LOADED)
         wait_until(self._fit)
 
     def _fit(self) -> bool:
@@ -138,7 +136,7 @@ class LabellingPage:
         """A plain click on a region that is there."""
         place = self._at(x, y)
         # a mask is drawn a moment after it was accepted; until then a click here is a new prompt
-        self.page.wait_for_function(DRAWN, arg=place, timeout=PAGE_MS)
+        self.page.wait_for_function(DRAWN, arg=place)
         self.page.mouse.click(*place)
         self.page.wait_for_function(CHOSEN)
 
@@ -153,7 +151,7 @@ class LabellingPage:
     def expect_message(self, *parts: str) -> None:
         """All of these stand in the message field, or soon will."""
         for part in parts:
-            expect(self.page.get_by_test_id("textarea-control").first).to_contain_text(part, timeout=PAGE_MS)
+            expect(self.page.get_by_test_id("textarea-control").first).to_contain_text(part)
 
     def click(self, x: float, y: float, *keys: Key) -> Exchange:
         """One click with these keys held."""
@@ -182,18 +180,18 @@ class LabellingPage:
         return self._exchange(act)
 
     def wait_for_suggestions(self, count: int = 1) -> None:
-        expect(self.page.locator(".lsf-auto-accept__info")).to_have_text(f"{count} suggestions", timeout=PAGE_MS)
+        expect(self.page.locator(".lsf-auto-accept__info")).to_have_text(f"{count} suggestions")
 
     def wait_for_draft(self) -> None:
         """Label Studio saves one some seconds after the last change."""
-        self.page.wait_for_function("() => window.Htx.annotationStore.selected.draftSaved", timeout=PAGE_MS)
+        self.page.wait_for_function("() => window.Htx.annotationStore.selected.draftSaved")
 
     def accept(self) -> None:
         self.page.get_by_test_id("bottombar-accept-suggestions-button").click()
         expect(self.page.locator(".lsf-auto-accept__info")).to_have_count(0)
 
     def submit(self) -> None:
-        with self.page.expect_response(re.compile(r"/api/tasks/\d+/annotations"), timeout=PAGE_MS) as answer:
+        with self.page.expect_response(re.compile(r"/api/tasks/\d+/annotations")) as answer:
             self.page.get_by_test_id("bottombar-submit-button").click()
         assert answer.value.ok, answer.value.text()
 
@@ -207,10 +205,10 @@ class LabellingPage:
             self.page.screenshot(path=self.shots / f"{name}.png")
 
     def _exchange(self, act: Callable[[], None]) -> Exchange:
-        with self.page.expect_response(re.compile("/interactive-annotating"), timeout=ANSWER_MS) as answer:
+        with self.page.expect_response(re.compile("/interactive-annotating")) as answer:
             act()
         # what is accepted next is this answer, not the suggestion that it takes the place of
-        self.page.wait_for_function(ANSWERED, timeout=PAGE_MS)
+        self.page.wait_for_function(ANSWERED)
         sent: Any = answer.value.request.post_data_json
         return Exchange(sent["context"]["result"], answer.value.json())
 

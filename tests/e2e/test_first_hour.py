@@ -19,7 +19,7 @@ from tests.conftest import PICTURES
 from tests.e2e import browser as chromium
 from tests.e2e.configs import Region, regions
 from tests.e2e.label_studio import LabelStudio
-from tests.e2e.labelling_page import PAGE_MS, LabellingPage
+from tests.e2e.labelling_page import LabellingPage
 from tests.http.stack import SHIPPED, Stack, run_stack
 from tiny.clicks import iou
 
@@ -44,15 +44,15 @@ class Newcomer:
     def make_project(self, files: list[Path]) -> int:
         """Create, some pictures under Data Import, Save."""
         self.page.goto(f"{self.label_studio.url}/projects")
-        with self.page.expect_response(lambda answer: answer.request.method == "POST", timeout=PAGE_MS) as created:
+        with self.page.expect_response(lambda answer: answer.request.method == "POST") as created:
             self.page.get_by_role("button", name="Create").first.click()
         assert created.value.ok
         self.page.get_by_text("Data Import", exact=True).click()
-        with self.page.expect_response(re.compile("/import"), timeout=PAGE_MS) as imported:
+        with self.page.expect_response(re.compile("/import")) as imported:
             self.page.locator("input[type=file]").set_input_files(files)
         assert imported.value.ok
         self.page.get_by_role("button", name="Save").click()
-        self.page.wait_for_url(re.compile(r"/projects/\d+/data"), timeout=PAGE_MS)
+        self.page.wait_for_url(re.compile(r"/projects/\d+/data"))
         return int(self.page.url.split("/projects/")[1].split("/")[0])
 
     def paste_config(self) -> None:
@@ -63,10 +63,10 @@ class Newcomer:
         self.page.locator(".CodeMirror").click()
         self.page.keyboard.press("Control+a")
         self.page.keyboard.insert_text(SHIPPED)
-        expect(self.page.get_by_placeholder(re.compile("^Pallas: "))).to_be_visible(timeout=PAGE_MS)
+        expect(self.page.get_by_placeholder(re.compile("^Pallas: "))).to_be_visible()
         self.page.wait_for_load_state("networkidle")
         self.shot("connect/labeling-interface")
-        with self.page.expect_response(lambda answer: answer.request.method == "PATCH", timeout=PAGE_MS) as saved:
+        with self.page.expect_response(lambda answer: answer.request.method == "PATCH") as saved:
             self.page.locator("button", has_text="Save").click()
         assert saved.value.ok
 
@@ -81,7 +81,7 @@ class Newcomer:
         self.shot("connect/connect-model")
         self.page.fill("input[name=url]", url)
         self.page.locator("button", has_text="Validate and Save").click()
-        expect(self.page.get_by_text("Connected", exact=True)).to_be_visible(timeout=PAGE_MS)
+        expect(self.page.get_by_text("Connected", exact=True)).to_be_visible()
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_a_new_label_is_proposed_after_some_examples(
         task = label_studio.upload(project, write(drawn, tmp_path, f"taught-{number}"))
         found = accepted(label_studio, backend, task, drawn_box(config, share(drawn), SIZE, NEW))
         label_studio.annotate(task, named(found, NEW))
-    wait_until(lambda: (state := memory.state(project)) is not None and state.examples.get(NEW) == TAUGHT, 120)
+    wait_until(lambda: (state := memory.state(project)) is not None and state.examples.get(NEW) == TAUGHT)
     # the next one is proposed with its name
     drawn = scene(990, [NEW])
     task = label_studio.upload(project, write(drawn, tmp_path, "next"))
@@ -109,10 +109,10 @@ def test_a_new_label_is_proposed_after_some_examples(
     (annotation,) = label_studio.annotations(task)
     (saved,) = regions(annotation["result"]).values()
     assert set(saved.labels) == {NEW}
-    wait_until(lambda: (state := memory.state(project)) is not None and state.examples.get(NEW) == TAUGHT + 1, 60)
+    wait_until(lambda: (state := memory.state(project)) is not None and state.examples.get(NEW) == TAUGHT + 1)
     # what is deleted there is forgotten here
     label_studio.call("DELETE", f"/api/annotations/{annotation['id']}")
-    wait_until(lambda: (state := memory.state(project)) is not None and state.examples.get(NEW) == TAUGHT, 60)
+    wait_until(lambda: (state := memory.state(project)) is not None and state.examples.get(NEW) == TAUGHT)
 
 
 def test_the_label_stream_gives_the_doubtful_first(label_studio: LabelStudio, stack: Stack, tmp_path: Path) -> None:

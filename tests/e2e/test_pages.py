@@ -11,7 +11,7 @@ from demo.truth import Scene
 from tests.e2e import browser as chromium
 from tests.e2e.configs import regions
 from tests.e2e.label_studio import LabelStudio
-from tests.e2e.labelling_page import PAGE_MS, LabellingPage
+from tests.e2e.labelling_page import LabellingPage
 from tests.http.stack import Stack
 from tiny.clicks import iou
 
@@ -73,4 +73,4 @@ def next_page(page: LabellingPage) -> None:
     """The arrow beside "1 of 2"."""
     page.page.locator("[class$=pagination__btn_arrow-right]").click()
     for state in ("currentImage === 1", "imageIsLoaded"):
-        page.page.wait_for_function(f"() => window.Htx.annotationStore.selected.objects[0].{state}", timeout=PAGE_MS)
+        page.page.wait_for_function(f"() => window.Htx.annotationStore.selected.objects[0].{state}")

@@ -14,6 +14,7 @@ import requests
 from tests.conftest import PICTURES
 from tests.e2e.label_studio import LabelStudio
 from tests.http.stack import CONFIG, Stack, point, run_stack
+from tests.waiting import HANG_S
 
 PASSWORD = "Only-for-tests-2"
 AUTH = {"auth_method": "BASIC_AUTH", "basic_auth_user": "pallas", "basic_auth_pass": PASSWORD}
@@ -36,7 +37,7 @@ def locked(own: dict[str, str], small_checkpoint: Path, tmp_path_factory: pytest
 
 
 def webhooks(stack: Stack, action: str) -> float:
-    text = requests.get(f"{stack.url}/metrics", auth=("pallas", PASSWORD), timeout=20).text
+    text = requests.get(f"{stack.url}/metrics", auth=("pallas", PASSWORD), timeout=HANG_S).text
     lines = [line for line in text.splitlines() if line.startswith(f'pallas_webhooks_total{{action="{action}"}}')]
     return float(lines[0].rsplit(" ", 1)[1]) if lines else 0.0
 
@@ -46,7 +47,7 @@ def test_connecting_clicking_and_webhooks_with_a_password(
 ) -> None:
     project = label_studio.make_project(CONFIG, "with a password")
     body = {"url": locked.url, "project": project, "is_interactive": True, "title": "Pallas"}
-    refused = requests.post(f"{label_studio.url}/api/ml", json=body, headers=label_studio.headers(), timeout=60)
+    refused = requests.post(f"{label_studio.url}/api/ml", json=body, headers=label_studio.headers(), timeout=HANG_S)
     assert refused.status_code == 400 and "authentication parameters" in refused.text
     backend = label_studio.call("POST", "/api/ml", json=body | AUTH)
     assert backend["state"] == "CO"

@@ -10,7 +10,6 @@ from playwright.sync_api import expect
 from backend.tuning.gather import is_held
 from tests.e2e.browser import LoggedIn
 from tests.e2e.label_studio import LabelStudio
-from tests.e2e.labelling_page import PAGE_MS
 from tests.http.stack import Stack
 from tests.tuning import made
 
@@ -34,7 +33,7 @@ def test_start_training(label_studio: LabelStudio, stack: Stack, browser: Logged
         numbers += label_studio.import_tasks(project, made_up[len(numbers) : len(numbers) + count])
     with browser.page() as page:
         page.goto(f"{label_studio.url}/projects/{project}/settings/ml")
-        page.get_by_label("Machine learning model options").click(timeout=PAGE_MS)
+        page.get_by_label("Machine learning model options").click()
         page.get_by_text("Start Training", exact=True).click()
         page.get_by_role("button", name="Start Training").click()
         expect(page.get_by_text("Request Sent!")).to_be_visible()

@@ -14,7 +14,7 @@ from demo.clip import FRAMES, RATE, Clip, box_at, make_clip
 from demo.truth import Scene
 from tests.e2e import browser as chromium
 from tests.e2e.label_studio import LabelStudio
-from tests.e2e.labelling_page import PAGE_MS, choose_task
+from tests.e2e.labelling_page import choose_task
 from tests.http.stack import Stack
 from tests.waiting import wait_until
 
@@ -137,8 +137,8 @@ def is_tracked_on(
 
 def correct(page: Page, annotation: int) -> None:
     """Move the accepted box on one frame, as dragging it does, and update the annotation."""
-    page.wait_for_function("() => window.Htx.annotationStore.selected.pk", timeout=PAGE_MS)
-    page.wait_for_function(SEEN, timeout=PAGE_MS)
+    page.wait_for_function("() => window.Htx.annotationStore.selected.pk")
+    page.wait_for_function(SEEN)
     page.evaluate(MOVE, CORRECTED)
     with page.expect_response(lambda answer: f"/annotations/{annotation}" in answer.url) as saved:
         page.get_by_test_id("bottombar-update-button").click()
@@ -153,12 +153,10 @@ def clip_percent(clip: Clip) -> tuple[float, ...]:
 def open_prediction(page: Page, version: str) -> list[dict[str, Any]]:
     """Click the prediction's tab; what Label Studio has on it."""
     page.locator(".lsf-annotation-button").filter(has_text=version).click()
-    page.wait_for_function("() => window.Htx.annotationStore.selected.type === 'prediction'", timeout=PAGE_MS)
+    page.wait_for_function("() => window.Htx.annotationStore.selected.type === 'prediction'")
     # the tab has a player of its own, which counts the clip's frames as we do
-    page.wait_for_function(
-        "frames => window.Htx.annotationStore.selected.objects[0].length === frames", arg=FRAMES, timeout=PAGE_MS
-    )
-    page.wait_for_function(SEEN, timeout=PAGE_MS)
+    page.wait_for_function("frames => window.Htx.annotationStore.selected.objects[0].length === frames", arg=FRAMES)
+    page.wait_for_function(SEEN)
     # nothing can be saved from there
     expect(page.get_by_test_id("bottombar-submit-button")).to_have_count(0)
     expect(page.get_by_test_id("bottombar-update-button")).to_have_count(0)
@@ -179,13 +177,13 @@ def accept(page: Page, artifacts: Path) -> None:
     page.locator(".lsf-annotation-button_selected .lsf-annotation-button__trigger").click()
     page.screenshot(path=artifacts / "video-menu.png")
     page.get_by_text("Duplicate Annotation", exact=True).click()
-    page.wait_for_function("() => window.Htx.annotationStore.selected.type === 'annotation'", timeout=PAGE_MS)
-    expect(page.get_by_test_id("bottombar-submit-button")).to_be_visible(timeout=PAGE_MS)
+    page.wait_for_function("() => window.Htx.annotationStore.selected.type === 'annotation'")
+    expect(page.get_by_test_id("bottombar-submit-button")).to_be_visible()
     page.wait_for_timeout(1000)
     page.screenshot(path=artifacts / "video-accepted.png")
 
 
 def open_task(page: Page, url: str, project: int, task: int) -> None:
     choose_task(page, url, project, task)
-    page.wait_for_function(SEEN, timeout=PAGE_MS)
-    expect(page.get_by_test_id("bottombar-update-button")).to_be_visible(timeout=PAGE_MS)
+    page.wait_for_function(SEEN)
+    expect(page.get_by_test_id("bottombar-update-button")).to_be_visible()

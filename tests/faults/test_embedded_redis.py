@@ -18,7 +18,7 @@ from backend.run import embedded_redis
 from backend.run.embedded_redis import owner, running
 from backend.settings import Settings
 from tests.http.stack import Stack
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 HOLD = """
 import sys, time
@@ -48,7 +48,7 @@ def in_thread(settings: Settings) -> tuple[threading.Thread, threading.Event, th
     def run() -> None:
         with running(settings):
             up.set()
-            end.wait(60)
+            end.wait(HANG_S)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -64,9 +64,9 @@ def test_a_second_program_takes_no_socket_from_a_server_that_is_silent(tmp_path:
         thread, up, end = in_thread(settings)
         assert not up.wait(3)
         os.kill(server.pid, signal.SIGCONT)
-        assert up.wait(30)
+        assert up.wait(HANG_S)
         end.set()
-        thread.join(30)
+        thread.join(HANG_S)
         assert [one.pid for one in servers(tmp_path)] == [server.pid]
         assert connect(settings).get("kept") == b"1"
     assert state_of(settings) is State.AWAY and servers(tmp_path) == []
@@ -119,7 +119,7 @@ def test_a_second_serve_says_whose_redis_it_uses(stack: Stack, tmp_path: Path) -
         second = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
     assert second.stdout is not None and "is ready" in second.stdout.readline()
     second.terminate()
-    assert second.wait(30) == 0
+    assert second.wait(HANG_S) == 0
     said = (tmp_path / "second.log").read_text()
     assert f"is looked after by process {stack.process.pid} (backend serve" in said
     assert state_of(stack.settings) is State.UP

@@ -183,7 +183,7 @@ def test_a_disk_that_is_full(small_checkpoint: Path, tmp_path: Path, project: St
                 full.append(stack.predict(picture, [point(50, 50)]))
                 return "cannot write to its disk" in full[-1].text
 
-            wait_until(is_full, 30)
+            wait_until(is_full)
             refused(full[-1], 503, "QueueDown", "make room there")
             assert int(full[-1].headers["Retry-After"]) > 0
             resource.prlimit(server.pid, resource.RLIMIT_FSIZE, before)
@@ -191,7 +191,7 @@ def test_a_disk_that_is_full(small_checkpoint: Path, tmp_path: Path, project: St
             wait_until(lambda: stack.predict(picture, [point(50, 50)]).status_code in (403, 404))
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(HANG_S)
 
 
 def is_up(url: str) -> bool:
@@ -321,7 +321,7 @@ def test_a_front_that_is_killed_in_a_request(stack: Stack, project: StandIn) -> 
         assert answer.status_code == 200
     finally:
         second.terminate()
-        second.wait(20)
+        second.wait(HANG_S)
 
 
 def test_killing_picks_a_moment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

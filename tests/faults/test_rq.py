@@ -31,6 +31,7 @@ from backend.settings import Settings
 from backend.worker import engine
 from backend.worker.worker import ResidentWorker
 from model import TokenLimits
+from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parent.parent.parent
 HERE = __name__
@@ -169,7 +170,7 @@ def test_who_waits_is_woken(settings: Settings, client: redis.Redis) -> None:
     waiting = threading.Thread(target=lambda: found.append(queues.results(connect(settings, True), [job.id], 60)))
     waiting.start()
     worker(client).work(burst=True)
-    waiting.join(60)
+    waiting.join(HANG_S)
     assert found and found[0][job.id].return_value == {"n": 7}
 
 

@@ -12,6 +12,7 @@ import requests
 
 from tests.conftest import PICTURES
 from tests.http.stack import CONFIG, PictureHost, Stack, box, data_url, point
+from tests.waiting import HANG_S
 
 IMAGE = '<Image name="image" value="$image"/>'
 BRUSH = '<BrushLabels name="mask" toName="image"><Label value="food"/></BrushLabels>'
@@ -202,7 +203,7 @@ def test_a_body_over_the_limit(stack: Stack) -> None:
 
 def test_no_http_at_all(stack: Stack) -> None:
     address, port = stack.url.removeprefix("http://").split(":")
-    with socket.create_connection((address, int(port)), timeout=10) as raw:
+    with socket.create_connection((address, int(port)), timeout=HANG_S) as raw:
         raw.sendall(b"POST /predict HTTP/1.1\r\nContent-Length: lots\r\n\r\n")
         # until the server closes: head and body may come in two pieces
         answer = b"".join(iter(lambda: raw.recv(4096), b"")).decode()
@@ -211,7 +212,7 @@ def test_no_http_at_all(stack: Stack) -> None:
 
 def test_connections_that_somebody_keeps_open_lock_nobody_out(stack: Stack) -> None:
     address, port = stack.url.removeprefix("http://").split(":")
-    kept = [socket.create_connection((address, int(port)), timeout=10) for _ in range(300)]
+    kept = [socket.create_connection((address, int(port)), timeout=HANG_S) for _ in range(300)]
     try:
         assert stack.get("/health").json()["status"] == "UP"
     finally:

@@ -53,20 +53,20 @@ def test_redis_goes_and_comes_back(small_checkpoint: Path, tmp_path: Path, host:
             picture = f"{host.url}/coffee.jpg"
             assert stack.predict(picture, [point(50, 50)]).status_code == 200
             server.terminate()
-            server.wait(10)
+            server.wait(HANG_S)
             down = stack.predict(picture, [point(50, 50)])
             refused(down, 503, "QueueDown", "REDIS_URL")
             assert int(down.headers["Retry-After"]) > 0
             refused(stack.get("/health"), 503, "QueueDown")
             assert "pallas_redis_up 0.0" in stack.get("/metrics").text
             server = redis_server(port, tmp_path / "redis")
-            stack.wait_for_worker(30)
+            stack.wait_for_worker(120)
             again = stack.predict(picture, [point(50, 50)])
             assert again.status_code == 200, again.text
             assert "sesame" not in stack.log.read_text()
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(HANG_S)
 
 
 def test_no_worker(small_checkpoint: Path, tmp_path: Path, host: PictureHost) -> None:
@@ -118,7 +118,7 @@ def test_a_worker_on_another_machine_that_dies_is_noticed_by_its_silence(
             wait_until_started(stack)
         finally:
             worker.kill()
-            worker.wait(10)
+            worker.wait(HANG_S)
         refused(pending.result(HANG_S), 503, "WorkerDied", "send the request again")
 
 

@@ -28,7 +28,7 @@ from tests.waiting import HANG_S, wait_until
 def run(stack: Stack, *command: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PALLAS_STATE_DIR": str(stack.settings.state_dir), "PALLAS_HEARTBEAT_S": "0.5"}
     arguments = [sys.executable, "-m", "backend", *command]
-    return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False)
 
 
 def ready(stack: Stack, count: int, other_than: set[str]) -> set[str]:
@@ -98,7 +98,7 @@ def test_a_job_of_another_version_waits_for_a_worker_that_knows_it(
 ) -> None:
     client = connect(stack.settings)
     queue = make_queue("batch", client)
-    job = queue.enqueue_call(FUNCTION, args=(request(host, VERSION + 1),), timeout=30)
+    job = queue.enqueue_call(FUNCTION, args=(request(host, VERSION + 1),), timeout=int(HANG_S))
     wait_until(lambda: job.id in versions.ids(client))
     # nor does the janitor take it for lost
     time.sleep(2)
@@ -113,12 +113,14 @@ def test_a_job_of_another_version_waits_for_a_worker_that_knows_it(
     try:
         assert reply(job)["width"] == 600
         # both versions at work: each does its own
-        more = [queue.enqueue_call(FUNCTION, args=(request(host, VERSION + i % 2),), timeout=30) for i in range(8)]
+        more = [
+            queue.enqueue_call(FUNCTION, args=(request(host, VERSION + i % 2),), timeout=int(HANG_S)) for i in range(8)
+        ]
         assert all("error" not in reply(each) for each in more)
         assert versions.ids(client) == set()
     finally:
         upgraded.terminate()
-        upgraded.wait(30)
+        upgraded.wait(HANG_S)
 
 
 def test_jobs_of_the_version_before_run_or_are_put_back(stack: Stack, host: PictureHost) -> None:
@@ -127,7 +129,7 @@ def test_jobs_of_the_version_before_run_or_are_put_back(stack: Stack, host: Pict
     queue = make_queue("bulk", client)
     stack.wait_for_worker()
     same, older = (
-        queue.enqueue_call("backend.engine.perform", args=(request(host, version),), timeout=30)
+        queue.enqueue_call("backend.engine.perform", args=(request(host, version),), timeout=int(HANG_S))
         for version in (VERSION, VERSION - 1)
     )
     assert reply(same)["width"] == 600

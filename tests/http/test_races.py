@@ -108,4 +108,4 @@ def test_the_model_changes_while_jobs_wait(
             for worker in (first, second):
                 if worker is not None:
                     worker.terminate()
-                    worker.wait(30)
+                    worker.wait(HANG_S)

@@ -20,6 +20,7 @@ from backend.run.embedded_redis import running
 from backend.settings import Settings
 from tests.http.stack import PictureHost, point, run_stack
 from tests.http.test_faults import free_port, redis_server
+from tests.waiting import HANG_S
 
 USER, SECRET = "pallas", "pässword/with:odd@signs"
 
@@ -36,7 +37,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(HANG_S)
 
 
 @pytest.fixture(scope="module")

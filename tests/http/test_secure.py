@@ -20,6 +20,7 @@ from tests.conftest import PICTURES
 from tests.http.stack import CONFIG, PictureHost, Stack, box, point, run_host, run_stack
 from tests.http.test_bad_input import refused
 from tests.http.test_faults import free_port, redis_server
+from tests.waiting import HANG_S
 
 AUTH = ("ann", "pw-PLANTED")
 SECRETS = ("PLANTED", "sesame")
@@ -74,16 +75,16 @@ def guarded(
             yield Guarded(stack, environment | {"PALLAS_STATE_DIR": str(folder / "state")})
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(HANG_S)
 
 
 @pytest.mark.parametrize("page", ["/", "/health", "/versions", "/metrics", "/nowhere", "/openapi.json"])
 def test_no_page_without_the_password(guarded: Guarded, page: str) -> None:
     for auth in (None, ("ann", "wrong"), ("pallas", AUTH[1])):
-        answer = requests.get(guarded.stack.url + page, auth=auth, timeout=20)
+        answer = requests.get(guarded.stack.url + page, auth=auth, timeout=HANG_S)
         refused(answer, 401, "Unauthorized", "PALLAS_PASSWORD")
         assert answer.headers["WWW-Authenticate"].startswith("Basic ")
-    assert requests.get(guarded.stack.url + page, auth=AUTH, timeout=20).status_code != 401
+    assert requests.get(guarded.stack.url + page, auth=AUTH, timeout=HANG_S).status_code != 401
 
 
 @pytest.mark.parametrize("page", ["/predict", "/setup", "/webhook"])
@@ -142,7 +143,7 @@ def test_a_failure_is_one_line_too(guarded: Guarded, key_host: PictureHost) -> N
 
 @pytest.mark.parametrize("given", ["x", "a b c d e f g h", "a" * 100, "<script>alert(1)</script>"])
 def test_an_id_that_is_no_plain_word_is_not_taken_over(guarded: Guarded, given: str) -> None:
-    answer = requests.get(guarded.stack.url + "/live", headers={"X-Request-Id": given}, timeout=20)
+    answer = requests.get(guarded.stack.url + "/live", headers={"X-Request-Id": given}, timeout=HANG_S)
     assert answer.headers["X-Request-Id"] != given and len(answer.headers["X-Request-Id"]) == 32
 
 
@@ -196,7 +197,7 @@ def test_secrets_are_nowhere_after_a_full_run(guarded: Guarded, key_host: Pictur
         stack.post("/predict", json={}, auth=("ann", "wrong-PLANTED")).text,
     ]
     for page in ("/", "/metrics", "/versions", "/health", "/openapi.json"):
-        said.append(requests.get(stack.url + page, auth=AUTH, headers={"Accept": "text/html"}, timeout=20).text)
+        said.append(requests.get(stack.url + page, auth=AUTH, headers={"Accept": "text/html"}, timeout=HANG_S).text)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PALLAS_")} | guarded.environment
     for command in (["check"], ["review"], ["worker", "--device", "cuda:99"]):
         done = subprocess.run(

@@ -16,6 +16,7 @@ from PIL import Image
 from tests.conftest import PICTURES
 from tests.http.stack import CONFIG, PictureHost, data_url, point, run_stack
 from tests.http.test_faults import free_port, redis_server
+from tests.waiting import HANG_S
 
 COUNT = 16
 MEGABYTES = 24
@@ -67,7 +68,7 @@ def test_clicks_work_while_bulk_fills_its_share(small_checkpoint: Path, tmp_path
                     assert answer.status_code == 200, answer.text
                     clicks += 1
                 most = max(most, sum(admin.strlen(key) for key in admin.scan_iter("pallas:blob:*")))
-            said = process.communicate(timeout=60)[0]
+            said = process.communicate(timeout=HANG_S)[0]
             assert process.returncode == 0, said
             assert f"{COUNT} tasks predicted" in said
             # its share was used, and no more
@@ -79,7 +80,7 @@ def test_clicks_work_while_bulk_fills_its_share(small_checkpoint: Path, tmp_path
         if process is not None:
             process.kill()
         server.terminate()
-        server.wait(10)
+        server.wait(HANG_S)
 
 
 def environment() -> dict[str, str]:

@@ -19,6 +19,7 @@ from model.compute.batches import fitting, in_batches
 from model.language.prefix import Prefix
 from model.language.qwen import Answer
 from model.values.task import LANGUAGES, instruction
+from tests.waiting import HANG_S
 
 ASKED = [instruction(task, language) for task, language in product(Task, LANGUAGES)]
 
@@ -222,7 +223,7 @@ def test_free_memory_and_cores_heed_a_containers_limits(monkeypatch: pytest.Monk
 
 def test_memory_that_is_really_short_is_met_with_smaller_batches() -> None:
     """In a process of its own, whose address space the kernel limits."""
-    done = subprocess.run([sys.executable, "-c", _SHORT], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", _SHORT], check=False, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     tried, results = json.loads(done.stdout)
     assert results == list(range(8))

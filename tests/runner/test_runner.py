@@ -24,6 +24,7 @@ from backend.queueing.queues import JOBS
 from backend.run.embedded_redis import running
 from backend.settings import Settings
 from tests.http.stack import CONFIG, Stack, box, point, run_host, run_stack
+from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / ".label-studio-ml"
@@ -71,10 +72,10 @@ def served(folder: Path, stack: Stack) -> Iterator[str]:
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + 60
+        until = time.monotonic() + HANG_S
         while True:
             try:
-                assert requests.get(f"{url}/health", timeout=5).json()["status"] == "UP"
+                assert requests.get(f"{url}/health", timeout=HANG_S).json()["status"] == "UP"
                 break
             except requests.ConnectionError:
                 assert process.poll() is None and time.monotonic() < until, (folder / "log").read_text()
@@ -83,7 +84,7 @@ def served(folder: Path, stack: Stack) -> Iterator[str]:
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait(20)
+            process.wait(HANG_S)
 
 
 def request_body(picture: str, context: dict[str, Any] | None, *result: dict[str, Any]) -> dict[str, Any]:
@@ -96,9 +97,9 @@ def request_body(picture: str, context: dict[str, Any] | None, *result: dict[str
 def test_under_the_real_server_of_the_package(stack: Stack, picture: str, tmp_path: Path) -> None:
     with served(tmp_path, stack) as url:
         setup = {"project": "1.1700000000", "schema": CONFIG, "hostname": "http://x", "access_token": "y"}
-        assert requests.post(f"{url}/setup", json=setup, timeout=30).status_code == 200
+        assert requests.post(f"{url}/setup", json=setup, timeout=HANG_S).status_code == 200
         click = requests.post(
-            f"{url}/predict", json=request_body(picture, {"result": [point(50, 50)]}), timeout=60
+            f"{url}/predict", json=request_body(picture, {"result": [point(50, 50)]}), timeout=HANG_S
         ).json()
         geometry, *words = click["results"][0]["result"]
         assert geometry["type"] == "brushlabels" and words
@@ -106,14 +107,16 @@ def test_under_the_real_server_of_the_package(stack: Stack, picture: str, tmp_pa
         # the same answer as from our own front, but for the ids
         ours = stack.predict(picture, [point(50, 50)]).json()["results"][0]["result"]
         assert [i["value"] for i in ours] == [i["value"] for i in click["results"][0]["result"]]
-        nothing = requests.post(f"{url}/predict", json=request_body(picture, None), timeout=60).json()
+        nothing = requests.post(f"{url}/predict", json=request_body(picture, None), timeout=HANG_S).json()
         assert nothing["results"] == [[]]
-        filled = requests.post(f"{url}/predict", json=request_body(picture, None, box(5, 5, 40, 40)), timeout=60).json()
+        filled = requests.post(
+            f"{url}/predict", json=request_body(picture, None, box(5, 5, 40, 40)), timeout=HANG_S
+        ).json()
         assert filled["results"][0]["result"][0]["type"] == "brushlabels"
         event = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": click["results"][0]["result"]}}
-        answer = requests.post(f"{url}/webhook", json=event | {"project": {"id": 1}}, timeout=60)
+        answer = requests.post(f"{url}/webhook", json=event | {"project": {"id": 1}}, timeout=HANG_S)
         assert answer.status_code == 201, answer.text
-        until = time.monotonic() + 60
+        until = time.monotonic() + HANG_S
         # the package judges in a process of its own
         while 'pallas_reviewed{what="regions"} 1.0' not in stack.get("/metrics").text:
             assert time.monotonic() < until, (tmp_path / "log").read_text()

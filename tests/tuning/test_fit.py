@@ -25,7 +25,7 @@ from tests.disks import small_disk
 from tests.http.stack import Stack, point
 from tests.tuning import made
 from tests.tuning.conftest import Backend, Steer
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 KEY = "1.1795514400"
 """Of the stand-in's project, as Label Studio names it in requests."""
@@ -148,7 +148,7 @@ def test_a_version_that_is_damaged_in_redis_is_told_and_the_base_answers(
     client.set("pallas:version:project-1.8#0a", b"\0" * 100)
     assert click(stack, KEY)["model_version"] == base
     assert "project-1.8" in table.faults()
-    page = requests.get(stack.url, headers={"Accept": "text/html"}, timeout=20).text
+    page = requests.get(stack.url, headers={"Accept": "text/html"}, timeout=HANG_S).text
     assert "Versions that are not used" in page and "is damaged or no adapter" in page
     client.delete("pallas:versions:faults", "pallas:version:project-1.8#0a")
     steer("promote", "project-1.1")
@@ -195,7 +195,7 @@ def test_shuffled_work_is_not_promoted_also_after_a_kill(stack: Stack, project: 
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
     wait_until(lambda: (run := runs.get(None)) is not None and run.state == RUNNING and run.job != killed.job)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 130
+    assert process.wait(HANG_S) == 130
     stopped = runs.get(None)
     assert stopped is not None and stopped.state == "stopped" and "goes on where it was" in stopped.message
 
@@ -281,7 +281,7 @@ def test_the_button_starts_a_run_and_its_end_is_told(
     assert status()["job_status"] in ("queued", "started", "failed")
     wait_until(lambda: status()["job_status"] == "failed")
     assert "12 reviewed regions have masks, at least 40 are needed" in status()["message"]
-    page = requests.get(stack.url, headers={"Accept": "text/html"}, timeout=20).text
+    page = requests.get(stack.url, headers={"Accept": "text/html"}, timeout=HANG_S).text
     assert "<h2>Training</h2>" in page and "at least 40 are needed" in page
     # as with Label Studio's webhooks off; a new one, since that one is over
     other = stack.post("/train", json={"project": "1.1795514400", "annotations": []}).json()["job"]
